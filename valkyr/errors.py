@@ -1,0 +1,196 @@
+"""The error taxonomy: what can go wrong with a *call*. What goes wrong with the *work* is a Failure value instead.
+
+A kind (`NotFound`) fixes the gRPC status code, in `valkyr.rpc.status`; a reason (`WorkflowNotFound`) fixes the
+machine-readable identity that travels in ErrorInfo. The same classes are raised by servers and, on the other side of the
+wire, by the client. Imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One bad field of a request: where (`nodes[3].nodeId`), and what is wrong with which value and how to mend it."""
+
+    field: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetails:
+    """What travels beside the message: `metadata` of ErrorInfo, BadRequest violations, RetryInfo."""
+
+    hint: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: Sequence[Violation] = ()
+    retry_after: timedelta | None = None
+
+
+class ValkyrError(Exception):
+    """A call went wrong. `str(error)` is one plain sentence; `reason` is stable and upper case."""
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[Violation] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = ErrorDetails(hint, dict(metadata or {}), tuple(violations), retry_after)
+
+    @property
+    def hint(self) -> str:
+        return self.details.hint
+
+
+class InvalidRequest(ValkyrError):
+    """The request is wrong: fix it."""
+
+    reason = "INVALID_REQUEST"
+
+    @classmethod
+    def of_field(cls, path: str, description: str, *, hint: str = "") -> InvalidRequest:
+        """The common case: one bad field. `description` says the value and the fix."""
+        return cls(f"{path}: {description}", hint=hint, violations=[Violation(path, description)])
+
+
+class NotFound(ValkyrError):
+    """Look elsewhere."""
+
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(ValkyrError):
+    """Reuse what exists."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class WrongState(ValkyrError):
+    """Read the state, then decide."""
+
+    reason = "WRONG_STATE"
+
+
+class Conflict(ValkyrError):
+    """Re-read, merge, try the whole operation again."""
+
+    reason = "CONFLICT"
+
+
+class Unauthenticated(ValkyrError):
+    """Get credentials."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class Forbidden(ValkyrError):
+    """Get rights."""
+
+    reason = "FORBIDDEN"
+
+
+class Overloaded(ValkyrError):
+    """Back off by `retry_after`."""
+
+    reason = "OVERLOADED"
+
+
+class Unavailable(ValkyrError):
+    """Repeat the call after `retry_after`; only raised where that is safe."""
+
+    reason = "UNAVAILABLE"
+
+
+class DeadlineExceeded(ValkyrError):
+    """The caller's deadline passed before the answer; whether it took effect is unknown: repeat with the same request_id."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Internal(ValkyrError):
+    """A bug of ours; the text is withheld, `metadata["correlationId"]` finds the log line."""
+
+    reason = "INTERNAL"
+
+
+class UnknownMethod(ValkyrError):
+    """The server has no such RPC: client and server are of different versions."""
+
+    reason = "UNKNOWN_METHOD"
+
+
+class InvalidGraph(InvalidRequest):
+    """The graph has ERROR findings; nothing was saved."""
+
+    reason = "INVALID_GRAPH"
+
+
+class LimitExceeded(InvalidRequest):
+    """A value is over a stated limit."""
+
+    reason = "LIMIT_EXCEEDED"
+
+
+class WorkflowNotFound(NotFound):
+    reason = "WORKFLOW_NOT_FOUND"
+
+
+class VersionNotFound(NotFound):
+    reason = "VERSION_NOT_FOUND"
+
+
+class ExecutionNotFound(NotFound):
+    reason = "EXECUTION_NOT_FOUND"
+
+
+class NameTaken(AlreadyExists):
+    """Another workflow of the namespace has this name."""
+
+    reason = "NAME_TAKEN"
+
+
+class RequestIdReused(AlreadyExists):
+    """The `request_id` was used before, with another request."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class VersionRequired(WrongState):
+    """A stored workflow is saved only with the version that the author edited."""
+
+    reason = "VERSION_REQUIRED"
+
+
+class ExecutionsDisabled(WrongState):
+    """`executor.execution.enabled` is false."""
+
+    reason = "EXECUTIONS_DISABLED"
+
+
+class VersionConflict(Conflict):
+    """Somebody saved in between; `metadata["currentVersion"]` says where the workflow is now."""
+
+    reason = "VERSION_CONFLICT"
+
+    @property
+    def current_version(self) -> int:
+        return int(self.details.metadata["currentVersion"])
+
+
+def all_kinds(root: type[ValkyrError] = ValkyrError) -> Iterator[type[ValkyrError]]:
+    """Every class below `root`, depth first."""
+    for kind in root.__subclasses__():
+        yield kind
+        yield from all_kinds(kind)
