@@ -8,16 +8,21 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from valkyr.flow.results import Failure, FailureType, Release, Result, Success
 
-class FailureType(StrEnum):
-    """Of one attempt."""
-
-    TRANSIENT = "TRANSIENT"
-    RATE_LIMITED = "RATE_LIMITED"
-    TIMEOUT = "TIMEOUT"
-    PERMANENT = "PERMANENT"
-    RUNNER_LOST = "RUNNER_LOST"
-    CANCELLED = "CANCELLED"
+__all__ = [
+    "Failure",
+    "FailureType",
+    "HeartbeatAnswer",
+    "LeaseRef",
+    "LeasedRun",
+    "Release",
+    "ReportAnswer",
+    "Result",
+    "RunResult",
+    "Success",
+    "Transport",
+]
 
 
 class HeartbeatAnswer(StrEnum):
@@ -59,34 +64,11 @@ class LeasedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Success:
-    """`outputs` is JSON, at most the limit of outputs."""
-
-    outputs: bytes
-    cost_tokens: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The work went wrong. `message` is for people, without stack; `retry_after` is the target's own wish."""
-
-    type: FailureType
-    message: str
-    stack_trace: str = ""
-    retry_after: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """Not started; burns nothing."""
-
-
-@dataclass(frozen=True, slots=True)
 class RunResult:
     """What a runner says of one lease. `started_at` and `finished_at` are aware UTC by the runner's clock, for display."""
 
     ref: LeaseRef
-    result: Success | Failure | Release
+    result: Result
     started_at: datetime | None = None
     finished_at: datetime | None = None
     duration_ms: int | None = None

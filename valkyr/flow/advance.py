@@ -1,0 +1,314 @@
+"""Carries outcomes through a graph: edges decided, joins judged, skips propagated, control nodes decided. Pure.
+
+`advance` is a generator: it yields what it needs to know (`Need`) and is sent what was asked for (`Loaded`), so that the
+caller decides how to read, and a test answers from a dict. It returns what changes, each node at most once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from valkyr.duration import parse_duration
+
+from valkyr.flow.edges import CannotEvaluate, Decision, SourceEnd, decide_edge
+from valkyr.flow.joins import Gate, Verdict, judge, pass_edge, taken_edges
+from valkyr.flow.plan import Control, Plan, PlannedEdge, PlannedNode, Sight
+from valkyr.flow.results import FailureType, LetterType
+from valkyr.flow.states import RunState
+from valkyr.graph.model import EdgeKind
+
+# DESIGN, control nodes: what is beyond this in one transaction is written READY and decided later.
+CONTROL_BUDGET = 1_000
+
+NodeResult = Mapping[str, Any]  # {"outputs": ..., "error": ...}
+NO_RESULT: NodeResult = {"outputs": None, "error": None}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """A run as far as the graph is concerned."""
+
+    state: RunState
+    gate: Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What must be known to go on: rows of these nodes, results of those; a result is that of the run if it is settled."""
+
+    rows: frozenset[int]
+    results: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    rows: Mapping[int, RunFacts]
+    results: Mapping[int, NodeResult]
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """A run ended well. `outputs` is plain JSON, or None where nobody will look at it."""
+
+    node: int
+    outputs: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedForGood:
+    """A run failed for good; a FAILURE edge may handle it unless `handled_by_edges` is off (a condition that broke)."""
+
+    node: int
+    letter: LetterType
+    error_type: str
+    message: str
+    handled_by_edges: bool = True
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What expressions see as `error`."""
+        return {"type": self.error_type, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class DecideControl:
+    """A control node that was written READY, to be decided now."""
+
+    node: int
+
+
+Outcome = Succeeded | FailedForGood | DecideControl
+
+
+@dataclass(frozen=True, slots=True)
+class _Skipped:
+    """Skips travel by the queue, not by recursion: a chain of ten thousand is as fine as one of two."""
+
+    node: int
+    end: SourceEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What becomes of one run. `gate` is as it is written; `wake_after` is how long a WAITING run sleeps."""
+
+    node: int
+    before: RunState
+    after: RunState
+    gate: Gate
+    outputs: Any = None
+    wake_after: timedelta | None = None
+    failure: FailedForGood | None = None
+
+
+@dataclass(slots=True)
+class _Walk:
+    plan: Plan
+    base: Sight
+    rows: dict[int, RunFacts]
+    results: dict[int, NodeResult]
+    queue: deque[Outcome | _Skipped]
+    control_budget: int
+    changes: dict[int, Change] = field(default_factory=dict)
+
+
+def advance(
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    base: Sight,
+    *,
+    control_budget: int = CONTROL_BUDGET,
+) -> Generator[Need, Loaded, list[Change]]:
+    """What `outcomes` of one execution change. `base` carries `trigger` and `execution` for expressions.
+
+    The rows of the nodes in `outcomes` are asked for like any other, as they were before (LEASED, WAITING, READY).
+    """
+    walk = _Walk(plan, base, {}, {}, deque(outcomes), control_budget)
+    while walk.queue:
+        need = _need_of(walk)
+        if need is not None:
+            loaded = yield need
+            walk.rows.update(loaded.rows)
+            walk.results.update(loaded.results)
+        _follow(walk, walk.queue.popleft())
+    return list(walk.changes.values())
+
+
+def _need_of(walk: _Walk) -> Need | None:
+    """Nothing while the next outcome's needs are known; else the needs of the whole queue, to read them at once."""
+    if _missing(walk, [walk.queue[0]]) is None:
+        return None
+    return _missing(walk, walk.queue)
+
+
+def _missing(walk: _Walk, outcomes: Iterable[Outcome | _Skipped]) -> Need | None:
+    rows: set[int] = set()
+    results: set[int] = set()
+    for outcome in outcomes:
+        node = walk.plan.nodes[outcome.node]
+        rows.add(node.index)
+        if isinstance(outcome, DecideControl):
+            results |= node.needs
+        for index in node.outgoing:
+            edge = walk.plan.edges[index]
+            rows.add(edge.target)
+            results |= edge.needs
+    rows -= walk.rows.keys()
+    results -= walk.results.keys()
+    return Need(frozenset(rows), frozenset(results)) if rows or results else None
+
+
+def _follow(walk: _Walk, outcome: Outcome | _Skipped) -> None:
+    node = walk.plan.nodes[outcome.node]
+    match outcome:
+        case DecideControl():
+            _decide_control(walk, node)
+        case Succeeded():
+            _record(walk, node, RunState.SUCCESS, outputs=outcome.outputs)
+            _leave(walk, node, SourceEnd.SUCCESS, _sight_of_edges(walk, node, outputs=outcome.outputs))
+        case FailedForGood():
+            _follow_failure(walk, node, outcome)
+        case _Skipped():
+            _leave(walk, node, outcome.end, walk.base)
+
+
+def _follow_failure(walk: _Walk, node: PlannedNode, failed: FailedForGood) -> None:
+    walk.results[node.index] = {"outputs": None, "error": failed.error}
+    sight = _sight_of_edges(walk, node, error=failed.error)
+    if failed.handled_by_edges and _is_handled(walk, node, sight):
+        _record(walk, node, RunState.FAILED, failure=failed)
+        _leave(walk, node, SourceEnd.HANDLED, sight)
+    else:
+        _record(walk, node, RunState.QUARANTINED, failure=failed)
+        _leave(walk, node, SourceEnd.QUARANTINED, sight)
+
+
+def _is_handled(walk: _Walk, node: PlannedNode, sight: Sight) -> bool:
+    edges = (walk.plan.edges[index] for index in node.outgoing)
+    return any(
+        decide_edge(SourceEnd.HANDLED, edge.kind, _holds(edge, sight))[0] is Decision.TAKEN
+        for edge in edges
+        if edge.kind is EdgeKind.FAILURE
+    )
+
+
+def _leave(walk: _Walk, node: PlannedNode, end: SourceEnd, sight: Sight) -> None:
+    """Decides the edges out of a node, and what that means for their targets."""
+    for index in node.outgoing:
+        edge = walk.plan.edges[index]
+        decision, problem = decide_edge(end, edge.kind, _holds(edge, sight))
+        if decision is not Decision.UNDECIDED:
+            _arrive(walk, edge, decision, problem)
+
+
+def _arrive(walk: _Walk, edge: PlannedEdge, decision: Decision, problem: str) -> None:
+    target = walk.plan.nodes[edge.target]
+    facts = walk.rows[edge.target]
+    if facts.state is not RunState.PENDING:
+        return  # an ANY join that is open already
+    broken = f"the condition of edge {edge.edge_id!r} could not be evaluated: {problem}" if problem else ""
+    gate = pass_edge(facts.gate, edge.index, decision, join=target.join, broken=broken)
+    walk.rows[edge.target] = replace(facts, gate=gate)
+    match judge(gate, target.join):
+        case Verdict.WAIT:
+            walk.changes[edge.target] = Change(edge.target, RunState.PENDING, RunState.PENDING, gate)
+        case Verdict.READY:
+            _become_ready(walk, target)
+        case Verdict.SKIP:
+            _record(walk, target, RunState.SKIPPED)
+            walk.queue.append(_Skipped(target.index, SourceEnd.SKIPPED))
+        case Verdict.SKIP_DEAD:
+            _record(walk, target, RunState.SKIPPED)
+            walk.queue.append(_Skipped(target.index, SourceEnd.SKIPPED_DEAD))
+
+
+def _become_ready(walk: _Walk, node: PlannedNode) -> None:
+    gate = walk.rows[node.index].gate
+    if gate.broken:
+        failed = FailedForGood(
+            node.index, LetterType.PERMANENT_ERROR, FailureType.PERMANENT, gate.broken, handled_by_edges=False
+        )
+        walk.queue.append(failed)
+        return
+    if node.control is not None and walk.control_budget > 0:
+        walk.control_budget -= 1
+        walk.queue.append(DecideControl(node.index))
+        return
+    _record(walk, node, RunState.READY)
+
+
+def _decide_control(walk: _Walk, node: PlannedNode) -> None:
+    if node.control is Control.PASS_THROUGH:
+        walk.queue.append(Succeeded(node.index, {}))
+        return
+    try:
+        delay = _delay_of(node.config.resolve(_sight(walk, node.needs)))
+    except CannotEvaluate as error:
+        walk.queue.append(FailedForGood(node.index, LetterType.PERMANENT_ERROR, FailureType.PERMANENT, str(error)))
+        return
+    _record(walk, node, RunState.WAITING, wake_after=delay)
+
+
+def _delay_of(config: Any) -> timedelta:
+    text = config.get("duration") if isinstance(config, dict) else None
+    if not isinstance(text, str):
+        raise CannotEvaluate(f"duration: expected an ISO 8601 duration such as PT5S, got {text!r}")
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise CannotEvaluate(f"duration: {error}") from error
+
+
+def _record(
+    walk: _Walk,
+    node: PlannedNode,
+    after: RunState,
+    *,
+    outputs: Any = None,
+    wake_after: timedelta | None = None,
+    failure: FailedForGood | None = None,
+) -> None:
+    """Notes a transition; the state before is that of the row, whatever happened to it in this walk."""
+    facts = walk.rows[node.index]
+    earlier = walk.changes.get(node.index)
+    before = earlier.before if earlier else facts.state
+    walk.rows[node.index] = replace(facts, state=after)
+    walk.results[node.index] = {"outputs": outputs, "error": failure.error if failure else None}
+    walk.changes[node.index] = Change(node.index, before, after, facts.gate, outputs, wake_after, failure)
+
+
+def _sight_of_edges(walk: _Walk, node: PlannedNode, *, outputs: Any = None, error: Any = None) -> Sight:
+    """What the conditions of a node's outgoing edges see; built only where there is a condition."""
+    edges = [walk.plan.edges[index] for index in node.outgoing]
+    if all(edge.condition is None for edge in edges):
+        return walk.base
+    needs = frozenset[int]().union(*(edge.needs for edge in edges))
+    return replace(_sight(walk, needs | {node.index}), outputs=outputs, error=error)
+
+
+def _sight(walk: _Walk, needs: frozenset[int]) -> Sight:
+    nodes = walk.plan.nodes
+    return replace(walk.base, nodes={nodes[index].node_id: walk.results[index] for index in sorted(needs)})
+
+
+def _holds(edge: PlannedEdge, sight: Sight) -> Callable[[], bool]:
+    condition = edge.condition
+    return (lambda: True) if condition is None else (lambda: condition.holds(sight))
+
+
+__all__ = [
+    "Change",
+    "DecideControl",
+    "FailedForGood",
+    "Loaded",
+    "Need",
+    "Outcome",
+    "RunFacts",
+    "Succeeded",
+    "advance",
+    "taken_edges",
+]

@@ -1,0 +1,201 @@
+"""A graph as arrays, made once per version: what the engine looks at while an execution runs.
+
+Nodes and edges are known by their index in the saved order. Expressions come in as compiled callables, so that this stays
+free of any expression language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Protocol
+
+from valkyr.graph.model import Edge, EdgeKind, Graph, Join, Module, Node, Retry, Settings
+
+
+class Control(StrEnum):
+    """Nodes that are decided by the engine itself and never leased."""
+
+    PASS_THROUGH = "PASS_THROUGH"
+    DELAY = "DELAY"
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What an expression sees. `nodes` maps an ancestor's id to {"outputs": ..., "error": ...}, null where there is none."""
+
+    trigger: Any = None
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    outputs: Any = None
+    error: Any = None
+
+
+class Condition(Protocol):
+    """A compiled condition. `holds` raises CannotEvaluate."""
+
+    @property
+    def references(self) -> frozenset[str]: ...
+
+    def holds(self, sight: Sight) -> bool: ...
+
+
+class Template(Protocol):
+    """A compiled config. `resolve` raises CannotEvaluate; without expressions it returns the same value every time."""
+
+    @property
+    def references(self) -> frozenset[str]: ...
+
+    @property
+    def constant(self) -> bool: ...
+
+    def resolve(self, sight: Sight) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEdge:
+    index: int
+    edge_id: str
+    source: int
+    target: int
+    kind: EdgeKind
+    condition: Condition | None
+    # Nodes, beside the source, whose outputs the condition may ask for.
+    needs: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNode:
+    index: int
+    node_id: str
+    class_name: str
+    control: Control | None
+    join: Join
+    pool: str
+    priority: int
+    timeout: timedelta | None
+    retry: Retry | None
+    target: str
+    config: Template
+    # Nodes whose outputs the config may ask for.
+    needs: frozenset[int]
+    incoming: tuple[int, ...]
+    outgoing: tuple[int, ...]
+    predecessors: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    nodes: tuple[PlannedNode, ...]
+    edges: tuple[PlannedEdge, ...]
+    roots: tuple[int, ...]
+    leaves: tuple[int, ...]
+    settings: Settings
+    index_of: Mapping[str, int]
+    # Some condition, config or control node looks at outputs or decides at the start: the slow way is needed there.
+    plain_roots: bool
+
+
+# From the author's text to a compiled form; both raise whatever the expression language raises for bad text.
+CompileCondition = Callable[[str], Condition]
+CompileConfig = Callable[[Module | None], Template]
+
+
+def make_plan(
+    graph: Graph,
+    *,
+    compile_condition: CompileCondition,
+    compile_config: CompileConfig,
+    control_of: Callable[[str], Control | None],
+) -> Plan:
+    """The plan of a valid graph; KeyError for one that validate() would refuse.
+
+    `control_of` says which class names the engine decides itself; the empty name is a node without a module.
+    """
+    index_of = {node.node_id: index for index, node in enumerate(graph.nodes)}
+    edges = tuple(_plan_edge(i, edge, index_of, compile_condition) for i, edge in enumerate(graph.edges))
+    incoming: list[list[int]] = [[] for _ in graph.nodes]
+    outgoing: list[list[int]] = [[] for _ in graph.nodes]
+    for edge in edges:
+        outgoing[edge.source].append(edge.index)
+        incoming[edge.target].append(edge.index)
+    modules = {module.node_id: module for module in graph.modules}
+    nodes = []
+    for index, node in enumerate(graph.nodes):
+        module = modules.get(node.node_id)
+        config = compile_config(module)
+        class_name = module.class_name if module else ""
+        sources = tuple(dict.fromkeys(edges[edge].source for edge in incoming[index]))
+        nodes.append(
+            _plan_node(
+                index,
+                node,
+                class_name=class_name,
+                control=control_of(class_name),
+                target=module.target if module else "",
+                config=config,
+                needs=frozenset(index_of[name] for name in config.references),
+                incoming=tuple(incoming[index]),
+                outgoing=tuple(outgoing[index]),
+                predecessors=sources,
+            )
+        )
+    roots = tuple(node.index for node in nodes if not node.incoming)
+    return Plan(
+        nodes=tuple(nodes),
+        edges=edges,
+        roots=roots,
+        leaves=tuple(node.index for node in nodes if not node.outgoing),
+        settings=graph.settings,
+        index_of=index_of,
+        plain_roots=all(nodes[root].control is None for root in roots),
+    )
+
+
+def _plan_edge(index: int, edge: Edge, index_of: Mapping[str, int], compile_condition: CompileCondition) -> PlannedEdge:
+    condition = compile_condition(edge.condition) if edge.condition else None
+    source = index_of[edge.source]
+    needs = frozenset(index_of[name] for name in condition.references) - {source} if condition else frozenset()
+    return PlannedEdge(
+        index=index,
+        edge_id=edge.edge_id,
+        source=source,
+        target=index_of[edge.target],
+        kind=edge.kind,
+        condition=condition,
+        needs=needs,
+    )
+
+
+def _plan_node(
+    index: int,
+    node: Node,
+    *,
+    class_name: str,
+    control: Control | None,
+    target: str,
+    config: Template,
+    needs: frozenset[int],
+    incoming: tuple[int, ...],
+    outgoing: tuple[int, ...],
+    predecessors: tuple[int, ...],
+) -> PlannedNode:
+    return PlannedNode(
+        index=index,
+        node_id=node.node_id,
+        class_name=class_name,
+        control=control,
+        join=node.join,
+        pool=node.pool,
+        priority=node.priority,
+        timeout=node.timeout,
+        retry=node.retry,
+        target=target,
+        config=config,
+        needs=needs,
+        incoming=incoming,
+        outgoing=outgoing,
+        predecessors=predecessors,
+    )
