@@ -1,0 +1,303 @@
+"""The embedded PostgreSQL: makes the data folder, starts the server, shares it between owners, stops it with the last.
+
+Nothing here believes a pid file: what lives is known by locks (see keeper.py). After kill -9 of the server, of its
+keeper or of its owners the next `start` recovers with all that was committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from services.local.binaries import Binaries, find_binaries
+from services.local.errors import StackError
+from services.local.home import FileLock, Home, make_private
+from services.local.identity import Identity, choose_identity
+
+KEEPER = Path(__file__).with_name("keeper.py")
+ADMIN, ROLE, DATABASE, PORT = "postgres", "valkyr", "valkyr", 5432
+SPACE_NEEDED = 128 << 20
+SETTINGS: Mapping[str, str] = {
+    "listen_addresses": "",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "shared_preload_libraries": "pg_stat_statements",
+    "log_line_prefix": "%m [%p] %a ",
+    "log_checkpoints": "off",
+    "cluster_name": "valkyr",
+}
+
+
+@dataclass(slots=True)
+class Cluster:
+    """One data folder and, while it is owned, one server. `start` and `stop` block; one owner per object."""
+
+    home: Home
+    settings: Mapping[str, str] = field(default_factory=dict)
+    binaries_folder: str | None = None
+    start_timeout: float = 120.0
+    stop_timeout: float = 30.0
+    durable_setup: bool = True
+    remove_at_end: bool = False
+    keeper: subprocess.Popen[str] | None = field(default=None, init=False)
+    _owner: FileLock | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        """For the services: the role that owns the database `valkyr`."""
+        return self.url_of(ROLE, DATABASE)
+
+    @property
+    def admin_url(self) -> str:
+        """The superuser, in the database `postgres`."""
+        return self.url_of(ADMIN, ADMIN)
+
+    def url_of(self, role: str, database: str) -> str:
+        return f"postgresql://{role}@/{database}?host={quote(str(self.home.socket_folder()), safe='/')}&port={PORT}"
+
+    @property
+    def server_pid(self) -> int | None:
+        """The postmaster's, while its pid file is there."""
+        try:
+            return int((self.home.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (OSError, ValueError):
+            return None
+
+    def start(self) -> None:
+        """Becomes an owner, and starts the server unless another owner has. Raises StackError with a mend."""
+        self.home.create()
+        owner = FileLock(self.home.owners_lock)
+        if not owner.acquire(shared=True, timeout=self.stop_timeout + 30):
+            raise StackError(f"the PostgreSQL of {self.home.folder} does not end", hint=self._log_hint())
+        start = FileLock(self.home.start_lock)
+        try:
+            if not start.acquire(timeout=self.start_timeout):
+                raise StackError(f"another start in {self.home.folder} does not end", hint=self._log_hint())
+            if not self._is_served():
+                self._start_server()
+        except BaseException:
+            owner.release()
+            raise
+        finally:
+            start.release()
+        self._owner = owner
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Gives up ownership; with `wait`, returns when the server has ended, bounded, if we were its last owner."""
+        if self._owner is not None:
+            self._owner.release()
+            self._owner = None
+        if self.keeper is not None and wait:
+            try:
+                self.keeper.wait(self.stop_timeout + 25)
+            except subprocess.TimeoutExpired:
+                raise StackError("PostgreSQL did not stop", hint=self._log_hint()) from None
+            self.keeper = None
+
+    def is_running(self) -> bool:
+        """False when the keeper that we started has ended: the server has crashed or was stopped by somebody."""
+        return self._owner is not None and (self.keeper is None or self.keeper.poll() is None)
+
+    def _is_served(self) -> bool:
+        """A keeper holds the cluster and its server is ready. Without its keeper, a server is ended first."""
+        lock = FileLock(self.home.cluster_lock)
+        if lock.try_acquire():
+            lock.release()
+            self._refuse_foreign_server()
+            return False
+        if self._keeper_lives():
+            return True
+        self._end_orphan(lock)
+        return False
+
+    def _keeper_lives(self) -> bool:
+        keeper = FileLock(self.home.keeper_lock)
+        if keeper.try_acquire():
+            keeper.release()
+            return False
+        return True
+
+    def _end_orphan(self, lock: FileLock) -> None:
+        """The keeper is gone; the leash has told the server to stop. Waits for it, and tells it again if need be."""
+        for number, bound in ((None, 5.0), (signal.SIGINT, self.stop_timeout), (signal.SIGQUIT, 10.0)):
+            pid = self.server_pid
+            if number is not None and pid is not None and _works_in(pid, self.home.data):
+                os.kill(pid, number)
+            if lock.acquire(timeout=bound):
+                lock.release()
+                return
+        raise StackError(
+            f"a PostgreSQL left over in {self.home.data} does not end (pid {self.server_pid})",
+            hint=f"end it with `kill -9 {self.server_pid}` and start again; nothing committed is lost",
+        )
+
+    def _refuse_foreign_server(self) -> None:
+        pid = self.server_pid
+        if pid is not None and _works_in(pid, self.home.data):
+            raise StackError(
+                f"the data folder {self.home.data} is in use by a PostgreSQL that this stack did not start (pid {pid})",
+                hint=f"stop it with `kill -INT {pid}`, or set VALKYR_HOME to another folder",
+            )
+
+    def _start_server(self) -> None:
+        binaries = find_binaries(self.binaries_folder)
+        self._check_version(binaries)
+        self._check_space()
+        identity = choose_identity(binaries.postgres, self.home.folder)
+        sockets = self.home.socket_folder()
+        make_private(sockets, identity.uid if identity.uid is not None else os.geteuid())
+        identity.own(sockets)
+        if not (self.home.data / "PG_VERSION").exists():
+            self._make_data(binaries, identity)
+        self._launch(binaries, identity, sockets)
+
+    def _check_version(self, binaries: Binaries) -> None:
+        try:
+            found = (self.home.data / "PG_VERSION").read_text().strip()
+        except FileNotFoundError:
+            return
+        if found != str(binaries.major):
+            raise StackError(
+                f"the data folder {self.home.data} was made by PostgreSQL {found}, and this is {binaries.major}",
+                hint=f"set VALKYR_POSTGRES_BIN to the programs of PostgreSQL {found}, or VALKYR_HOME to another folder",
+            )
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self.home.folder).free
+        if free < SPACE_NEEDED:
+            raise _disk_full(self.home, f"{free >> 20} MiB free, {SPACE_NEEDED >> 20} needed")
+
+    def _make_data(self, binaries: Binaries, identity: Identity) -> None:
+        """initdb in a folder beside, renamed when complete: a start that dies half way leaves nothing half made."""
+        unfinished = self.home.folder / "postgres.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        identity.own(unfinished)
+        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        self._run(
+            identity.command(
+                *(binaries.initdb, "-D", unfinished, "-U", ADMIN, "--encoding=UTF8", "--auth=trust"),
+                *(locale if binaries.major >= 17 else ["--locale=C"]),
+                *(["--no-instructions"] if self.durable_setup else ["--no-instructions", "--no-sync"]),
+            ),
+            "",
+        )
+        single: list[str | Path] = [binaries.postgres, "--single", "-j", "-D", unfinished]
+        options = [] if self.durable_setup else ["-c", "fsync=off"]
+        self._run(
+            identity.command(*single, *options, ADMIN),
+            f"CREATE ROLE {ROLE} LOGIN;\n\nCREATE DATABASE {DATABASE} OWNER {ROLE};\n\n",
+        )
+        self._run(identity.command(*single, *options, DATABASE), "CREATE EXTENSION pg_stat_statements;\n\n")
+        unfinished.rename(self.home.data)
+
+    def _run(self, command: list[str], text: str) -> None:
+        result = subprocess.run(  # noqa: S603
+            command, input=text, capture_output=True, text=True, timeout=300, check=False, env=_environment()
+        )
+        wrong = [
+            line for line in result.stderr.splitlines() if "FATAL:" in line or "ERROR:" in line or "PANIC:" in line
+        ]
+        if result.returncode != 0 or wrong:
+            with self.home.log("postgres").open("a") as log:
+                log.write(result.stdout + result.stderr)
+            raise self._explained(result.stderr)
+
+    def _launch(self, binaries: Binaries, identity: Identity, sockets: Path) -> None:
+        settings = {**SETTINGS, "unix_socket_directories": str(sockets), **self.settings}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        command = identity.command(
+            binaries.postgres, "-D", self.home.data, "-p", str(PORT), *options, death_signal=signal.SIGINT
+        )
+        log = self.home.log("postgres")
+        seen = log.stat().st_size if log.exists() else 0
+        orders = {
+            "command": command,
+            "data": str(self.home.data),
+            "cluster_lock": str(self.home.cluster_lock),
+            "keeper_lock": str(self.home.keeper_lock),
+            "owners_lock": str(self.home.owners_lock),
+            "log": str(log),
+            "env": _environment(),
+            "start_timeout": self.start_timeout,
+            "stop_timeout": self.stop_timeout,
+            "remove": str(self.home.folder) if self.remove_at_end else None,
+        }
+        self.keeper = _spawn_keeper(orders, log)
+        answer = self._await_keeper(self.keeper)
+        if "error" in answer:
+            self.keeper = None
+            raise self._explained(log.read_bytes()[seen:].decode(errors="replace") if log.exists() else "")
+
+    def _await_keeper(self, keeper: subprocess.Popen[str]) -> dict[str, object]:
+        assert keeper.stdout is not None
+        with keeper.stdout:
+            line = keeper.stdout.readline()
+        answer: dict[str, object] = json.loads(line) if line else {"error": "keeper"}
+        if "error" in answer:
+            keeper.wait(self.stop_timeout + 25)
+        return answer
+
+    def _explained(self, text: str) -> StackError:
+        """One plain sentence from what the server said."""
+        if "No space left on device" in text:
+            return _disk_full(self.home, "PostgreSQL could not write")
+        lines = [line for line in text.splitlines() if line.strip()]
+        worst = next((line for line in reversed(lines) if "FATAL:" in line or "PANIC:" in line or "ERROR:" in line), "")
+        said = (worst or (lines[-1] if lines else "it said nothing")).strip()
+        return StackError(f"PostgreSQL did not start: {said}", hint=self._log_hint())
+
+    def _log_hint(self) -> str:
+        return f"read {self.home.logs / 'postgres.log'}"
+
+
+def _spawn_keeper(orders: dict[str, object], log: Path) -> subprocess.Popen[str]:
+    with log.open("a") as errors:
+        keeper = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-S", str(KEEPER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # the terminal's Ctrl-C is for the stack, which stops PostgreSQL last
+            cwd="/",
+        )
+    assert keeper.stdin is not None
+    with keeper.stdin:
+        json.dump(orders, keeper.stdin)
+    return keeper
+
+
+def _environment() -> dict[str, str]:
+    """The server's: none of PGHOST, PGDATA and the like, and English messages, for they are read here."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {**kept, "LC_ALL": "C", "LC_MESSAGES": "C", "TZ": "UTC"}
+
+
+def _disk_full(home: Home, detail: str) -> StackError:
+    return StackError(
+        f"the disk that holds {home.folder} is full: {detail}",
+        hint="free some space, or set VALKYR_HOME to a folder on another disk; what was committed is safe",
+    )
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    """Whether that process is a server of this data folder: the postmaster's working folder is its data folder."""
+    try:
+        return Path(f"/proc/{pid}/cwd").resolve(strict=True) == folder.resolve()
+    except OSError:
+        if Path("/proc/self").exists():
+            return False
+    ps = ["ps", "-p", str(pid), "-o", "command="]
+    return str(folder) in subprocess.run(ps, capture_output=True, text=True, check=False).stdout  # noqa: S603
