@@ -66,7 +66,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """What a node runs. `module_data` is JSON text, data as it is; `config` is JSON that may hold expressions. One of both."""
+    """What a node runs. `module_data` is JSON text, data as it is; `config` may hold expressions. One of both."""
 
     node_id: str
     class_name: str

@@ -1,0 +1,270 @@
+"""The canonical document of a graph: JSON in the proto's lowerCamelCase names, defaults left out, and its hash.
+
+Files hold the same shape beside a `workflow`: {"workflow": {...}, "nodes": [...], "edges": [...], "modules": [...],
+"settings": {...}}. What is stored, hashed and compared is this document, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from valkyr.graph import fields
+from valkyr.graph.configs import one_of_both
+from valkyr.graph.model import (
+    DEFAULT_POOL,
+    Edge,
+    EdgeKind,
+    FailurePolicy,
+    Graph,
+    Join,
+    Module,
+    Node,
+    Position,
+    Retry,
+    Settings,
+    WorkflowInfo,
+)
+from valkyr.graph.reading import Reader
+
+_FILE_KEYS = frozenset({"workflow", "nodes", "edges", "modules", "settings", "version", "namespace", "message"})
+_WORKFLOW_KEYS = frozenset(
+    {
+        "id",
+        "namespace",
+        "name",
+        "description",
+        "labels",
+        "version",
+        "contentHash",
+        "createTime",
+        "updateTime",
+        "archived",
+    }
+)
+
+
+def graph_to_document(graph: Graph) -> dict[str, Any]:
+    """The graph as JSON-able values. Lists keep the author's order; what is absent or a default is left out."""
+    document: dict[str, Any] = {}
+    if graph.nodes:
+        document["nodes"] = [_node_to_document(node) for node in graph.nodes]
+    if graph.edges:
+        document["edges"] = [_edge_to_document(edge) for edge in graph.edges]
+    if graph.modules:
+        document["modules"] = [module_to_document(module) for module in graph.modules]
+    settings = _settings_to_document(graph.settings)
+    if settings:
+        document["settings"] = settings
+    return document
+
+
+def graph_from_document(document: Mapping[str, Any]) -> Graph:
+    """The graph of a document or file; the `workflow` beside it is not read. InvalidRequest naming every bad path."""
+    problems = fields.Problems()
+    root = Reader.of(document, "", problems, known=_FILE_KEYS)
+    graph = Graph(
+        nodes=tuple(_read_node(item, path, problems) for item, path in root.list("nodes")),
+        edges=tuple(_read_edge(item, path, problems) for item, path in root.list("edges")),
+        modules=tuple(_read_module(item, path, problems) for item, path in root.list("modules")),
+        settings=_read_settings(root),
+    )
+    problems.raise_if_any()
+    return graph
+
+
+def workflow_from_document(document: Mapping[str, Any]) -> WorkflowInfo:
+    """What a file says about its workflow. `version` may stand beside it. InvalidRequest names every bad path."""
+    problems = fields.Problems()
+    root = Reader.of(document, "", problems, known=_FILE_KEYS)
+    workflow = root.child("workflow", known=_WORKFLOW_KEYS)
+    version = root.integer("version")
+    if workflow is None:
+        problems.raise_if_any()
+        return WorkflowInfo(version=version or None)
+    inner = workflow.integer("version")
+    if version and inner and version != inner:
+        problems.add("version", f"{version} differs from workflow.version {inner}; give one of them")
+    labels = workflow.child("labels")
+    identity = workflow.text("id")
+    info = WorkflowInfo(
+        id=fields.read_uuid(identity, "workflow.id", problems) if identity else None,
+        name=workflow.text("name") or None,
+        description=workflow.text("description"),
+        labels={key: labels.text(key) for key in labels.text_keys()} if labels else {},
+        version=version or inner or None,
+    )
+    problems.raise_if_any()
+    return info
+
+
+def canonical_bytes(graph: Graph) -> bytes:
+    """The document as bytes that are equal for equal graphs: sorted keys, no spaces, UTF-8."""
+    return document_bytes(graph_to_document(graph))
+
+
+def document_bytes(document: Mapping[str, Any]) -> bytes:
+    """The canonical bytes of a document that `graph_to_document` made."""
+    return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+def content_hash(graph: Graph) -> str:
+    """SHA-256 of the canonical bytes, hexadecimal."""
+    return hash_of(canonical_bytes(graph))
+
+
+def hash_of(canonical: bytes) -> str:
+    """SHA-256 of canonical bytes, hexadecimal."""
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _number(value: float) -> int | float:
+    return int(value) if value.is_integer() and abs(value) < fields.EXACT_INTEGER else value
+
+
+def _node_to_document(node: Node) -> dict[str, Any]:
+    document: dict[str, Any] = {"nodeId": node.node_id}
+    if node.label:
+        document["label"] = node.label
+    if node.position is not None:
+        document["position"] = {"x": _number(node.position.x), "y": _number(node.position.y)}
+    if node.retry is not None:
+        document["retry"] = _retry_to_document(node.retry)
+    if node.timeout is not None:
+        document["timeout"] = fields.duration_text(node.timeout)
+    if node.deadline is not None:
+        document["deadline"] = fields.duration_text(node.deadline)
+    if node.pool != DEFAULT_POOL:
+        document["pool"] = node.pool
+    if node.priority:
+        document["priority"] = node.priority
+    if node.join is not Join.ALL:
+        document["join"] = node.join.value
+    return document
+
+
+def _edge_to_document(edge: Edge) -> dict[str, Any]:
+    document: dict[str, Any] = {"edgeId": edge.edge_id, "source": edge.source, "target": edge.target}
+    if edge.condition:
+        document["condition"] = edge.condition
+    if edge.kind is not EdgeKind.SUCCESS:
+        document["kind"] = edge.kind.value
+    return document
+
+
+def module_to_document(module: Module) -> dict[str, Any]:
+    """A module as it stands in the document: `moduleData` or `config`, whichever its author gave."""
+    document: dict[str, Any] = {"nodeId": module.node_id, "className": module.class_name}
+    if module.module_data is not None:
+        document["moduleData"] = module.module_data
+    if module.config is not None:
+        document["config"] = module.config
+    if module.target:
+        document["target"] = module.target
+    return document
+
+
+def _retry_to_document(retry: Retry) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if retry.max_attempts is not None:
+        document["maxAttempts"] = retry.max_attempts
+    if retry.backoff_base is not None:
+        document["backoffBaseDelay"] = fields.duration_text(retry.backoff_base)
+    if retry.backoff_max is not None:
+        document["backoffMaxDelay"] = fields.duration_text(retry.backoff_max)
+    return document
+
+
+def _settings_to_document(settings: Settings) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    if settings.failure_policy is not FailurePolicy.FINISH_BRANCHES:
+        document["failurePolicy"] = settings.failure_policy.value
+    if settings.timeout is not None:
+        document["timeout"] = fields.duration_text(settings.timeout)
+    if settings.default_retry is not None:
+        document["defaultRetry"] = _retry_to_document(settings.default_retry)
+    return document
+
+
+_NODE_KEYS = frozenset(
+    {"nodeId", "label", "position", "retry", "timeout", "deadline", "pool", "priority", "join", "taskId"}
+)
+_EDGE_KEYS = frozenset({"edgeId", "source", "target", "condition", "kind", "connectionId"})
+_MODULE_KEYS = frozenset({"nodeId", "className", "moduleData", "config", "target", "moduleId"})
+_RETRY_KEYS = frozenset({"maxAttempts", "backoffBaseDelay", "backoffMaxDelay"})
+_SETTINGS_KEYS = frozenset({"failurePolicy", "timeout", "defaultRetry"})
+
+
+def _read_node(item: Any, path: str, problems: fields.Problems) -> Node:
+    node = Reader.of(item, path, problems, known=_NODE_KEYS)
+    priority = node.integer("priority") or 0
+    fields.check_priority(priority, node.path("priority"), problems)
+    return Node(
+        node_id=node.text("nodeId"),
+        label=node.text("label"),
+        position=_read_position(node),
+        retry=_read_retry(node, "retry"),
+        timeout=node.duration("timeout"),
+        deadline=node.duration("deadline"),
+        pool=node.text("pool") or DEFAULT_POOL,
+        priority=priority,
+        join=node.choice("join", Join, Join.ALL),
+    )
+
+
+def _read_position(node: Reader) -> Position | None:
+    position = node.child("position", known=frozenset({"x", "y"}))
+    return None if position is None else Position(position.number("x"), position.number("y"))
+
+
+def _read_edge(item: Any, path: str, problems: fields.Problems) -> Edge:
+    edge = Reader.of(item, path, problems, known=_EDGE_KEYS)
+    return Edge(
+        edge_id=edge.text("edgeId"),
+        source=edge.text("source"),
+        target=edge.text("target"),
+        condition=edge.text("condition"),
+        kind=edge.choice("kind", EdgeKind, EdgeKind.SUCCESS),
+    )
+
+
+def _read_module(item: Any, path: str, problems: fields.Problems) -> Module:
+    module = Reader.of(item, path, problems, known=_MODULE_KEYS)
+    module_data = module.text("moduleData", hint="write an object as `config` instead") or None
+    config = module.json_object("config")
+    module_data, config = one_of_both(module_data, config, path, problems)
+    return Module(
+        node_id=module.text("nodeId"),
+        class_name=module.text("className"),
+        module_data=module_data,
+        config=config,
+        target=module.text("target"),
+    )
+
+
+def _read_retry(parent: Reader, key: str) -> Retry | None:
+    retry = parent.child(key, known=_RETRY_KEYS)
+    if retry is None:
+        return None
+    attempts = retry.integer("maxAttempts")
+    if attempts is not None:
+        fields.check_attempts(attempts, retry.path("maxAttempts"), retry.problems)
+    return Retry(
+        max_attempts=attempts,
+        backoff_base=retry.duration("backoffBaseDelay", zero=True),
+        backoff_max=retry.duration("backoffMaxDelay", zero=True),
+    )
+
+
+def _read_settings(root: Reader) -> Settings:
+    settings = root.child("settings", known=_SETTINGS_KEYS)
+    if settings is None:
+        return Settings()
+    return Settings(
+        failure_policy=settings.choice("failurePolicy", FailurePolicy, FailurePolicy.FINISH_BRANCHES),
+        timeout=settings.duration("timeout"),
+        default_retry=_read_retry(settings, "defaultRetry"),
+    )

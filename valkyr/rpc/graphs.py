@@ -1,0 +1,337 @@
+"""Protobuf <-> the graph value, both directions, for the graph store, the executor and clients.
+
+Strict on the way in: one InvalidRequest names every field that cannot be read. On the way out enums are spelled out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from google.protobuf import duration_pb2
+
+from valkyr.api.common.v1 import common_pb2
+from valkyr.api.graph.v1 import graph_pb2 as pb
+from valkyr.errors import InvalidRequest
+from valkyr.graph import fields
+from valkyr.graph.configs import expanded, one_of_both
+from valkyr.graph.findings import Finding, Severity
+from valkyr.graph.model import (
+    DEFAULT_POOL,
+    Edge,
+    EdgeKind,
+    FailurePolicy,
+    Graph,
+    Join,
+    Module,
+    Node,
+    Position,
+    Retry,
+    Settings,
+    WorkflowInfo,
+)
+from valkyr.rpc.values import plain_to_struct, struct_to_plain
+
+GraphMessage = pb.Graph | pb.SaveGraphRequest | pb.ValidateGraphRequest | pb.SaveGraphResponse
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+_JOINS = {0: Join.ALL, pb.Node.ALL: Join.ALL, pb.Node.ANY: Join.ANY}
+_KINDS = {
+    0: EdgeKind.SUCCESS,
+    pb.Edge.SUCCESS: EdgeKind.SUCCESS,
+    pb.Edge.FAILURE: EdgeKind.FAILURE,
+    pb.Edge.ALWAYS: EdgeKind.ALWAYS,
+}
+_POLICIES = {
+    0: FailurePolicy.FINISH_BRANCHES,
+    pb.Settings.FINISH_BRANCHES: FailurePolicy.FINISH_BRANCHES,
+    pb.Settings.FAIL_FAST: FailurePolicy.FAIL_FAST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RowIds:
+    """The stored rows' ids, in the order of the graph's nodes, edges and modules."""
+
+    tasks: Sequence[str] = ()
+    connections: Sequence[str] = ()
+    modules: Sequence[str] = ()
+
+
+def graph_from_proto(message: GraphMessage) -> tuple[WorkflowInfo, Graph]:
+    """The graph of a request or an answer, and what it says of its workflow. InvalidRequest naming every bad field."""
+    problems = fields.Problems()
+    info = _read_workflow(message, problems)
+    graph = Graph(
+        nodes=tuple(_read_node(node, index, problems) for index, node in enumerate(message.nodes)),
+        edges=tuple(_read_edge(edge, index, problems) for index, edge in enumerate(message.edges)),
+        modules=tuple(_read_module(module, index, problems) for index, module in enumerate(message.modules)),
+        settings=_read_settings(message.settings, problems),
+    )
+    problems.raise_if_any()
+    return info, graph
+
+
+def graph_to_proto(graph: Graph, info: WorkflowInfo | None = None) -> pb.Graph:
+    """The graph as a message; `workflow` is filled from `info` where given."""
+    message = pb.Graph()
+    if info is not None:
+        message.workflow.CopyFrom(workflow_to_proto(info))
+    fill_from_graph(message, graph)
+    return message
+
+
+def workflow_to_proto(info: WorkflowInfo) -> pb.Workflow:
+    """What is said of a workflow on the way in."""
+    return pb.Workflow(
+        id=info.id or "",
+        name=info.name or "",
+        description=info.description,
+        labels=dict(info.labels),
+        version=info.version or 0,
+    )
+
+
+def fill_from_graph(
+    message: GraphMessage, graph: Graph, *, ids: RowIds | None = None, expand_config: bool = False
+) -> None:
+    """Writes nodes, edges, modules and settings into a message that has these fields, with stored ids where given.
+
+    `expand_config` adds to modules with `moduleData` the `config` that means the same.
+    """
+    message.nodes.extend([_node_to_proto(node) for node in graph.nodes])
+    message.edges.extend([_edge_to_proto(edge) for edge in graph.edges])
+    message.modules.extend([_module_to_proto(module, expand=expand_config) for module in graph.modules])
+    message.settings.CopyFrom(_settings_to_proto(graph.settings))
+    if ids is None:
+        return
+    for node, task_id in zip(message.nodes, ids.tasks, strict=True):
+        node.task_id = task_id
+    for edge, connection_id in zip(message.edges, ids.connections, strict=True):
+        edge.connection_id = connection_id
+    for module, module_id in zip(message.modules, ids.modules, strict=True):
+        module.module_id = module_id
+
+
+def finding_to_proto(finding: Finding) -> common_pb2.Finding:
+    return common_pb2.Finding(
+        severity=common_pb2.Finding.Severity.Value(finding.severity.value),
+        code=finding.code,
+        path=finding.path,
+        message=finding.message,
+        hint=finding.hint,
+        node_ids=finding.node_ids,
+        edge_ids=finding.edge_ids,
+    )
+
+
+def finding_from_proto(message: common_pb2.Finding) -> Finding:
+    is_warning = message.severity == common_pb2.Finding.WARNING
+    return Finding(
+        severity=Severity.WARNING if is_warning else Severity.ERROR,
+        code=message.code,
+        path=message.path,
+        message=message.message,
+        hint=message.hint,
+        node_ids=tuple(message.node_ids),
+        edge_ids=tuple(message.edge_ids),
+    )
+
+
+def _read_workflow(message: GraphMessage, problems: fields.Problems) -> WorkflowInfo:
+    workflow = message.workflow
+    for name in ("name", "description"):
+        fields.check_text(getattr(workflow, name), f"workflow.{name}", problems)
+    labels = dict(workflow.labels)
+    for key, value in labels.items():
+        fields.check_text(key, "workflow.labels", problems)
+        fields.check_text(value, f"workflow.labels.{key}", problems)
+    return WorkflowInfo(
+        id=fields.read_uuid(workflow.id, "workflow.id", problems) if workflow.id else None,
+        name=workflow.name or None,
+        description=workflow.description,
+        labels=labels,
+        version=_read_version(message, problems),
+    )
+
+
+def _read_version(message: GraphMessage, problems: fields.Problems) -> int | None:
+    inner = message.workflow.version
+    outer = message.version if isinstance(message, pb.SaveGraphRequest) else 0
+    for path, version in (("workflow.version", inner), ("version", outer)):
+        if version < 0:
+            problems.add(path, f"{version} is no version; the first one is 1")
+    if inner and outer and inner != outer:
+        problems.add("version", f"{outer} differs from workflow.version {inner}; give one of them")
+    return outer or inner or None
+
+
+def _read_node(node: pb.Node, index: int, problems: fields.Problems) -> Node:
+    path = f"nodes[{index}]"
+    if "\x00" in node.node_id or "\x00" in node.label or "\x00" in node.pool:
+        fields.check_text(node.node_id, f"{path}.nodeId", problems)
+        fields.check_text(node.label, f"{path}.label", problems)
+        fields.check_text(node.pool, f"{path}.pool", problems)
+    fields.check_priority(node.priority, f"{path}.priority", problems)
+    return Node(
+        node_id=node.node_id,
+        label=node.label,
+        position=_read_position(node.position, path, problems) if node.HasField("position") else None,
+        retry=_read_retry(node.retry, f"{path}.retry", problems) if node.HasField("retry") else None,
+        timeout=_read_duration(node.timeout, f"{path}.timeout", problems) if node.HasField("timeout") else None,
+        deadline=_read_duration(node.deadline, f"{path}.deadline", problems) if node.HasField("deadline") else None,
+        pool=node.pool or DEFAULT_POOL,
+        priority=node.priority,
+        join=_read_choice(node.join, _JOINS, f"{path}.join", problems),
+    )
+
+
+def _read_position(position: pb.Position, path: str, problems: fields.Problems) -> Position:
+    x, y = position.x, position.y
+    for name, value in (("x", x), ("y", y)):
+        if value - value != 0:
+            problems.add(f"{path}.position.{name}", f"{value} is not a finite number")
+    return Position(x, y)
+
+
+def _read_edge(edge: pb.Edge, index: int, problems: fields.Problems) -> Edge:
+    edge_id, source, target, condition = edge.edge_id, edge.source, edge.target, edge.condition
+    if "\x00" in edge_id or "\x00" in source or "\x00" in target or "\x00" in condition:
+        for name, value in (("edgeId", edge_id), ("source", source), ("target", target), ("condition", condition)):
+            fields.check_text(value, f"edges[{index}].{name}", problems)
+    return Edge(edge_id, source, target, condition, _read_choice(edge.kind, _KINDS, f"edges[{index}].kind", problems))
+
+
+def _read_module(module: pb.Module, index: int, problems: fields.Problems) -> Module:
+    path = f"modules[{index}]"
+    fields.check_text(module.node_id, f"{path}.nodeId", problems)
+    fields.check_text(module.class_name, f"{path}.className", problems)
+    fields.check_text(module.module_data, f"{path}.moduleData", problems)
+    fields.check_text(module.target, f"{path}.target", problems)
+    config = _read_config(module, path, problems) if module.HasField("config") else None
+    module_data, config = one_of_both(module.module_data or None, config, path, problems)
+    return Module(module.node_id, module.class_name, module_data, config, module.target)
+
+
+def _read_config(module: pb.Module, path: str, problems: fields.Problems) -> dict[str, Any] | None:
+    try:
+        return struct_to_plain(module.config, f"{path}.config")
+    except InvalidRequest as error:
+        problems.add_all(error.details.violations)
+        return None
+
+
+def _read_retry(retry: pb.Retry, path: str, problems: fields.Problems) -> Retry:
+    attempts = retry.max_attempts if retry.HasField("max_attempts") else None
+    if attempts is not None:
+        fields.check_attempts(attempts, f"{path}.maxAttempts", problems)
+    base, cap = retry.backoff_base_delay, retry.backoff_max_delay
+    return Retry(
+        max_attempts=attempts,
+        backoff_base=_read_duration(base, f"{path}.backoffBaseDelay", problems, zero=True)
+        if retry.HasField("backoff_base_delay")
+        else None,
+        backoff_max=_read_duration(cap, f"{path}.backoffMaxDelay", problems, zero=True)
+        if retry.HasField("backoff_max_delay")
+        else None,
+    )
+
+
+def _read_duration(
+    message: duration_pb2.Duration, path: str, problems: fields.Problems, *, zero: bool = False
+) -> timedelta | None:
+    if abs(message.seconds) > fields.MAX_DURATION.total_seconds() * 2 or abs(message.nanos) >= 1_000_000_000:
+        problems.add(path, f"{message.seconds} s is out of range; at most {fields.MAX_DURATION.days} days")
+        return None
+    if message.nanos % 1_000:
+        problems.add(path, f"{message.seconds} s {message.nanos} ns is finer than a microsecond")
+        return None
+    value = timedelta(seconds=message.seconds, microseconds=message.nanos // 1_000)
+    fields.check_duration(value, path, problems, zero=zero)
+    return value
+
+
+def _read_choice(number: int, choices: Mapping[int, _Choice], path: str, problems: fields.Problems) -> _Choice:
+    choice = choices.get(number)
+    if choice is None:
+        problems.add(path, f"{number} is no known value; known are {', '.join(sorted(set(choices.values())))}")
+        return choices[0]
+    return choice
+
+
+def _read_settings(settings: pb.Settings, problems: fields.Problems) -> Settings:
+    return Settings(
+        failure_policy=_read_choice(settings.failure_policy, _POLICIES, "settings.failurePolicy", problems),
+        timeout=_read_duration(settings.timeout, "settings.timeout", problems)
+        if settings.HasField("timeout")
+        else None,
+        default_retry=_read_retry(settings.default_retry, "settings.defaultRetry", problems)
+        if settings.HasField("default_retry")
+        else None,
+    )
+
+
+def _node_to_proto(node: Node) -> pb.Node:
+    message = pb.Node(
+        node_id=node.node_id,
+        label=node.label,
+        pool=node.pool,
+        priority=node.priority,
+        join=pb.Node.ANY if node.join is Join.ANY else pb.Node.ALL,
+    )
+    if node.position is not None:
+        message.position.x = node.position.x
+        message.position.y = node.position.y
+        message.position.SetInParent()
+    if node.retry is not None:
+        message.retry.CopyFrom(_retry_to_proto(node.retry))
+    if node.timeout is not None:
+        message.timeout.FromTimedelta(node.timeout)
+    if node.deadline is not None:
+        message.deadline.FromTimedelta(node.deadline)
+    return message
+
+
+def _edge_to_proto(edge: Edge) -> pb.Edge:
+    return pb.Edge(
+        edge_id=edge.edge_id,
+        source=edge.source,
+        target=edge.target,
+        condition=edge.condition,
+        kind=pb.Edge.Kind.Value(edge.kind.value),
+    )
+
+
+def _module_to_proto(module: Module, *, expand: bool) -> pb.Module:
+    message = pb.Module(
+        node_id=module.node_id, class_name=module.class_name, module_data=module.module_data or "", target=module.target
+    )
+    config = module.config
+    if expand and module.module_data is not None:
+        config = expanded(module.module_data)
+    if config is not None:
+        message.config.CopyFrom(plain_to_struct(config))
+    return message
+
+
+def _retry_to_proto(retry: Retry) -> pb.Retry:
+    message = pb.Retry()
+    if retry.max_attempts is not None:
+        message.max_attempts = retry.max_attempts
+    if retry.backoff_base is not None:
+        message.backoff_base_delay.FromTimedelta(retry.backoff_base)
+    if retry.backoff_max is not None:
+        message.backoff_max_delay.FromTimedelta(retry.backoff_max)
+    return message
+
+
+def _settings_to_proto(settings: Settings) -> pb.Settings:
+    message = pb.Settings(failure_policy=pb.Settings.FailurePolicy.Value(settings.failure_policy.value))
+    if settings.timeout is not None:
+        message.timeout.FromTimedelta(settings.timeout)
+    if settings.default_retry is not None:
+        message.default_retry.CopyFrom(_retry_to_proto(settings.default_retry))
+    return message
