@@ -1,4 +1,4 @@
-"""What can stop the local stack from coming up: a sentence that says what is wrong, and one that says how to mend it."""
+"""What can stop the local stack from coming up: a sentence that says what is wrong, another how to mend it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Execs a command that dies with its parent, if asked to as another user. Runs by path: the standard library only.
 
-`LEASH_PARENT=12 python -I -S leash.py '{"signal": 9, "uid": 0, ...}' COMMAND...` does what `preexec_fn` would do, but in
-a process without threads, and in the one order the kernel allows: a change of user forgets the parent-death signal.
+`LEASH_PARENT=12 python -I -S leash.py '{"signal": 9, "uid": 0, ...}' COMMAND...` does what `preexec_fn` would do, yet
+in a process without threads and in the one order the kernel allows: a change of user forgets the parent-death signal.
 """
 
 from __future__ import annotations

@@ -98,12 +98,16 @@ class Cluster:
         if self._owner is not None:
             self._owner.release()
             self._owner = None
-        if self.keeper is not None and wait:
+        if self.keeper is None:
+            return
+        if not wait:
+            self.keeper.returncode = 0  # it outlives us for the other owners: disowned, or Popen warns of a child left
+        else:
             try:
                 self.keeper.wait(self.stop_timeout + 25)
             except subprocess.TimeoutExpired:
                 raise StackError("PostgreSQL did not stop", hint=self._log_hint()) from None
-            self.keeper = None
+        self.keeper = None
 
     def is_running(self) -> bool:
         """False when the keeper that we started has ended: the server has crashed or was stopped by somebody."""

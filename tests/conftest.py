@@ -1,0 +1,59 @@
+"""Fixtures that every layer shares: the PostgreSQL of the run, and databases for one test each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.postgres import PostgresForTests, name_the_folder, wait_for_the_end
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "e2e: starts real processes")
+    config.addinivalue_line("markers", "chaos: kills, stops or starves what it tests")
+    if not hasattr(config, "workerinput"):
+        name_the_folder()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        wait_for_the_end()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresForTests]:
+    """The PostgreSQL 18 of this run; `postgres.admin_url` is the superuser's."""
+    server = PostgresForTests()
+    server.cluster.start()
+    yield server
+    server.cluster.stop(wait=False)
+
+
+@pytest.fixture
+def database_url(postgres: PostgresForTests) -> Iterator[str]:
+    """A fresh, empty database of this test's own, as `postgresql://valkyr@/name?host=/folder&port=5432`."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_database_url(postgres: PostgresForTests) -> Iterator[Callable[..., str]]:
+    """Call it with rooms: a fresh database with their migrations applied. Call it again for another database."""
+    from services.chassis.migrate import upgrade
+
+    with contextlib.ExitStack() as databases:
+        yield lambda *rooms: databases.enter_context(postgres.database(postgres.template(rooms, upgrade)))
+
+
+@pytest.fixture
+def graph_store_database_url(migrated_database_url: Callable[..., str]) -> str:
+    """A fresh database with the graph store's schema."""
+    return migrated_database_url("graph_store")
+
+
+@pytest.fixture
+def executor_database_url(migrated_database_url: Callable[..., str]) -> str:
+    """A fresh database with the executor's schema."""
+    return migrated_database_url("executor")
