@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,10 @@ class UnknownMethod(ValkyrError):
 
 
 class InvalidGraph(InvalidRequest):
-    """The graph has ERROR findings; nothing was saved."""
+    """The graph has ERROR findings; nothing was saved. `findings` holds all of them where the client SDK raises it."""
 
     reason = "INVALID_GRAPH"
+    findings: Sequence[Any] = ()
 
 
 class LimitExceeded(InvalidRequest):

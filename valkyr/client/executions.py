@@ -1,0 +1,195 @@
+"""client.executions: start, wait, watch and read executions and their runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from valkyr.api.executor.v1 import executor_pb2
+from valkyr.client.calls import Calls
+from valkyr.client.ids import new_request_id
+from valkyr.client.json_values import value_of
+from valkyr.client.pages import Page, Pages
+from valkyr.client.results import Execution, Run, TriggerType
+from valkyr.client.watch import Watch
+from valkyr.client.wire import execution_of, run_of, trigger_type_to_wire
+from valkyr.flow.states import ExecutionState, RunState
+
+LONG_POLL = timedelta(seconds=20)
+ANSWER_MARGIN = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One execution to start. `payload` is any JSON value: what expressions see as `trigger`; None sends none.
+
+    `version` is the latest by default; `request_id` makes starting it twice start it once, and is made if absent.
+    """
+
+    workflow_id: str
+    version: int | None = None
+    payload: Any = None
+    trigger_type: TriggerType = TriggerType.MANUAL
+    priority: int = 0
+    request_id: str | None = None
+
+
+class Executions:
+    """Calls to the executor."""
+
+    def __init__(self, calls: Calls, namespace: str) -> None:
+        self._calls = calls
+        self._namespace = namespace
+
+    async def start(
+        self,
+        workflow_id: str,
+        *,
+        version: int | None = None,
+        payload: Any = None,
+        trigger_type: TriggerType = TriggerType.MANUAL,
+        priority: int = 0,
+        request_id: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Execution:
+        """Records an execution; answers before anything has run. Arguments as in `Start`.
+
+        WorkflowNotFound, VersionNotFound, RequestIdReused, ExecutionsDisabled; InvalidRequest for what is no JSON.
+        """
+        start = Start(workflow_id, version, payload, trigger_type, priority, request_id)
+        answer = await self._calls.unary("StartExecution", self._request(start, "payload"), timeout=timeout)
+        return execution_of(answer.execution)
+
+    async def start_many(self, starts: Sequence[Start], *, timeout: timedelta | None = None) -> Sequence[Execution]:
+        """As `start` for up to 1,000 at once: all or none, answers in the order asked."""
+        request = executor_pb2.StartExecutionsRequest(
+            namespace=self._namespace,
+            executions=[self._request(start, f"executions[{index}].payload") for index, start in enumerate(starts)],
+        )
+        answer = await self._calls.unary("StartExecutions", request, timeout=timeout)
+        return [execution_of(execution) for execution in answer.executions]
+
+    async def get(self, execution_id: str, *, timeout: timedelta | None = None) -> Execution:
+        """With `outputs` and `run_counts`. ExecutionNotFound."""
+        request = executor_pb2.GetExecutionRequest(namespace=self._namespace, execution_id=execution_id)
+        return execution_of((await self._calls.unary("GetExecution", request, timeout=timeout)).execution)
+
+    async def wait(self, execution_id: str, *, timeout: timedelta | None = None) -> Execution:
+        """The execution once it is settled, or as it is after `timeout` (see `settled`); no bound by default.
+
+        Long polls, repeated, each with a deadline of its own. ExecutionNotFound.
+        """
+        expires = None if timeout is None else time.monotonic() + timeout.total_seconds()
+        while True:
+            poll = LONG_POLL if expires is None else _clamped(expires - time.monotonic())
+            request = executor_pb2.WaitExecutionRequest(namespace=self._namespace, execution_id=execution_id)
+            request.timeout.CopyFrom(_duration(poll))
+            answer = await self._calls.unary("WaitExecution", request, timeout=poll + ANSWER_MARGIN)
+            execution = execution_of(answer.execution)
+            if execution.settled or (expires is not None and time.monotonic() >= expires):
+                return execution
+
+    def watch(
+        self,
+        execution_ids: Sequence[str] = (),
+        *,
+        workflow_id: str = "",
+        include_outputs: bool = False,
+        patience: timedelta = timedelta(minutes=1),
+    ) -> AsyncIterator[Execution]:
+        """Each execution's newest state as it changes, never an older or repeated one.
+
+        With `execution_ids` (up to 10,000) it ends when all of them are settled; without, it goes on with the whole
+        namespace or one workflow. A broken stream is resumed where it was; Unavailable after `patience` of silence.
+        """
+        return Watch(
+            self._calls,
+            namespace=self._namespace,
+            execution_ids=tuple(execution_ids),
+            workflow_id=workflow_id,
+            include_outputs=include_outputs,
+            patience=patience,
+        ).changes()
+
+    def list(
+        self,
+        *,
+        workflow_id: str = "",
+        states: Sequence[ExecutionState] = (),
+        execution_ids: Sequence[str] = (),
+        page_size: int = 100,
+        timeout: timedelta | None = None,
+    ) -> Pages[Execution]:
+        """Executions, newest first; what is not given does not restrict."""
+        wire_states = [executor_pb2.Execution.State.Value(state.value) for state in states]
+
+        async def fetch(token: str) -> Page[Execution]:
+            request = executor_pb2.ListExecutionsRequest(
+                namespace=self._namespace,
+                execution_ids=execution_ids,
+                workflow_id=workflow_id,
+                states=wire_states,
+                page_size=page_size,
+                page_token=token,
+            )
+            answer = await self._calls.unary("ListExecutions", request, timeout=timeout)
+            return Page([execution_of(execution) for execution in answer.executions], answer.next_page_token)
+
+        return Pages(fetch)
+
+    def list_runs(
+        self,
+        execution_id: str = "",
+        *,
+        workflow_id: str = "",
+        states: Sequence[RunState] = (),
+        include_outputs: bool = False,
+        page_size: int = 100,
+        timeout: timedelta | None = None,
+    ) -> Pages[Run]:
+        """Runs with all their attempts; within an execution in the graph's order of nodes."""
+        wire_states = [executor_pb2.Run.State.Value(state.value) for state in states]
+
+        async def fetch(token: str) -> Page[Run]:
+            request = executor_pb2.ListRunsRequest(
+                namespace=self._namespace,
+                execution_id=execution_id,
+                workflow_id=workflow_id,
+                states=wire_states,
+                page_size=page_size,
+                page_token=token,
+                include_outputs=include_outputs,
+            )
+            answer = await self._calls.unary("ListRuns", request, timeout=timeout)
+            return Page([run_of(run) for run in answer.runs], answer.next_page_token)
+
+        return Pages(fetch)
+
+    def _request(self, start: Start, path: str) -> executor_pb2.StartExecutionRequest:
+        payload: Mapping[str, Any] = {}
+        if start.payload is not None:
+            payload = {"payload": value_of(start.payload, path=path)}
+        return executor_pb2.StartExecutionRequest(
+            namespace=self._namespace,
+            workflow_id=start.workflow_id,
+            version=start.version,
+            trigger_type=trigger_type_to_wire(start.trigger_type),
+            request_id=start.request_id or new_request_id(),
+            priority=start.priority,
+            **payload,
+        )
+
+
+def _clamped(seconds_left: float) -> timedelta:
+    return min(LONG_POLL, timedelta(seconds=max(0.0, seconds_left)))
+
+
+def _duration(value: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(value)
+    return duration

@@ -1,0 +1,160 @@
+"""client.graphs: validate, save, read and find workflows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from valkyr.api.graph.v1 import graph_pb2
+from valkyr.client.calls import Calls
+from valkyr.client.ids import new_request_id
+from valkyr.client.pages import Page, Pages
+from valkyr.client.results import ResolvedVersions, SavedGraph, StoredGraph, Workflow, WorkflowVersion
+from valkyr.client.wire import saved_graph_of, stored_graph_of, version_of, workflow_of
+from valkyr.errors import InvalidGraph, InvalidRequest, Violation
+from valkyr.graph.document import graph_from_document, workflow_from_document
+from valkyr.graph.findings import Finding
+from valkyr.graph.model import Graph, WorkflowInfo
+from valkyr.graph.validate import validate
+from valkyr.rpc.graphs import fill_from_graph, finding_from_proto, workflow_to_proto
+
+GraphOrDocument = Graph | Mapping[str, Any]
+
+
+class Graphs:
+    """Calls to the graph store. A graph is a `Graph` or a document: {"workflow": ..., "nodes": [...], ...}."""
+
+    def __init__(self, calls: Calls, namespace: str) -> None:
+        self._calls = calls
+        self._namespace = namespace
+
+    async def validate(
+        self, graph: GraphOrDocument, *, local: bool = False, timeout: timedelta | None = None
+    ) -> Sequence[Finding]:
+        """Every finding, errors first; asks the graph store, which knows the catalogue of modules.
+
+        `local` runs the same rules here, with no call. InvalidRequest for what cannot be read as a graph.
+        """
+        workflow, value = _read(graph)
+        if local:
+            return validate(value)
+        return await self._validate_remotely(workflow, value, timeout)
+
+    async def save(
+        self,
+        graph: GraphOrDocument,
+        *,
+        workflow: WorkflowInfo | None = None,
+        version: int | None = None,
+        message: str = "",
+        request_id: str | None = None,
+        validate_only: bool = False,
+        timeout: timedelta | None = None,
+    ) -> SavedGraph:
+        """Validates here, then saves all or nothing.
+
+        `workflow` takes the place of the document's own; `version` is the one that was edited (or `workflow.version`).
+        InvalidGraph with all `findings`; VersionConflict with `current_version`; VersionRequired; NameTaken.
+        """
+        own, value = _read(graph)
+        info = own if workflow is None else workflow
+        _refuse_errors(validate(value))
+        request = graph_pb2.SaveGraphRequest(
+            namespace=self._namespace,
+            version=version,
+            message=message,
+            request_id=request_id or new_request_id(),
+            validate_only=validate_only,
+        )
+        _put(request, info, value)
+        try:
+            return saved_graph_of(await self._calls.unary("SaveGraph", request, timeout=timeout))
+        except InvalidGraph as refused:
+            refused.findings = await self._validate_remotely(info, value, timeout)
+            raise
+
+    async def get(
+        self,
+        workflow_id: str,
+        *,
+        version: int | None = None,
+        expand_config: bool = False,
+        timeout: timedelta | None = None,
+    ) -> StoredGraph:
+        """The graph of a version, the latest by default. WorkflowNotFound, VersionNotFound."""
+        request = graph_pb2.GetGraphRequest(
+            namespace=self._namespace, workflow_id=workflow_id, version=version, expand_config=expand_config
+        )
+        return stored_graph_of((await self._calls.unary("GetGraph", request, timeout=timeout)).graph)
+
+    async def resolve(self, workflow_ids: Sequence[str], *, timeout: timedelta | None = None) -> ResolvedVersions:
+        """The latest versions of up to 1,000 workflows, in one call."""
+        request = graph_pb2.ResolveVersionsRequest(namespace=self._namespace, workflow_ids=workflow_ids)
+        answer = await self._calls.unary("ResolveVersions", request, timeout=timeout)
+        return ResolvedVersions(dict(answer.versions), tuple(answer.missing_ids))
+
+    def list_versions(
+        self, workflow_id: str, *, page_size: int = 100, timeout: timedelta | None = None
+    ) -> Pages[WorkflowVersion]:
+        """The history, newest first. WorkflowNotFound."""
+
+        async def fetch(token: str) -> Page[WorkflowVersion]:
+            request = graph_pb2.ListVersionsRequest(
+                namespace=self._namespace, workflow_id=workflow_id, page_size=page_size, page_token=token
+            )
+            answer = await self._calls.unary("ListVersions", request, timeout=timeout)
+            return Page([version_of(version) for version in answer.versions], answer.next_page_token)
+
+        return Pages(fetch)
+
+    def find(
+        self, *, id: str = "", name: str = "", page_size: int = 100, timeout: timedelta | None = None
+    ) -> Pages[Workflow]:
+        """Workflows by id or exact name, newest first; without either, all of the namespace."""
+
+        async def fetch(token: str) -> Page[Workflow]:
+            request = graph_pb2.FindWorkflowsRequest(
+                namespace=self._namespace, id=id, name=name, page_size=page_size, page_token=token
+            )
+            answer = await self._calls.unary("FindWorkflows", request, timeout=timeout)
+            return Page([workflow_of(workflow) for workflow in answer.workflows], answer.next_page_token)
+
+        return Pages(fetch)
+
+    async def _validate_remotely(
+        self, workflow: WorkflowInfo, graph: Graph, timeout: timedelta | None
+    ) -> Sequence[Finding]:
+        request = graph_pb2.ValidateGraphRequest(namespace=self._namespace)
+        _put(request, workflow, graph)
+        answer = await self._calls.unary("ValidateGraph", request, timeout=timeout)
+        return [finding_from_proto(finding) for finding in (*answer.errors, *answer.warnings)]
+
+
+def _read(graph: GraphOrDocument) -> tuple[WorkflowInfo, Graph]:
+    if isinstance(graph, Graph):
+        return WorkflowInfo(), graph
+    if not isinstance(graph, Mapping):
+        raise InvalidRequest(f"expected a Graph or a document (a mapping), got a {type(graph).__name__}")
+    return workflow_from_document(graph), graph_from_document(graph)
+
+
+def _put(
+    request: graph_pb2.SaveGraphRequest | graph_pb2.ValidateGraphRequest, workflow: WorkflowInfo, graph: Graph
+) -> None:
+    request.workflow.CopyFrom(workflow_to_proto(workflow))
+    fill_from_graph(request, graph)
+
+
+def _refuse_errors(findings: Sequence[Finding]) -> None:
+    errors = [finding for finding in findings if finding.is_error]
+    if not errors:
+        return
+    more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+    refused = InvalidGraph(
+        f"the graph has {len(errors)} error{'s' if more else ''}: {errors[0].message}{more}",
+        hint=errors[0].hint,
+        violations=[Violation(finding.path, f"{finding.code}: {finding.message}") for finding in errors],
+    )
+    refused.findings = findings
+    raise refused

@@ -1,0 +1,160 @@
+"""What the client SDK answers with: plain frozen values, times aware UTC, states as StrEnum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from valkyr.flow.states import FINAL_RUN_STATES, SETTLED_EXECUTION_STATES, ExecutionState, RunState
+from valkyr.graph.findings import Finding
+from valkyr.graph.model import Graph
+
+
+class TriggerType(StrEnum):
+    """A label that says what started an execution."""
+
+    MANUAL = "MANUAL"
+    CRON = "CRON"
+    EVENT = "EVENT"
+    WEBHOOK = "WEBHOOK"
+    QUEUE = "QUEUE"
+    PARENT = "PARENT"
+    REPLAY = "REPLAY"
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A named thing with versions; `version` is the one this answer is about."""
+
+    id: str
+    namespace: str
+    name: str
+    description: str
+    labels: Mapping[str, str]
+    version: int
+    content_hash: str
+    created_at: datetime | None
+    updated_at: datetime | None
+    archived: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGraph:
+    """One version of a workflow as the graph store keeps it."""
+
+    workflow: Workflow
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True)
+class SavedGraph:
+    """The answer to a save. `unchanged`: equal to the current version, so no version was made."""
+
+    workflow: Workflow
+    graph: Graph
+    node_id_to_task_id: Mapping[str, str]
+    edge_id_to_connection_id: Mapping[str, str]
+    module_id_mapping: Mapping[str, str]
+    warnings: Sequence[Finding]
+    unchanged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowVersion:
+    """One entry of a workflow's history."""
+
+    version: int
+    content_hash: str
+    created_at: datetime | None
+    author: str
+    message: str
+    node_count: int
+    edge_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedVersions:
+    """The latest versions by workflow id, and the ids that nobody knows."""
+
+    versions: Mapping[str, int]
+    missing_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One run-through of one version. `outputs` (by leaf node) and `run_counts` are there where it was read alone."""
+
+    id: str
+    namespace: str
+    workflow_id: str
+    version: int
+    state: ExecutionState
+    trigger_type: TriggerType | None
+    trigger_payload: Any
+    outputs: Mapping[str, Any]
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    error_message: str
+    error_type: str
+    run_counts: Mapping[str, int]
+    revision: int
+    priority: int
+    trace_id: str
+    created_by: str
+
+    @property
+    def settled(self) -> bool:
+        """Nothing of it moves any more: SUCCESS, FAILED or CANCELLED."""
+        return self.state in SETTLED_EXECUTION_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a run under one lease; `outcome` is RUNNING, SUCCESS, a failure's type, RELEASED or SNOOZED."""
+
+    attempt: int
+    outcome: str
+    runner_id: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One node in one execution. `map_index` is -1 but for the items of a map; `outputs` only where asked for."""
+
+    id: str
+    execution_id: str
+    node_id: str
+    map_index: int
+    task_id: str
+    state: RunState
+    parked_by: str
+    attempt: int
+    target: str
+    pool: str
+    class_name: str
+    outputs: Any
+    error: str
+    error_type: str
+    leased_by: str
+    lease_until: datetime | None
+    heartbeat_at: datetime | None
+    retry_after: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: int
+    cost_tokens: float
+    idempotency_key: str
+    quarantine_number: int
+    attempts: Sequence[Attempt] = field(default=())
+
+    @property
+    def final(self) -> bool:
+        """SUCCESS, FAILED, SKIPPED or CANCELLED: nothing leaves these."""
+        return self.state in FINAL_RUN_STATES

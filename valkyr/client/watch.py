@@ -1,0 +1,91 @@
+"""WatchExecutions as one endless answer: reconnects where it broke off, drops what was seen already."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+
+from valkyr.api.executor.v1 import executor_pb2
+from valkyr.client.calls import Calls
+from valkyr.client.results import Execution
+from valkyr.client.retries import delay_before_repeat
+from valkyr.client.wire import execution_of
+from valkyr.errors import DeadlineExceeded, Unavailable, ValkyrError
+
+STREAM_LIFETIME = timedelta(minutes=10)
+REMEMBERED_REVISIONS = 100_000
+
+
+class Watch:
+    """One watch. A stream lives at most STREAM_LIFETIME, so that a dead connection cannot hide for ever."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        *,
+        namespace: str,
+        execution_ids: tuple[str, ...],
+        workflow_id: str,
+        include_outputs: bool,
+        patience: timedelta,
+    ) -> None:
+        self._calls = calls
+        self._request = executor_pb2.WatchExecutionsRequest(
+            namespace=namespace,
+            execution_ids=execution_ids,
+            workflow_id=workflow_id,
+            include_outputs=include_outputs,
+            until_settled=bool(execution_ids),
+        )
+        self._patience = patience.total_seconds()
+        self._unsettled = set(execution_ids)
+        self._revisions: OrderedDict[str, int] = OrderedDict()
+
+    async def changes(self) -> AsyncIterator[Execution]:
+        """New states as they come, until all that were named are settled."""
+        failures, silent_since = 0, time.monotonic()
+        while True:
+            try:
+                async for response in self._calls.stream("WatchExecutions", self._request, timeout=STREAM_LIFETIME):
+                    failures, silent_since = 0, time.monotonic()
+                    self._request.resume_token = response.resume_token or self._request.resume_token
+                    for execution in self._new(response.executions):
+                        yield execution
+                broken: ValkyrError = Unavailable("the executor ended the stream")
+            except (Unavailable, DeadlineExceeded) as error:
+                broken = error
+            if self._request.until_settled and not self._unsettled:
+                return
+            if isinstance(broken, DeadlineExceeded):
+                continue
+            failures += 1
+            if time.monotonic() - silent_since > self._patience:
+                raise broken
+            await asyncio.sleep(_pause(broken, failures))
+
+    def _new(self, messages: Iterable[executor_pb2.Execution]) -> list[Execution]:
+        """Those not seen in this revision or a later one; remembers what was seen, within bounds."""
+        new = []
+        for message in messages:
+            if message.revision <= self._revisions.get(message.id, -1):
+                continue
+            self._revisions[message.id] = message.revision
+            self._revisions.move_to_end(message.id)
+            if len(self._revisions) > max(REMEMBERED_REVISIONS, len(self._request.execution_ids)):
+                self._revisions.popitem(last=False)
+            execution = execution_of(message)
+            if execution.settled:
+                self._unsettled.discard(execution.id)
+            else:
+                self._unsettled.add(execution.id)
+            new.append(execution)
+        return new
+
+
+def _pause(error: ValkyrError, failures: int) -> float:
+    delay = delay_before_repeat(error, failures, draw=random.random)
+    return 0.0 if delay is None else delay.total_seconds()

@@ -1,0 +1,167 @@
+"""Protobuf answers -> results of the SDK, and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from valkyr.api.executor.v1 import executor_pb2
+from valkyr.api.graph.v1 import graph_pb2
+from valkyr.client.json_values import json_object_of, json_of
+from valkyr.client.results import (
+    Attempt,
+    Execution,
+    Run,
+    SavedGraph,
+    StoredGraph,
+    TriggerType,
+    Workflow,
+    WorkflowVersion,
+)
+from valkyr.errors import UnknownMethod
+from valkyr.flow.states import ExecutionState, RunState
+from valkyr.rpc.graphs import finding_from_proto, graph_from_proto
+
+_Enum = TypeVar("_Enum", bound=StrEnum)
+
+
+def workflow_of(message: graph_pb2.Workflow) -> Workflow:
+    return Workflow(
+        id=message.id,
+        namespace=message.namespace,
+        name=message.name,
+        description=message.description,
+        labels=dict(message.labels),
+        version=message.version,
+        content_hash=message.content_hash,
+        created_at=_time(message, "create_time"),
+        updated_at=_time(message, "update_time"),
+        archived=message.archived,
+    )
+
+
+def stored_graph_of(message: graph_pb2.Graph) -> StoredGraph:
+    return StoredGraph(workflow_of(message.workflow), graph_from_proto(message)[1])
+
+
+def saved_graph_of(message: graph_pb2.SaveGraphResponse) -> SavedGraph:
+    return SavedGraph(
+        workflow=workflow_of(message.workflow),
+        graph=graph_from_proto(message)[1],
+        node_id_to_task_id=dict(message.node_id_to_task_id),
+        edge_id_to_connection_id=dict(message.edge_id_to_connection_id),
+        module_id_mapping=dict(message.module_id_mapping),
+        warnings=tuple(finding_from_proto(finding) for finding in message.warnings),
+        unchanged=message.unchanged,
+    )
+
+
+def version_of(message: graph_pb2.Version) -> WorkflowVersion:
+    return WorkflowVersion(
+        version=message.version,
+        content_hash=message.content_hash,
+        created_at=_time(message, "create_time"),
+        author=message.author,
+        message=message.message,
+        node_count=message.node_count,
+        edge_count=message.edge_count,
+    )
+
+
+def execution_of(message: executor_pb2.Execution) -> Execution:
+    return Execution(
+        id=message.id,
+        namespace=message.namespace,
+        workflow_id=message.workflow_id,
+        version=message.version,
+        state=_enum(ExecutionState, _name(executor_pb2.Execution.State, message.state)),
+        trigger_type=_trigger_type(message.trigger_type),
+        trigger_payload=json_of(message.trigger_payload),
+        outputs=json_object_of(message.outputs),
+        created_at=_time(message, "create_time"),
+        started_at=_time(message, "start_time"),
+        finished_at=_time(message, "finish_time"),
+        error_message=message.error_message,
+        error_type=message.error_type,
+        run_counts=dict(message.run_counts),
+        revision=message.revision,
+        priority=message.priority,
+        trace_id=message.trace_id,
+        created_by=message.created_by,
+    )
+
+
+def run_of(message: executor_pb2.Run) -> Run:
+    return Run(
+        id=message.id,
+        execution_id=message.execution_id,
+        node_id=message.node_id,
+        map_index=message.map_index,
+        task_id=message.task_id,
+        state=_enum(RunState, _name(executor_pb2.Run.State, message.state)),
+        parked_by=message.parked_by,
+        attempt=message.attempt,
+        target=message.target,
+        pool=message.pool,
+        class_name=message.class_name,
+        outputs=json_of(message.outputs),
+        error=message.error,
+        error_type=message.error_type,
+        leased_by=message.leased_by,
+        lease_until=_time(message, "lease_until"),
+        heartbeat_at=_time(message, "heartbeat_time"),
+        retry_after=_time(message, "retry_after"),
+        started_at=_time(message, "start_time"),
+        finished_at=_time(message, "finish_time"),
+        duration_ms=message.duration_ms,
+        cost_tokens=message.cost_tokens,
+        idempotency_key=message.idempotency_key,
+        quarantine_number=message.quarantine_number,
+        attempts=tuple(_attempt_of(attempt) for attempt in message.attempts),
+    )
+
+
+def trigger_type_to_wire(trigger_type: TriggerType) -> executor_pb2.Execution.TriggerType.ValueType:
+    return executor_pb2.Execution.TriggerType.Value(trigger_type.value)
+
+
+def _attempt_of(message: executor_pb2.Attempt) -> Attempt:
+    return Attempt(
+        attempt=message.attempt,
+        outcome=message.outcome,
+        runner_id=message.runner_id,
+        started_at=_time(message, "start_time"),
+        finished_at=_time(message, "finish_time"),
+        error=message.error,
+    )
+
+
+def _time(message: Message, field: str) -> datetime | None:
+    if not message.HasField(field):
+        return None
+    timestamp: Timestamp = getattr(message, field)
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def _trigger_type(number: executor_pb2.Execution.TriggerType.ValueType) -> TriggerType | None:
+    if number == executor_pb2.Execution.TRIGGER_TYPE_UNSPECIFIED:
+        return None
+    return _enum(TriggerType, _name(executor_pb2.Execution.TriggerType, number))
+
+
+def _name(wrapper: Any, number: int) -> str:
+    return str(wrapper.Name(number)) if number in wrapper.values() else str(number)
+
+
+def _enum(kind: type[_Enum], name: str) -> _Enum:
+    try:
+        return kind(name)
+    except ValueError:
+        hint = "upgrade valkyr to the version of the server"
+        raise UnknownMethod(
+            f"the server answered the {kind.__name__} {name!r}, which is unknown here", hint=hint
+        ) from None
