@@ -1,0 +1,241 @@
+"""One CEL expression: compiled once, evaluated often, with errors a person understands."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_math
+
+from valkyr.expressions.checked import Misuse, Uses, uses_of
+from valkyr.expressions.values import MAX_DEPTH, NotPlain, check_plain, plain
+
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_EXPRESSION_BYTES",
+    "Condition",
+    "Expression",
+    "ExpressionError",
+    "Scope",
+    "compile_condition",
+]
+
+MAX_EXPRESSION_BYTES = 4096
+
+_TEMPLATE_NAMES = ("trigger", "execution", "nodes")
+_CONDITION_NAMES = (*_TEMPLATE_NAMES, "outputs", "error")
+_NO_OUTCOME: Mapping[str, Any] = {"outputs": None, "error": None}
+_COMPILE_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
+_MISSING_KEY = re.compile(r'Key not found in map : (?:"(.*)"|(.*))', re.DOTALL)
+_STATUS = re.compile(r"^[A-Z_]+: ")
+
+
+class ExpressionError(Exception):
+    """An expression does not compile, or gave no usable value. `str(error)` names the expression and what was wrong."""
+
+    def __init__(self, message: str, expression: str) -> None:
+        shown = expression if len(expression) <= 200 else expression[:200] + "..."
+        super().__init__(f"expression {shown!r}: {message}")
+        self.message = message
+        self.expression = expression
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an expression sees, all plain JSON values (dict, list, str, int, float, bool, None).
+
+    `nodes` maps a node id to {"outputs": ..., "error": ...}, and both are null for a node that is absent; `outputs` and `error`, for conditions, are those of
+    the edge's source.
+    """
+
+    trigger: Any = None
+    execution: Mapping[str, Any] | None = None
+    nodes: Mapping[str, Mapping[str, Any]] | None = None
+    outputs: Any = None
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression. Immutable; may be evaluated by several threads at once."""
+
+    text: str
+    references: frozenset[str]
+    names: frozenset[str]
+    program: Any
+
+    @property
+    def uses_trigger(self) -> bool:
+        return "trigger" in self.names
+
+    def evaluate(self, scope: Scope) -> Any:
+        """A plain JSON value. ExpressionError if something is missing or does not fit."""
+        return self.evaluate_in(bind(scope, self.names, self.references, self.text))
+
+    def evaluate_in(self, data: Mapping[str, Any]) -> Any:
+        """As `evaluate`, over names already bound by `bind`."""
+        result = self._run(data)
+        try:
+            return plain(result)
+        except NotPlain as error:
+            raise ExpressionError(f"its result {error}", self.text) from None
+
+    def evaluate_bool(self, data: Mapping[str, Any]) -> bool:
+        value = self._run(data).value()
+        if value is True or value is False:
+            return bool(value)
+        raise ExpressionError(f"a condition has to give true or false, and this gave {str(value)[:64]!r}", self.text)
+
+    def _run(self, data: Mapping[str, Any]) -> Any:
+        try:
+            result = self.program.eval(data=data)
+        except RuntimeError as error:
+            raise ExpressionError(_explain(str(error)), self.text) from None
+        if result.type() == cel.Type.ERROR:
+            raise ExpressionError(_explain(str(result.value())), self.text)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition of an edge. Immutable; may be evaluated by several threads at once."""
+
+    expression: Expression
+
+    @property
+    def text(self) -> str:
+        return self.expression.text
+
+    @property
+    def references(self) -> frozenset[str]:
+        return self.expression.references
+
+    @property
+    def uses_trigger(self) -> bool:
+        return self.expression.uses_trigger
+
+    def evaluate(self, scope: Scope) -> bool:
+        """True or false. ExpressionError if something is missing, or if the result is neither."""
+        expression = self.expression
+        return expression.evaluate_bool(bind(scope, expression.names, expression.references, expression.text))
+
+
+def compile_condition(text: str) -> Condition:
+    """ExpressionError if it is no CEL, uses an unknown name, cannot be a bool, or is over 4 KiB."""
+    expression = _compile(text, _condition_environment())
+    kind = expression.program.return_type()
+    if kind not in (cel.Type.BOOL, cel.Type.DYN):
+        raise ExpressionError(f"a condition has to give true or false, and this gives {kind.name().lower()}", text)
+    return Condition(expression)
+
+
+def compile_expression(text: str) -> Expression:
+    """One `${...}` of a template, without its braces. ExpressionError as for conditions."""
+    return _compile(text, _template_environment())
+
+
+def bind(scope: Scope, names: frozenset[str], references: frozenset[str], text: str) -> dict[str, Any]:
+    """The part of the scope that is used: CEL converts all that it is given. ExpressionError if it is no plain JSON."""
+    data: dict[str, Any] = {}
+    for name in names:
+        if name == "nodes":
+            known = scope.nodes or {}
+            data[name] = {node_id: known.get(node_id, _NO_OUTCOME) for node_id in references}
+        else:
+            data[name] = getattr(scope, name)
+    try:
+        check_plain(data)
+    except NotPlain as error:
+        raise ExpressionError(f"what it reads {error}", text) from None
+    return data
+
+
+def _compile(text: str, environment: Any) -> Expression:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_EXPRESSION_BYTES:
+        raise ExpressionError(f"it has {size} bytes, and {MAX_EXPRESSION_BYTES} are allowed", text)
+    if not text.strip():
+        raise ExpressionError("it is empty", text)
+    if not text.isprintable() and any(ord(letter) == 0 or 0xD800 <= ord(letter) < 0xE000 for letter in text):
+        raise ExpressionError("it holds a NUL character or half a surrogate pair", text)
+    try:
+        program = environment.compile(text)
+        uses: Uses = uses_of(program.serialize())
+    except Misuse as error:
+        raise ExpressionError(str(error), text) from None
+    except RuntimeError as error:
+        raise ExpressionError(_explain_compilation(str(error)), text) from None
+    names = frozenset(uses.names & set(_CONDITION_NAMES))
+    return Expression(text, frozenset(uses.node_ids), names, program)
+
+
+@cache
+def _template_environment() -> Any:
+    return _environment(_TEMPLATE_NAMES)
+
+
+@cache
+def _condition_environment() -> Any:
+    return _environment(_CONDITION_NAMES)
+
+
+def _environment(names: tuple[str, ...]) -> Any:
+    variables = dict.fromkeys(names, cel.Type.DYN)
+    variables["nodes"] = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
+    return cel.NewEnv(variables=variables, extensions=[_mixed_arithmetic(), ext_math.ExtMath()])
+
+
+def _mixed_arithmetic() -> Any:
+    """JSON has one kind of number and CEL two: 120 and 120.5 have to behave alike in `outputs.total * 2`."""
+    operators: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
+        "_+_": ("add", operator.add),
+        "_-_": ("subtract", operator.sub),
+        "_*_": ("multiply", operator.mul),
+        "_/_": ("divide", operator.truediv),
+    }
+    integer, double = cel.Type.INT, cel.Type.DOUBLE
+    declarations = [
+        cel.FunctionDecl(
+            symbol,
+            [
+                cel.Overload(f"{name}_int64_double", return_type=double, parameters=[integer, double], impl=function),
+                cel.Overload(f"{name}_double_int64", return_type=double, parameters=[double, integer], impl=function),
+            ],
+        )
+        for symbol, (name, function) in operators.items()
+    ]
+    return cel.CelExtension("valkyr.mixed_arithmetic", declarations)
+
+
+def _explain_compilation(text: str) -> str:
+    match = _COMPILE_ERROR.search(text)
+    if match is None:
+        return _STATUS.sub("", text).removesuffix("]").rsplit(" [", 1)[0]
+    column, what = int(match.group(2)), match.group(3).split(" expecting {")[0]
+    unknown = re.match(r"undeclared reference to '([^']*)'", what)
+    if unknown:
+        return (
+            f'there is no name {unknown.group(1)!r}: use trigger, execution or nodes["<node id>"], '
+            "in conditions of edges also outputs and error"
+        )
+    return f"{what} (at character {column})" if column > 0 else what
+
+
+def _explain(text: str) -> str:
+    """CEL's own words where they are plain, and better ones for what authors meet daily."""
+    missing = _MISSING_KEY.search(text)
+    if missing:
+        key = missing.group(1) if missing.group(1) is not None else missing.group(2)
+        return f"there is no {key!r} (ask has(...) first if it may be missing)"
+    if "Applying SELECT to non-message type" in text:
+        return "it asks for a field of a value that is no object (of null, perhaps)"
+    if "Iteration budget exceeded" in text:
+        return "it takes too many steps: macros over lists may take 10,000 in all"
+    if "<jump_condition>" in text or "_&&_" in text or "_||_" in text:
+        return "it uses a value that is neither true nor false as a condition"
+    return _STATUS.sub("", text).removesuffix(" [INTERNAL]")
