@@ -1,0 +1,1 @@
+"""What both ends of the wire share: errors as statuses, channels, the principal, Struct and Value."""

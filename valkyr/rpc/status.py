@@ -1,0 +1,222 @@
+"""Errors <-> gRPC statuses: the one place that knows grpc.StatusCode. Servers turn a ValkyrError into a status with
+ErrorInfo, BadRequest and RetryInfo; clients turn it back into the same class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from valkyr.errors import (
+    AlreadyExists,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    Internal,
+    InvalidRequest,
+    LimitExceeded,
+    NotFound,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+    UnknownMethod,
+    ValkyrError,
+    Violation,
+    WrongState,
+    all_kinds,
+)
+
+DOMAIN = "valkyr"
+DETAILS_KEY = "grpc-status-details-bin"
+MAX_VALUE_LENGTH = 200
+MAX_MESSAGE_BYTES = 1200
+MAX_DETAILS_BYTES = 2900
+"""Together under 6 KiB of trailers: the message travels twice, once percent-encoded, and the details in base64."""
+
+_CODES: Mapping[type[ValkyrError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    WrongState: grpc.StatusCode.FAILED_PRECONDITION,
+    Conflict: grpc.StatusCode.ABORTED,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    UnknownMethod: grpc.StatusCode.UNIMPLEMENTED,
+    Internal: grpc.StatusCode.INTERNAL,
+}
+_KINDS: Mapping[grpc.StatusCode, type[ValkyrError]] = {code: kind for kind, code in _CODES.items()} | {
+    grpc.StatusCode.CANCELLED: Unavailable,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidRequest,
+}
+_HINTS: Mapping[type[ValkyrError], str] = {
+    Unavailable: "check that the service is running and that the address is right, then try again",
+    DeadlineExceeded: "try again with the same request_id, or allow more time",
+    UnknownMethod: "client and server are of different versions: update the older one",
+}
+
+
+def code_of(error: ValkyrError) -> grpc.StatusCode:
+    """The status code of the error's kind; INTERNAL for one that has none."""
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), grpc.StatusCode.INTERNAL)
+
+
+def to_grpc_status(error: ValkyrError) -> grpc.Status:
+    """Code, message and trailers, for `context.abort(status.code, status.details, status.trailing_metadata)`.
+
+    Values are cut to 200 characters and the violations to what fits; `total` and `truncated` in ErrorInfo then say so.
+    """
+    message = _cut_message(error.message)
+    status = status_pb2.Status(code=code_of(error).value[0], message=message)
+    info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=error.reason)
+    _fill_metadata(info, error, room=MAX_DETAILS_BYTES - len(message.encode()))
+    retry_after = error.details.retry_after
+    extras: list[Message] = []
+    if retry_after is not None:
+        delay = Duration()
+        delay.FromTimedelta(max(retry_after, timedelta()))
+        extras.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    room = MAX_DETAILS_BYTES - len(message.encode()) - info.ByteSize() - 200
+    bad_request = _bad_request(error.details.violations, room=room)
+    if bad_request is not None:
+        extras.append(bad_request)
+        if len(bad_request.field_violations) < len(error.details.violations):
+            info.metadata["total"] = str(len(error.details.violations))
+            info.metadata["truncated"] = "true"
+    for detail in (info, *extras):
+        status.details.add().Pack(detail)
+    return rpc_status.to_status(status)
+
+
+def from_rpc_error(error: grpc.RpcError) -> ValkyrError:
+    """The error that the server raised: the same class by its reason, else the kind by its code, with all details.
+
+    `metadata["reason"]` keeps a reason that this version does not know.
+    """
+    code, text = error.code(), error.details() or ""
+    status = _status_of(error.trailing_metadata())
+    if status is None:
+        return _without_details(code, text)
+    info, violations, retry_after = _unpack(status)
+    kind = _KINDS.get(code, Internal)
+    metadata = dict(info.metadata)
+    found = _class_of_reason(info.reason, kind) if info.domain == DOMAIN else None
+    if found is None and info.reason:
+        metadata["reason"] = info.reason
+    hint = metadata.pop("hint", "")
+    return (found or kind)(
+        status.message or text, hint=hint, metadata=metadata, violations=violations, retry_after=retry_after
+    )
+
+
+@contextmanager
+def rpc_errors() -> Iterator[None]:
+    """Within it, a failed RPC raises the ValkyrError that it stands for."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from error
+
+
+def _fill_metadata(info: error_details_pb2.ErrorInfo, error: ValkyrError, *, room: int) -> None:
+    entries = dict(error.details.metadata)
+    if error.hint:
+        entries = {"hint": error.hint} | entries
+    for key, value in entries.items():
+        value = value if key == "hint" and len(value) <= 2 * MAX_VALUE_LENGTH else _cut(value)
+        if info.ByteSize() + len(key.encode()) + len(value.encode()) > room - 250:
+            info.metadata["truncated"] = "true"
+            return
+        info.metadata[key] = value
+
+
+def _bad_request(violations: Sequence[Violation], *, room: int) -> error_details_pb2.BadRequest | None:
+    if not violations:
+        return None
+    answer = error_details_pb2.BadRequest()
+    for violation in violations:
+        entry = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(violation.field), description=_cut(violation.description)
+        )
+        if answer.ByteSize() + entry.ByteSize() + 4 > room:
+            break
+        answer.field_violations.append(entry)
+    return answer
+
+
+def _cut(text: str) -> str:
+    text = _without_surrogates(text)
+    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
+
+
+def _cut_message(text: str) -> str:
+    """Cut so that it stays short when percent-encoded too, where one character may take twelve bytes."""
+    text = _without_surrogates(text)
+    if len(text) * 12 <= MAX_MESSAGE_BYTES or len(quote(text, safe=_UNQUOTED)) <= MAX_MESSAGE_BYTES:
+        return text
+    shortest, longest = 0, len(text)
+    while shortest < longest:
+        middle = (shortest + longest + 1) // 2
+        if len(quote(text[:middle], safe=_UNQUOTED)) <= MAX_MESSAGE_BYTES - 9:
+            shortest = middle
+        else:
+            longest = middle - 1
+    return text[:shortest] + "…"
+
+
+_UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+def _without_surrogates(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _class_of_reason(reason: str, kind: type[ValkyrError]) -> type[ValkyrError] | None:
+    if kind.reason == reason:
+        return kind
+    return next((known for known in all_kinds(kind) if known.reason == reason), None)
+
+
+def _status_of(trailers: Any) -> status_pb2.Status | None:
+    for key, value in trailers or ():
+        if key == DETAILS_KEY:
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                return None
+    return None
+
+
+def _unpack(
+    status: status_pb2.Status,
+) -> tuple[error_details_pb2.ErrorInfo, list[Violation], timedelta | None]:
+    info = error_details_pb2.ErrorInfo()
+    bad_request = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    retry_after = None
+    for detail in status.details:
+        detail.Unpack(info)
+        detail.Unpack(bad_request)
+        if detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta()
+    violations = [Violation(entry.field, entry.description) for entry in bad_request.field_violations]
+    return info, violations, retry_after
+
+
+def _without_details(code: grpc.StatusCode, text: str) -> ValkyrError:
+    """A status that gRPC itself made: no connection, a deadline, an unknown method, a message over the limit."""
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        return LimitExceeded(f"the message is over the limit of 16 MiB: {text}", hint="send or ask for less at a time")
+    kind = _KINDS.get(code, Internal)
+    name = code_pb2.Code.Name(code.value[0]) if code is not None else "UNKNOWN"
+    return kind(text or f"the call failed with {name}", hint=_HINTS.get(kind, ""), metadata={"grpcCode": name})
