@@ -83,9 +83,7 @@ class Graphs:
         timeout: timedelta | None = None,
     ) -> StoredGraph:
         """The graph of a version, the latest by default. WorkflowNotFound, VersionNotFound."""
-        request = graph_pb2.GetGraphRequest(
-            namespace=self._namespace, workflow_id=workflow_id, version=version, expand_config=expand_config
-        )
+        request = graph_pb2.GetGraphRequest(namespace=self._namespace, workflow_id=workflow_id, version=version)
         return stored_graph_of((await self._calls.unary("GetGraph", request, timeout=timeout)).graph)
 
     async def resolve(self, workflow_ids: Sequence[str], *, timeout: timedelta | None = None) -> ResolvedVersions:

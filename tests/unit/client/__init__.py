@@ -1,0 +1,1 @@
+"""The client SDK, against scripted services over real channels."""
