@@ -1,4 +1,4 @@
-"""Both services as scripts over a real channel: each RPC answers with the next step of its script, keeping the request."""
+"""Both services as scripts over a real channel: each RPC answers with the next step of its script."""
 
 from __future__ import annotations
 
