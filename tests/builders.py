@@ -26,8 +26,8 @@ def a_graph(
     """`"a -> b -> c, a -> c, lonely"`: arrows and lone nodes, separated by commas or newlines.
 
     Every node has a NoopModule unless `modules` says otherwise: a class name, (class name, config), a Module, or None
-    for none. `nodes` and `edges` replace fields of a Node by node id, of an Edge by its arrow `"a->b"`, which is its edge
-    id (for the second of parallel edges `"a->b#2"`). `kind` may be given as text.
+    for none. `nodes` and `edges` replace fields of a Node by node id, of an Edge by its arrow `"a->b"`, its edge
+    id too (for the second of parallel edges `"a->b#2"`). `kind` may be given as text.
     """
     ids, pairs = _parse(arrows)
     changes = {key.replace(" ", ""): dict(value) for key, value in (edges or {}).items()}

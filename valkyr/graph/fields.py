@@ -13,18 +13,15 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
+from valkyr.duration import MAX_DURATION, parse_duration
 from valkyr.errors import InvalidRequest, Violation
 
 MAX_REPORTED = 100
 MAX_READABLE_DEPTH = 200
-MAX_DURATION = timedelta(days=3650)
 MAX_PRIORITY = 100
 EXACT_INTEGER = 2**53
 
 _SHOWN = 200
-_ISO_DURATION = re.compile(
-    r"P(?=.)(?:(\d{1,9})W)?(?:(\d{1,9})D)?(?:T(?=.)(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,12}(?:\.\d{1,6})?)S)?)?"
-)
 _SECONDS = re.compile(r"-?\d{1,12}(?:\.\d{1,9})?s")
 
 
@@ -102,7 +99,7 @@ def check_duration(value: timedelta, path: str, problems: Problems, *, zero: boo
 
 
 def read_duration(text: str, path: str, problems: Problems) -> timedelta | None:
-    """`"30s"` and `"1.5s"` as protobuf's JSON has it, or ISO 8601 from weeks to seconds (`PT30S`, `P1DT2H`)."""
+    """`"30s"` and `"1.5s"` as protobuf's JSON has it, or ISO 8601 from days to seconds (`PT30S`, `P1DT2H`)."""
     if _SECONDS.fullmatch(text):
         seconds, _, fraction = text[:-1].partition(".")
         micros = int((fraction[:6]).ljust(6, "0"))
@@ -111,17 +108,10 @@ def read_duration(text: str, path: str, problems: Problems) -> timedelta | None:
             return None
         sign = -1 if seconds.startswith("-") else 1
         return sign * timedelta(seconds=abs(int(seconds)), microseconds=micros)
-    match = _ISO_DURATION.fullmatch(text)
-    if match is None:
-        problems.add(path, f"{shown(text)} is not a duration; write it as PT30S, P1DT2H or 30s")
-        return None
-    weeks, days, hours, minutes, seconds = match.groups(default="0")
     try:
-        return timedelta(
-            weeks=int(weeks), days=int(days), hours=int(hours), minutes=int(minutes), seconds=float(seconds)
-        )
-    except OverflowError:
-        problems.add(path, f"{shown(text)} is too long; at most {MAX_DURATION.days} days")
+        return parse_duration(text)
+    except ValueError as error:
+        problems.add(path, str(error))
         return None
 
 

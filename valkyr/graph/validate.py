@@ -1,0 +1,44 @@
+"""Every finding about a graph at once. Pure: clients run it before any call, the graph store before any save.
+
+Linear in the size of the graph, apart from references between nodes; nothing recurses along edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from valkyr.graph.findings import Code, Finding, Severity, finding, has_errors
+from valkyr.graph.limits import DEFAULT_LIMITS, Limits
+from valkyr.graph.model import Graph
+from valkyr.graph.module_checks import ModuleCheck
+from valkyr.graph.references import ReferenceCheck
+from valkyr.graph.shape import shape_of
+from valkyr.graph.structure import check_counts, check_cycles, check_edges, check_nodes, check_orphans
+
+__all__ = ["Code", "Finding", "Severity", "finding", "has_errors", "validate"]
+
+
+def validate(
+    graph: Graph, *, catalogue: Mapping[str, Any] | None = None, limits: Limits = DEFAULT_LIMITS
+) -> list[Finding]:
+    """All findings, errors first, each group from nodes over edges to modules.
+
+    `catalogue` maps the class names of known modules to the JSON schemas of their configs (None: not known, so neither
+    UNKNOWN_MODULE nor schemas are checked).
+    """
+    findings = check_counts(graph, limits)
+    if findings:
+        return findings
+    shape = shape_of(graph.nodes, graph.edges)
+    references = ReferenceCheck(shape, limits)
+    findings.extend(check_nodes(graph, limits))
+    findings.extend(check_edges(graph, shape, limits))
+    findings.extend(check_cycles(graph, shape))
+    for index, edge in enumerate(graph.edges):
+        if edge.condition:
+            findings.extend(references.of_condition(edge, index))
+    findings.extend(ModuleCheck(shape, references, limits, catalogue).of_graph(graph))
+    findings.extend(check_orphans(graph))
+    findings.sort(key=lambda found: not found.is_error)
+    return findings
