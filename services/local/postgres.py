@@ -21,10 +21,10 @@ from services.local.binaries import Binaries, find_binaries
 from services.local.errors import StackError
 from services.local.home import FileLock, Home, make_private
 from services.local.identity import Identity, choose_identity
+from services.local.process_table import is_postgres_of
 
 KEEPER = Path(__file__).with_name("keeper.py")
 ADMIN, ROLE, DATABASE, PORT = "postgres", "valkyr", "valkyr", 5432
-SPACE_NEEDED = 128 << 20
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "fsync": "on",
@@ -49,6 +49,7 @@ class Cluster:
     start_timeout: float = 120.0
     stop_timeout: float = 30.0
     durable_setup: bool = True
+    space_needed: int = 128 << 20
     remove_at_end: bool = False
     keeper: subprocess.Popen[str] | None = field(default=None, init=False)
     _owner: FileLock | None = field(default=None, init=False)
@@ -136,7 +137,7 @@ class Cluster:
         """The keeper is gone; the leash has told the server to stop. Waits for it, and tells it again if need be."""
         for number, bound in ((None, 5.0), (signal.SIGINT, self.stop_timeout), (signal.SIGQUIT, 10.0)):
             pid = self.server_pid
-            if number is not None and pid is not None and _works_in(pid, self.home.data):
+            if number is not None and pid is not None and is_postgres_of(pid, self.home.data):
                 os.kill(pid, number)
             if lock.acquire(timeout=bound):
                 lock.release()
@@ -148,7 +149,7 @@ class Cluster:
 
     def _refuse_foreign_server(self) -> None:
         pid = self.server_pid
-        if pid is not None and _works_in(pid, self.home.data):
+        if pid is not None and is_postgres_of(pid, self.home.data):
             raise StackError(
                 f"the data folder {self.home.data} is in use by a PostgreSQL that this stack did not start (pid {pid})",
                 hint=f"stop it with `kill -INT {pid}`, or set VALKYR_HOME to another folder",
@@ -179,8 +180,8 @@ class Cluster:
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self.home.folder).free
-        if free < SPACE_NEEDED:
-            raise _disk_full(self.home, f"{free >> 20} MiB free, {SPACE_NEEDED >> 20} needed")
+        if free < self.space_needed:
+            raise _disk_full(self.home, f"{free >> 20} MiB free, {self.space_needed >> 20} needed")
 
     def _make_data(self, binaries: Binaries, identity: Identity) -> None:
         """initdb in a folder beside, renamed when complete: a start that dies half way leaves nothing half made."""
@@ -294,14 +295,3 @@ def _disk_full(home: Home, detail: str) -> StackError:
         f"the disk that holds {home.folder} is full: {detail}",
         hint="free some space, or set VALKYR_HOME to a folder on another disk; what was committed is safe",
     )
-
-
-def _works_in(pid: int, folder: Path) -> bool:
-    """Whether that process is a server of this data folder: the postmaster's working folder is its data folder."""
-    try:
-        return Path(f"/proc/{pid}/cwd").resolve(strict=True) == folder.resolve()
-    except OSError:
-        if Path("/proc/self").exists():
-            return False
-    ps = ["ps", "-p", str(pid), "-o", "command="]
-    return str(folder) in subprocess.run(ps, capture_output=True, text=True, check=False).stdout  # noqa: S603
