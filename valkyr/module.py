@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict
 
 from valkyr.graph.model import Retry
+from valkyr.telemetry import get_logger
 
 __all__ = ["Context", "ModuleSpec", "PermanentError", "Retry", "RetryLater", "module", "registered_modules"]
 
@@ -27,23 +30,68 @@ class RetryLater(Exception):
         self.after = after
 
 
-@dataclass(slots=True)
 class Context:
-    """One attempt of one run, as its module sees it. `inputs` is {"trigger": ..., "nodes": {"<predecessor>": {"outputs": ...}}}.
+    """One attempt of one run, as its module sees it.
 
-    `deadline` is aware UTC. `idempotency_key` is the same in every attempt; hand it to targets that can dedupe.
+    `deadline`, when the attempt is stopped, is aware UTC. `idempotency_key` is the same in every attempt; hand it to
+    targets that can dedupe. `settings` is what the runner was configured with. A module may set `cost_tokens`.
     """
 
-    execution_id: str
-    run_id: str
-    node_id: str
-    attempt: int
-    idempotency_key: str
-    inputs: Mapping[str, Any]
-    deadline: datetime | None = None
-    logger: Any = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    cost_tokens: float = 0.0
+    __slots__ = (
+        "_inputs",
+        "_logger",
+        "attempt",
+        "cancelled",
+        "cost_tokens",
+        "deadline",
+        "execution_id",
+        "idempotency_key",
+        "node_id",
+        "run_id",
+        "settings",
+    )
+
+    def __init__(
+        self,
+        *,
+        execution_id: str = "",
+        run_id: str = "",
+        node_id: str = "",
+        attempt: int = 1,
+        idempotency_key: str = "",
+        inputs: Mapping[str, Any] | bytes = b"{}",
+        deadline: datetime | None = None,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        logger: Any = None,
+    ) -> None:
+        self.execution_id = execution_id
+        self.run_id = run_id
+        self.node_id = node_id
+        self.attempt = attempt
+        self.idempotency_key = idempotency_key
+        self.deadline = deadline
+        self.settings = settings
+        self.cost_tokens: float | None = None
+        self.cancelled = False
+        """True once the attempt is to stop: `async def` modules are cancelled, a `def` module looks here."""
+        self._inputs = inputs
+        self._logger = logger
+
+    @property
+    def inputs(self) -> Mapping[str, Any]:
+        """`{"trigger": ..., "nodes": {"<taken predecessor>": {"outputs": ...}}}`; decoded when first asked for."""
+        if isinstance(self._inputs, bytes):
+            self._inputs = orjson.loads(self._inputs) if self._inputs else {}
+        return self._inputs
+
+    @property
+    def logger(self) -> Any:
+        """A structlog logger whose lines carry the ids of the run."""
+        if self._logger is None:
+            self._logger = get_logger("valkyr.module").bind(
+                execution_id=self.execution_id, run_id=self.run_id, node_id=self.node_id, attempt=self.attempt
+            )
+        return self._logger
 
     @property
     def trigger(self) -> Any:
@@ -62,7 +110,11 @@ class NoConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModuleSpec:
-    """A module as the runner knows it. `function` takes (context, config), or (context) if it has no config model."""
+    """A module as the runner knows it. `function` takes (context, config), or (context) if it has no config model.
+
+    `inline`: quick and without I/O, so it is called on the event loop as it is, though no `async def`. `control`:
+    decided by the executor, never run by a runner; `function` then only carries the signature.
+    """
 
     class_name: str
     function: Callable[..., Any]
@@ -72,6 +124,8 @@ class ModuleSpec:
     target: str | None = None
     retry: Retry | None = None
     timeout: timedelta | None = None
+    inline: bool = False
+    control: bool = False
 
     def config_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the config."""
@@ -85,9 +139,9 @@ _registered: dict[str, ModuleSpec] = {}
 def module(
     class_name: str, *, target: str | None = None, retry: Retry | None = None, timeout: timedelta | None = None
 ) -> Callable[[_Function], _Function]:
-    """Makes a function a module under `class_name`. The annotation of its second parameter, a pydantic model, is its config.
+    """Makes a function a module under `class_name`. Its second parameter, annotated with a pydantic model, is its config.
 
-    `async def` runs on the event loop, `def` in a thread. Returns what becomes the run's outputs: anything JSON can hold.
+    `async def` runs on the event loop, `def` in a thread. What it returns, anything JSON can hold, is the run's outputs.
     TypeError at import if the signature does not fit, ValueError if another function has the name.
     """
 
@@ -95,7 +149,9 @@ def module(
         spec = spec_of(class_name, function, target=target, retry=retry, timeout=timeout)
         known = _registered.get(class_name)
         if known is not None and _origin(known.function) != _origin(function):
-            raise ValueError(f"two modules are called {class_name!r}: {_origin(known.function)} and {_origin(function)}")
+            raise ValueError(
+                f"two modules are called {class_name!r}: {_origin(known.function)} and {_origin(function)}"
+            )
         _registered[class_name] = spec
         return function
 
@@ -109,16 +165,22 @@ def spec_of(
     target: str | None = None,
     retry: Retry | None = None,
     timeout: timedelta | None = None,
+    inline: bool = False,
+    control: bool = False,
 ) -> ModuleSpec:
     """The spec of a function, without registering it. TypeError if the signature does not fit."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
     if not 1 <= len(parameters) <= 2:
-        raise TypeError(f"module {class_name!r}: expected (context) or (context, config), got {len(parameters)} parameters")
+        raise TypeError(
+            f"module {class_name!r}: expected (context) or (context, config), got {len(parameters)} parameters"
+        )
     config_model: type[BaseModel] = NoConfig
     if len(parameters) == 2:
         annotation = parameters[1].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            raise TypeError(f"module {class_name!r}: annotate {parameters[1].name!r} with a pydantic model, not {annotation!r}")
+            raise TypeError(
+                f"module {class_name!r}: annotate {parameters[1].name!r} with a pydantic model, not {annotation!r}"
+            )
         config_model = annotation
     return ModuleSpec(
         class_name=class_name,
@@ -129,6 +191,8 @@ def spec_of(
         target=target,
         retry=retry,
         timeout=timeout,
+        inline=inline,
+        control=control,
     )
 
 

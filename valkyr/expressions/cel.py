@@ -49,8 +49,8 @@ class ExpressionError(Exception):
 class Scope:
     """What an expression sees, all plain JSON values (dict, list, str, int, float, bool, None).
 
-    `nodes` maps a node id to {"outputs": ..., "error": ...}, and both are null for a node that is absent; `outputs` and `error`, for conditions, are those of
-    the edge's source.
+    `nodes` maps a node id to {"outputs": ..., "error": ...}; both are null for a node that is absent. `outputs` and
+    `error`, for conditions, are those of the edge's source.
     """
 
     trigger: Any = None

@@ -65,7 +65,7 @@ class LeasedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a runner says of one lease. `started_at` and `finished_at` are aware UTC by the runner's clock, for display."""
+    """What a runner says of one lease. `started_at` and `finished_at` are aware UTC by the runner's clock, to show."""
 
     ref: LeaseRef
     result: Result
@@ -83,7 +83,7 @@ class Transport(Protocol):
         ...
 
     async def report_runs(self, results: Sequence[RunResult]) -> Sequence[ReportAnswer]:
-        """Answers in order. Raises valkyr.errors.Unavailable when it is not known whether they arrived: report again."""
+        """Answers in order. Raises valkyr.errors.Unavailable if it is not known whether they arrived: report again."""
         ...
 
     def heartbeat_runs(self, leases: Sequence[LeaseRef]) -> Sequence[HeartbeatAnswer]:

@@ -1,0 +1,98 @@
+"""One lease that the worker holds, and what is known about the attempt under it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from valkyr.module import Context
+from valkyr.runner.leases import LeasedRun, RunResult
+
+MAX_FENCE_MARGIN = timedelta(seconds=5)
+
+AttemptKey = tuple[str, int]
+
+
+class Stop(StrEnum):
+    """Why an attempt was told to stop."""
+
+    CANCEL = "CANCEL"
+    TIMEOUT = "TIMEOUT"
+    LEASE_LOST = "LEASE_LOST"
+    FENCED = "FENCED"
+    DRAINED = "DRAINED"
+
+
+def fence_margin(lease_duration: timedelta) -> timedelta:
+    """How long before the end of its lease a module is stopped: a sixth of the lease, at most 5 s."""
+    return min(MAX_FENCE_MARGIN, lease_duration / 6)
+
+
+class Attempt:
+    """Mutable, owned by the event loop; the heartbeat thread writes `trusted_until`, a module's thread claims and starts it.
+
+    Times are seconds of the worker's monotonic clock.
+    """
+
+    __slots__ = (
+        "_ticket",
+        "context",
+        "key",
+        "leased",
+        "overdue_at",
+        "result",
+        "started",
+        "started_at",
+        "stop",
+        "task",
+        "timeout_at",
+        "trusted_until",
+    )
+
+    def __init__(self, leased: LeasedRun, *, granted_at: float) -> None:
+        self.leased = leased
+        self.key: AttemptKey = (leased.ref.run_id, leased.ref.epoch)
+        self.trusted_until = granted_at + self.trust()
+        self.context: Context | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.started: float | None = None
+        self.started_at: datetime | None = None
+        self.timeout_at: float | None = None
+        self.overdue_at: float | None = None
+        self.stop: Stop | None = None
+        self.result: RunResult | None = None
+        self._ticket = threading.Lock()
+
+    def trust(self) -> float:
+        """For how many seconds an acknowledged heartbeat makes the lease ours, the margin taken off."""
+        duration = self.leased.lease_duration
+        return (duration - fence_margin(duration)).total_seconds()
+
+    @property
+    def lease_end(self) -> float:
+        """When the lease runs out by this process's clock."""
+        return self.trusted_until + fence_margin(self.leased.lease_duration).total_seconds()
+
+    def renew(self, sent_at: float) -> None:
+        """A heartbeat sent at `sent_at` was acknowledged."""
+        self.trusted_until = max(self.trusted_until, sent_at + self.trust())
+
+    def claim(self) -> bool:
+        """True for the first caller only: whoever starts the attempt, or releases it unstarted."""
+        return self._ticket.acquire(blocking=False)
+
+    def start(self, now: float) -> None:
+        self.started = now
+        self.started_at = datetime.now(UTC)
+        if self.leased.timeout is not None:
+            self.timeout_at = now + self.leased.timeout.total_seconds()
+
+    def deadline(self) -> datetime | None:
+        """When the attempt is stopped, by the wall clock: for the module to plan with."""
+        leased = self.leased
+        if leased.timeout is None or self.started_at is None:
+            return leased.deadline
+        by_timeout = self.started_at + leased.timeout
+        return by_timeout if leased.deadline is None else min(by_timeout, leased.deadline)

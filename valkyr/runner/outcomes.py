@@ -1,0 +1,144 @@
+"""What became of an attempt, as a value: outputs as bounded JSON, exceptions as failures. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import traceback
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from valkyr.module import PermanentError, RetryLater
+from valkyr.runner.leases import Failure, FailureType, Success
+
+MAX_OUTPUT_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+MAX_MESSAGE = 2000
+MAX_STACK_TRACE = 16_000
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_CONTAINERS = (dict, list, tuple)
+
+
+class UnusableOutputs(PermanentError):
+    """What the module returned cannot become outputs; the message says why."""
+
+
+def success_of(value: Any, cost_tokens: float | None = None) -> Success:
+    """`value` as outputs. UnusableOutputs if it is no JSON, is over 1 MiB, deeper than 64, or holds NaN or NUL."""
+    if cost_tokens is not None and not _is_cost(cost_tokens):
+        raise UnusableOutputs(f"context.cost_tokens has to be a finite number, not {str(cost_tokens)[:64]!r}")
+    return Success(encode_outputs(value), cost_tokens)
+
+
+def encode_outputs(value: Any) -> bytes:
+    """JSON bytes. Dataclasses and pydantic models are taken apart, times become RFC 3339. Raises UnusableOutputs."""
+    try:
+        text = orjson.dumps(value, _taken_apart, orjson.OPT_PASSTHROUGH_DATACLASS)
+    except orjson.JSONEncodeError as error:
+        cause = error.__cause__
+        if isinstance(cause, UnusableOutputs):
+            raise cause from None
+        if "recursion" in str(error).lower():
+            raise UnusableOutputs(f"the outputs nest deeper than {MAX_DEPTH} levels, or contain themselves") from None
+        raise UnusableOutputs(f"the outputs cannot be written as JSON: {error}") from None
+    if len(text) > MAX_OUTPUT_BYTES:
+        raise UnusableOutputs(f"the outputs have {len(text)} bytes, and {MAX_OUTPUT_BYTES} are allowed")
+    if isinstance(value, float) or (isinstance(value, _CONTAINERS) and value):
+        _check(value)
+    if b"\\u0000" in text and _NUL.search(text):
+        raise UnusableOutputs("the outputs contain a NUL character (\\u0000), which cannot be stored")
+    return text
+
+
+def failure_of(error: BaseException) -> Failure:
+    """PermanentError, RetryLater and TimeoutError mean what they say; anything else may work the next time."""
+    match error:
+        case PermanentError():
+            kind, retry_after = FailureType.PERMANENT, None
+        case RetryLater():
+            kind, retry_after = FailureType.RATE_LIMITED, error.after
+        case TimeoutError():
+            kind, retry_after = FailureType.TIMEOUT, None
+        case _:
+            kind, retry_after = FailureType.TRANSIENT, None
+    return Failure(kind, message_of(error), stack_trace_of(error), retry_after)
+
+
+def message_of(error: BaseException) -> str:
+    """For people: the text alone where the author wrote it for them, else with the class in front."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an author's __str__ may do anything, and its failure must still be reported
+        text = "(its message cannot be shown)"
+    if isinstance(error, PermanentError | RetryLater) and text:
+        return storable(text, MAX_MESSAGE)
+    name = type(error).__name__
+    return storable(f"{name}: {text}" if text else name, MAX_MESSAGE)
+
+
+def stack_trace_of(error: BaseException) -> str:
+    """Without the runner's own frame; of a long one the end, where the error is."""
+    frames = error.__traceback__.tb_next if error.__traceback__ else None
+    try:
+        lines = traceback.format_exception(type(error), error, frames, limit=-50)
+    except Exception:  # noqa: BLE001 - as above: formatting calls the author's __str__
+        lines = traceback.format_tb(frames, limit=-50)
+    text = storable("".join(lines))
+    return text if len(text) <= MAX_STACK_TRACE else "...\n" + text[-MAX_STACK_TRACE:]
+
+
+def describe_bad_config(class_name: str, error: ValidationError) -> str:
+    """One sentence with every bad field, its value and what it takes."""
+    parts = []
+    for item in error.errors(include_url=False, include_context=False)[:10]:
+        field = ".".join(str(step) for step in item["loc"]) or "(the config)"
+        given = "" if item["type"] == "missing" else f", not {_cut(repr(item['input']), 200)}"
+        parts.append(f"{field}: {item['msg']}{given}")
+    return storable(f"the config of {class_name} is wrong: " + "; ".join(parts), MAX_MESSAGE)
+
+
+def storable(text: str, limit: int | None = None) -> str:
+    """Without what a database or the wire refuses (NUL, half surrogate pairs), at most `limit` characters."""
+    if "\0" in text:
+        text = text.replace("\0", "\\0")
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if limit is None else _cut(text, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _check(value: Any) -> None:
+    """Depth and numbers that JSON has not, level by level; orjson has already shown that it ends."""
+    level = [value]
+    for depth in range(MAX_DEPTH + 1):
+        following: list[Any] = []
+        for item in level:
+            if isinstance(item, float):
+                if not math.isfinite(item):
+                    raise UnusableOutputs(f"the outputs contain {item}, which JSON cannot hold")
+            elif isinstance(item, _CONTAINERS):
+                if depth == MAX_DEPTH:
+                    raise UnusableOutputs(f"the outputs nest deeper than {MAX_DEPTH} levels")
+                following.extend(item.values() if isinstance(item, dict) else item)
+        level = following
+
+
+def _taken_apart(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        plain: Any = value.model_dump(mode="json")
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    else:
+        raise UnusableOutputs(f"the outputs contain a {type(value).__qualname__}, which JSON cannot hold")
+    _check(plain)
+    return plain
+
+
+def _is_cost(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
