@@ -21,7 +21,7 @@ _log = get_logger(__name__)
 
 
 class Health:
-    """Knows whether this process can do its work. Answers for "", for every service, and apart from that for "liveness".
+    """Knows whether this process can do its work. Answers for "", each service, and apart from those "liveness".
 
     Only SERVING or NOT_SERVING is told to callers; why is in the log and in `problems`.
     """

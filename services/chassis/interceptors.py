@@ -63,7 +63,7 @@ def remaining(context: Any) -> timedelta | None:
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Turns exceptions into statuses and gives each RPC a span, below the caller's if it sent a traceparent.
 
-    A ValkyrError keeps its text, reason and details. Anything else is INTERNAL with a correlation id and is logged here,
+    A ValkyrError keeps its text, reason and details. Anything else is INTERNAL with a correlation id and logged here,
     once. Requests are decoded here too, so that bytes which are no message are INVALID_ARGUMENT.
     """
 

@@ -31,9 +31,9 @@ async def run_every(
 ) -> None:
     """Calls `step` until cancelled: at once, then after `interval` (less up to a tenth, so that replicas spread).
 
-    A step may return how long it is to the next due row; it is then called after that, if that is sooner. Setting `wake`
-    calls it at once. A failing step is tried again with back-off and logged once, as is its recovery. A loop without a
-    successful step for `stale_after` (three intervals, at least 30 s) makes the service NOT_SERVING.
+    A step may return how long it is to the next due row; it is then called after that, if that is sooner. Setting
+    `wake` calls it at once. A failing step is tried again with back-off and logged once, as is its recovery. A loop
+    without a successful step for `stale_after` (three intervals, at least 30 s) makes the service NOT_SERVING.
     """
     loop = _Loop(name, step, health, stale_after or max(3 * interval, MIN_STALE_AFTER))
     loop.beat()

@@ -1,0 +1,272 @@
+"""The database of a service: an SQLAlchemy engine for transactions, an asyncpg pool for hot statements, and a small
+reserved pool, so that overload never delays a heartbeat or a report. Driver exceptions become ValkyrErrors here."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from services.chassis.health import Health
+from services.chassis.postgres_errors import SERIALIZATION_FAILURES, sqlstate_of, translated
+from services.chassis.settings import DatabaseSettings, SettingsError
+from valkyr.errors import Overloaded, Unavailable
+from valkyr.retry import backoff
+from valkyr.telemetry import get_logger
+
+__all__ = ["Database", "connect", "session_settings", "translated", "with_retries"]
+
+SUPPORTED_VERSIONS = range(15, 19)
+MAX_RETRIES = 5
+PING_INTERVAL = timedelta(seconds=5)
+DRIVER_SLACK = timedelta(seconds=5)
+"""How much longer than the server's own statement timeout the driver waits before it gives a connection up."""
+_DURABLE = {
+    "fsync": {"on"},
+    "full_page_writes": {"on"},
+    "synchronous_commit": {"on", "remote_apply", "remote_write", "local"},
+}
+_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+
+T = TypeVar("T")
+_log = get_logger(__name__)
+
+
+class Database:
+    """Made by `open`. `engine`, `pool` and `reserved` connect to the same database with the same session settings."""
+
+    def __init__(
+        self,
+        settings: DatabaseSettings,
+        *,
+        schema: str,
+        engine: AsyncEngine,
+        pool: asyncpg.Pool,
+        reserved: asyncpg.Pool,
+    ) -> None:
+        self.settings = settings
+        self.schema = schema
+        self.engine = engine
+        self.pool = pool
+        self.reserved = reserved
+
+    @classmethod
+    async def open(cls, settings: DatabaseSettings, *, schema: str, application_name: str) -> Database:
+        """Waits up to `settings.startup_timeout` for the database. SettingsError if it refuses the login or is of a
+        version that is not supported; Unavailable if it does not come up."""
+        await _wait_until_up(settings, application_name)
+
+        async def connect_for_engine(*_arguments: Any, **_options: Any) -> asyncpg.Connection:
+            return await connect(settings, application_name)
+
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connect_for_engine,
+            pool_size=settings.transaction_pool_size,
+            max_overflow=0,
+            pool_timeout=settings.acquire_timeout.total_seconds(),
+            pool_use_lifo=True,
+        )
+        pool = await _open_pool(settings, application_name, size=settings.pool_size)
+        reserved = await _open_pool(settings, f"{application_name} reserved", size=settings.reserved_pool_size)
+        return cls(settings, schema=schema, engine=engine, pool=pool, reserved=reserved)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction: committed at the end, rolled back on an exception or a cancellation. A commit once begun is
+        seen to its end even when the caller is cancelled. Overloaded if no connection gets free in time."""
+        with translated():
+            connection = await self.engine.connect()
+            async with _released(connection.close):
+                transaction = await connection.begin()
+                try:
+                    yield connection
+                except BaseException:
+                    await finish(transaction.rollback())
+                    raise
+                await finish(transaction.commit())
+
+    @asynccontextmanager
+    async def acquire(self, *, reserved: bool = False) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool, or of the reserved one. Overloaded if none gets free in time."""
+        pool = self.reserved if reserved else self.pool
+        with translated():
+            connection = await _acquired(pool, self.settings.acquire_timeout)
+            async with _released(lambda: pool.release(connection)):
+                yield connection
+
+    async def ping(self) -> None:
+        """Unavailable if the database does not answer, or answers that what it commits is not durable."""
+        async with self.acquire(reserved=True) as connection:
+            rows = await connection.fetch("select name, setting from pg_settings where name = any($1)", list(_DURABLE))
+        for name, value in rows:
+            if value not in _DURABLE[name]:
+                raise Unavailable(
+                    f"PostgreSQL runs with {name} = {value}: a crash would lose work that was acknowledged",
+                    hint=f"set {name} = on",
+                )
+
+    async def watch(self, health: Health) -> None:
+        """Pings until cancelled, and keeps the health condition "database"."""
+        while True:
+            try:
+                await self.ping()
+            except Exception as error:  # noqa: BLE001 - any failure to answer means: not healthy
+                if "database" not in health.problems:
+                    _log.critical("database.unfit", problem=str(error))
+                health.mark("database", str(error))
+            else:
+                health.mark("database", None)
+            await asyncio.sleep(PING_INTERVAL.total_seconds() * random.uniform(0.9, 1.0))
+
+    async def close(self) -> None:
+        """Closes every connection; those in use after five seconds are cut."""
+        await self.engine.dispose()
+        for pool in (self.pool, self.reserved):
+            try:
+                async with asyncio.timeout(5):
+                    await pool.close()
+            except TimeoutError:
+                pool.terminate()
+
+
+async def with_retries(transaction: Callable[[], Awaitable[T]]) -> T:
+    """Runs a whole transaction, again after a serialization failure or a deadlock, up to five times with jitter; then
+    Conflict. `transaction` must have no effects outside of the database."""
+    for retry in range(1, MAX_RETRIES + 1):
+        try:
+            return await transaction()
+        except Exception as error:
+            if _state_behind(error) not in SERIALIZATION_FAILURES:
+                raise
+        pause = backoff(retry, base=timedelta(milliseconds=10), maximum=timedelta(seconds=1), jitter=random.random())
+        await asyncio.sleep(pause.total_seconds())
+    with translated():
+        return await transaction()
+
+
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work` to its end even if the caller is cancelled meanwhile; the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:  # noqa: BLE001 - raised below, from the task
+            break
+    if cancelled is not None:
+        failure = task.exception()
+        if failure is not None:
+            _log.warning("database.finish_failed", error=str(failure))
+        raise cancelled
+    return task.result()
+
+
+async def connect(settings: DatabaseSettings, application_name: str) -> asyncpg.Connection:
+    """A connection of its own with the session settings of a service."""
+    return await asyncpg.connect(
+        settings.url,
+        timeout=settings.acquire_timeout.total_seconds(),
+        command_timeout=(settings.statement_timeout + DRIVER_SLACK).total_seconds(),
+        server_settings=session_settings(settings, application_name),
+    )
+
+
+def session_settings(settings: DatabaseSettings, application_name: str) -> dict[str, str]:
+    """What every session is started with. No search_path: every statement names its schema."""
+    return {
+        "application_name": application_name[:63],
+        "statement_timeout": _milliseconds(settings.statement_timeout),
+        "lock_timeout": _milliseconds(settings.lock_timeout),
+        "idle_in_transaction_session_timeout": _milliseconds(settings.idle_in_transaction_timeout),
+        "tcp_user_timeout": "10000",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
+        "default_transaction_isolation": "read committed",
+        "timezone": "UTC",
+        # Compiling a plan takes longer than any statement here.
+        "jit": "off",
+    }
+
+
+async def _open_pool(settings: DatabaseSettings, application_name: str, *, size: int) -> asyncpg.Pool:
+    with translated():
+        return await asyncpg.create_pool(
+            settings.url,
+            min_size=1,
+            max_size=size,
+            timeout=settings.acquire_timeout.total_seconds(),
+            command_timeout=(settings.statement_timeout + DRIVER_SLACK).total_seconds(),
+            server_settings=session_settings(settings, application_name),
+        )
+
+
+async def _wait_until_up(settings: DatabaseSettings, application_name: str) -> None:
+    deadline = time.monotonic() + settings.startup_timeout.total_seconds()
+    failures = 0
+    while True:
+        try:
+            connection = await connect(settings, application_name)
+        except _REFUSED as error:
+            raise SettingsError(f"database.url: PostgreSQL refuses: {error}") from error
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            failures += 1
+            if failures == 1:
+                _log.warning("database.awaited", error=str(error))
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the database does not come up: {error}") from error
+            await asyncio.sleep(min(1.0, 0.05 * 2**failures))
+        else:
+            try:
+                _check_version(connection.get_server_version().major)
+            finally:
+                await connection.close()
+            return
+
+
+def _check_version(major: int) -> None:
+    if major < SUPPORTED_VERSIONS.start:
+        raise SettingsError(f"database.url: this is PostgreSQL {major}; takes 15 to 18")
+    if major not in SUPPORTED_VERSIONS:
+        _log.warning("database.version_untried", version=major, supported="15 to 18")
+
+
+async def _acquired(pool: asyncpg.Pool, timeout: timedelta) -> asyncpg.Connection:
+    try:
+        return await pool.acquire(timeout=timeout.total_seconds())
+    except TimeoutError as error:
+        raise Overloaded("all connections to the database are in use", retry_after=timedelta(seconds=1)) from error
+
+
+@asynccontextmanager
+async def _released(release: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await finish(release())
+
+
+def _state_behind(error: BaseException | None) -> str | None:
+    """The SQLSTATE of an exception or of what it was translated from."""
+    while error is not None:
+        state = sqlstate_of(error)
+        if state is not None:
+            return state
+        error = error.__cause__
+    return None
+
+
+def _milliseconds(duration: timedelta) -> str:
+    return str(int(duration.total_seconds() * 1000))

@@ -1,0 +1,97 @@
+"""What PostgreSQL and its drivers raise -> what a caller is told; the unknown passes and becomes INTERNAL."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+import sqlalchemy.exc
+
+from valkyr.errors import Conflict, InvalidRequest, Overloaded, Unavailable, ValkyrError
+
+SERIALIZATION_FAILURES = frozenset({"40001", "40P01"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    kind: type[ValkyrError]
+    message: str
+    retry_after: timedelta | None = timedelta(seconds=1)
+
+
+_AWAY = _Meaning(Unavailable, "the database is not available")
+_SLOW = _Meaning(Overloaded, "the database took too long")
+_FULL = _Meaning(Unavailable, "the database has run out of space or memory", timedelta(seconds=5))
+_BUSY = _Meaning(Unavailable, "the database has no connection to spare", timedelta(seconds=2))
+_RACED = _Meaning(Conflict, "others changed the same rows again and again", timedelta(milliseconds=100))
+_UNSTORABLE = _Meaning(InvalidRequest, "a text holds a character that cannot be stored, such as NUL (\\u0000)", None)
+_MEANINGS: Mapping[str, _Meaning] = {
+    "08": _AWAY,
+    "57P": _AWAY,
+    "25006": _Meaning(Unavailable, "the database takes no writes just now"),
+    "25P03": _SLOW,
+    "25P04": _SLOW,
+    "57014": _SLOW,
+    "55P03": _Meaning(Overloaded, "others hold the rows for too long"),
+    "53300": _BUSY,
+    "53": _FULL,
+    "58030": _FULL,
+    "40": _RACED,
+    "22021": _UNSTORABLE,
+    "22P05": _UNSTORABLE,
+}
+"""By SQLSTATE, the longest prefix that fits."""
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """The SQLSTATE of a driver's exception, also where SQLAlchemy wrapped it."""
+    driver = _driver_error(error)
+    return driver.sqlstate if isinstance(driver, asyncpg.PostgresError) else None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Within it the driver's exceptions become a ValkyrError: Unavailable or Overloaded with `retry_after`, Conflict.
+    Violated constraints and mistakes in SQL pass as they are."""
+    try:
+        yield
+    except ValkyrError:
+        raise
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        raise told from error
+
+
+def _told(error: Exception) -> ValkyrError | None:
+    driver = _driver_error(error)
+    meaning = _meaning(driver)
+    return None if meaning is None else meaning.kind(meaning.message, retry_after=meaning.retry_after)
+
+
+def _meaning(error: BaseException) -> _Meaning | None:
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return next((_MEANINGS[state[:size]] for size in (5, 3, 2) if state[:size] in _MEANINGS), None)
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return _Meaning(Overloaded, "all connections to the database are in use")
+    if isinstance(error, asyncio.TimeoutError | OSError):
+        return _AWAY
+    if isinstance(error, asyncpg.InterfaceError) and "clos" in str(error):
+        # "connection is closed", "pool is closing", "underlying connection is closed": they differ only in words.
+        return _AWAY
+    if isinstance(error, UnicodeEncodeError):
+        return _UNSTORABLE
+    return None
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """SQLAlchemy wraps its adapter's exception, which has the driver's as its cause."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
