@@ -125,14 +125,19 @@ async def _alone(database_url: str, room: str) -> AsyncIterator[None]:
     settings = {"application_name": f"valkyr migrate {room} lock"}
     connection = await asyncpg.connect(database_url, server_settings=settings)
     try:
+        await _lock(connection, key, room)
+        yield
+    finally:
+        await connection.close()
+
+
+async def _lock(connection: asyncpg.Connection, key: int, room: str) -> None:
+    try:
         async with asyncio.timeout(WAIT_FOR_OTHERS.total_seconds()):
             while not await connection.fetchval("select pg_try_advisory_lock($1)", key):
                 await asyncio.sleep(0.1)
-        yield
     except TimeoutError as error:
         raise MigrationError(f"another process has been migrating {room} for longer than {WAIT_FOR_OTHERS}") from error
-    finally:
-        await connection.close()
 
 
 def main() -> int:
