@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import asyncpg
@@ -58,9 +59,17 @@ class Database:
         self.reserved = reserved
 
     @classmethod
-    async def open(cls, settings: DatabaseSettings, *, schema: str, application_name: str) -> Database:
+    async def open(
+        cls,
+        settings: DatabaseSettings,
+        *,
+        schema: str,
+        application_name: str,
+        hot_settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> Database:
         """Waits up to `settings.startup_timeout` for the database. SettingsError if it refuses the login or is of a
-        version that is not supported; Unavailable if it does not come up."""
+        version that is not supported; Unavailable if it does not come up. `hot_settings` are more session settings for
+        `pool` and `reserved`: what pins the planner, say."""
         await _wait_until_up(settings, application_name)
 
         async def connect_for_engine(*_arguments: Any, **_options: Any) -> asyncpg.Connection:
@@ -74,8 +83,9 @@ class Database:
             pool_timeout=settings.acquire_timeout.total_seconds(),
             pool_use_lifo=True,
         )
-        pool = await _open_pool(settings, application_name, size=settings.pool_size)
-        reserved = await _open_pool(settings, f"{application_name} reserved", size=settings.reserved_pool_size)
+        size, few = settings.pool_size, settings.reserved_pool_size
+        pool = await _open_pool(settings, application_name, size=size, more=hot_settings)
+        reserved = await _open_pool(settings, f"{application_name} reserved", size=few, more=hot_settings)
         return cls(settings, schema=schema, engine=engine, pool=pool, reserved=reserved)
 
     @asynccontextmanager
@@ -201,7 +211,9 @@ def session_settings(settings: DatabaseSettings, application_name: str) -> dict[
     }
 
 
-async def _open_pool(settings: DatabaseSettings, application_name: str, *, size: int) -> asyncpg.Pool:
+async def _open_pool(
+    settings: DatabaseSettings, application_name: str, *, size: int, more: Mapping[str, str]
+) -> asyncpg.Pool:
     with translated():
         return await asyncpg.create_pool(
             settings.url,
@@ -209,7 +221,7 @@ async def _open_pool(settings: DatabaseSettings, application_name: str, *, size:
             max_size=size,
             timeout=settings.acquire_timeout.total_seconds(),
             command_timeout=(settings.statement_timeout + DRIVER_SLACK).total_seconds(),
-            server_settings=session_settings(settings, application_name),
+            server_settings={**session_settings(settings, application_name), **more},
         )
 
 
