@@ -1,0 +1,98 @@
+"""What `--json` prints: the SDK's results in the JSON names of the protos, every key always there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from valkyr.cli.graph_files import PlacedFinding
+from valkyr.client import SavedGraph, StoredGraph, Workflow
+from valkyr.errors import ValkyrError
+from valkyr.graph.document import graph_to_document
+from valkyr.graph.findings import Finding
+
+_SAME_IN_JSON = (str, int, float, bool, type(None))
+
+
+def document_of(value: Any) -> Any:
+    """A result of the SDK as JSON-able values."""
+    if isinstance(value, _SAME_IN_JSON):
+        return value
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {_json_name(field.name): document_of(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): document_of(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [document_of(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def graph_file_of(stored: StoredGraph) -> dict[str, Any]:
+    """The document of a graph file: saved again it is checked against the version that it was read from."""
+    return {"workflow": _identity(stored.workflow), **graph_to_document(stored.graph)}
+
+
+def saved_of(saved: SavedGraph, warnings: Sequence[PlacedFinding]) -> dict[str, Any]:
+    """The answer to a save, without the graph that was sent."""
+    return {
+        "workflow": document_of(saved.workflow),
+        "unchanged": saved.unchanged,
+        "nodeIdToTaskId": dict(saved.node_id_to_task_id),
+        "edgeIdToConnectionId": dict(saved.edge_id_to_connection_id),
+        "moduleIdMapping": dict(saved.module_id_mapping),
+        "warnings": [placed_finding_of(warning) for warning in warnings],
+    }
+
+
+def finding_of(finding: Finding) -> dict[str, Any]:
+    """A finding, as ValidateGraph answers it."""
+    answer: dict[str, Any] = document_of(finding)
+    return answer
+
+
+def placed_finding_of(placed: PlacedFinding) -> dict[str, Any]:
+    """A finding with `file`, `line` and `column`."""
+    place = {"file": placed.source, "line": placed.position.line, "column": placed.position.column}
+    return place | finding_of(placed.finding)
+
+
+def error_of(error: ValkyrError, exit_code: int) -> dict[str, Any]:
+    """An error, as `--json` prints it on standard error."""
+    details = error.details
+    return {
+        "error": {
+            "reason": error.reason,
+            "message": error.message,
+            "hint": details.hint,
+            "exitCode": exit_code,
+            "metadata": dict(details.metadata),
+            "violations": [document_of(violation) for violation in details.violations],
+            "retryAfterSeconds": None if details.retry_after is None else details.retry_after.total_seconds(),
+        }
+    }
+
+
+def _identity(workflow: Workflow) -> dict[str, Any]:
+    identity = {
+        "id": workflow.id,
+        "name": workflow.name,
+        "description": workflow.description,
+        "labels": dict(workflow.labels),
+        "version": workflow.version,
+    }
+    return {key: value for key, value in identity.items() if value}
+
+
+def _json_name(name: str) -> str:
+    if name.endswith("_at"):
+        name = {"created_at": "create_time", "started_at": "start_time", "finished_at": "finish_time"}.get(
+            name, name.removesuffix("_at").removesuffix("d") + "_time"
+        )
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

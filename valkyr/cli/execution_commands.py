@@ -1,0 +1,99 @@
+"""valkyr execution: get and list."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from valkyr.cli.documents import document_of
+from valkyr.cli.exits import ExitCode
+from valkyr.cli.printing import moment, state_text
+from valkyr.cli.session import Session, command
+from valkyr.cli.views import RUN_COLUMNS, counts_text, run_row
+from valkyr.cli.workflows import workflow_id_of
+from valkyr.client import Execution, ExecutionState
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Executions: what ran, how far it is, how it ended."
+)
+
+
+@app.command(no_args_is_help=True)
+@command
+async def get(
+    session: Session,
+    execution_id: Annotated[str, typer.Argument(metavar="EXECUTION", help="Its id.")],
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most so many runs.")] = 1000,
+) -> ExitCode:
+    """Prints an execution with its runs, and its outputs.
+
+    \b
+    Examples:
+      valkyr execution get 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80
+      valkyr execution get 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80 --json
+    """
+    async with session.client() as client:
+        execution = await client.executions.get(execution_id)
+        pages = client.executions.list_runs(
+            execution_id, include_outputs=session.printer.as_json, page_size=max(1, min(limit, 1000))
+        )
+        runs = await pages.first(limit)
+    printer = session.printer
+    if printer.as_json:
+        printer.document({"execution": document_of(execution), "runs": document_of(runs)})
+        return ExitCode.OK
+    _print_head(session, execution)
+    if runs:
+        printer.table(RUN_COLUMNS, [run_row(run) for run in runs])
+    if execution.outputs:
+        printer.line("outputs:")
+        printer.text(json.dumps(execution.outputs, indent=2, ensure_ascii=False))
+    return ExitCode.OK
+
+
+@app.command(name="list")
+@command
+async def list_(
+    session: Session,
+    workflow: Annotated[str | None, typer.Option(metavar="WORKFLOW", help="Only of this one: id or name.")] = None,
+    state: Annotated[
+        list[ExecutionState] | None, typer.Option(case_sensitive=False, help="Only in this state; may be repeated.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 20,
+) -> ExitCode:
+    """Lists executions, newest first.
+
+    \b
+    Examples:
+      valkyr execution list
+      valkyr execution list --workflow orders --state FAILED --json
+    """
+    async with session.client() as client:
+        workflow_id = "" if workflow is None else await workflow_id_of(client, workflow)
+        pages = client.executions.list(workflow_id=workflow_id, states=state or (), page_size=min(limit, 1000))
+        executions = await pages.first(limit)
+    if session.printer.as_json:
+        session.printer.document({"executions": document_of(executions)})
+    elif executions:
+        rows: list[list[str | Text]] = [
+            [found.id, state_text(found.state), found.workflow_id, str(found.version), moment(found.created_at)]
+            for found in executions
+        ]
+        session.printer.table(["ID", "STATE", "WORKFLOW", "VERSION", "CREATED"], rows)
+    else:
+        session.printer.remark("no executions; start one with `valkyr run WORKFLOW`")
+    return ExitCode.OK
+
+
+def _print_head(session: Session, execution: Execution) -> None:
+    line = session.printer.line
+    line(f"{execution.id}  ", state_text(execution.state), f"  revision {execution.revision}")
+    line(f"workflow {execution.workflow_id} version {execution.version}, started by {execution.created_by or '-'}")
+    line(f"created {moment(execution.created_at)}, finished {moment(execution.finished_at)}")
+    line(f"trace {execution.trace_id or '-'}")
+    line(f"runs: {counts_text(execution.run_counts)}")
+    if execution.error_message:
+        line(f"error: {execution.error_type}: {execution.error_message}")

@@ -1,0 +1,230 @@
+"""valkyr graph: validate, save, get and list."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
+
+from valkyr.cli.documents import document_of, graph_file_of, placed_finding_of, saved_of
+from valkyr.cli.exits import ExitCode
+from valkyr.cli.graph_files import BadGraphFile, GraphFile, PlacedFinding, place, read_graph_file
+from valkyr.cli.printing import moment
+from valkyr.cli.session import Session, command
+from valkyr.cli.workflows import choose_base, is_id, workflow_id_of
+from valkyr.client import SavedGraph
+from valkyr.errors import InvalidGraph
+from valkyr.graph.model import WorkflowInfo
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Workflows: validate graph files, save them, read them back."
+)
+
+Version = Annotated[
+    str | None,
+    typer.Option(
+        "--version", metavar="N|latest", help="The version that the file was edited from; wins over the file's."
+    ),
+]
+
+
+@app.command(no_args_is_help=True)
+@command
+async def validate(
+    session: Session,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON; - is standard input.")],
+    remote: Annotated[
+        bool, typer.Option(help="Ask the graph store, which knows all modules and their configs.")
+    ] = False,
+) -> ExitCode:
+    """Prints every finding with its line. Ends with 3 if a file has errors; warnings are fine.
+
+    Needs no service unless --remote is given.
+
+    \b
+    Examples:
+      valkyr graph validate orders.yaml
+      valkyr graph validate *.yaml --json
+      cat orders.yaml | valkyr graph validate -
+    """
+    reports = [await _validated(session, name, remote=remote) for name in files]
+    if session.printer.as_json:
+        session.printer.document({"files": reports})
+    return ExitCode.OK if all(report["valid"] for report in reports) else ExitCode.BAD_INPUT
+
+
+@app.command(no_args_is_help=True)
+@command
+async def save(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - is standard input.")],
+    version: Version = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The workflow's name, instead of the file's.")
+    ] = None,
+    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why, for the history.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it all, save nothing.")] = False,
+) -> ExitCode:
+    """Validates a file and saves it as a new version, whole or not at all.
+
+    Which workflow: `workflow.id` of the file, else the one that has its `workflow.name`, else a new one.
+
+    On top of which version: --version, else the file's `workflow.version`. If neither says so, the latest, but only if
+    you saved that one; if somebody else did, nothing is saved (exit code 5) and you say --version N, or
+    --version latest. Whoever saves in between makes it a conflict (5): nothing is ever overwritten unseen.
+
+    \b
+    Examples:
+      valkyr graph save orders.yaml
+      valkyr graph save orders.yaml --version 4 -m "charge before shipping"
+      valkyr graph get orders > orders.yaml    # edit, then save: it knows its version
+    """
+    graph_file = _read(session, file)
+    if graph_file is None:
+        return ExitCode.BAD_INPUT
+    info = graph_file.workflow if name is None else replace(graph_file.workflow, name=name)
+    async with session.client() as client:
+        base = await choose_base(client, info, version, principal=session.principal)
+        try:
+            saved = await client.graphs.save(
+                graph_file.graph,
+                workflow=replace(info, id=base.workflow_id, version=base.version),
+                message=message,
+                validate_only=dry_run,
+            )
+        except InvalidGraph as error:
+            placed = [place(graph_file.document, finding) for finding in error.findings]
+            session.printer.refused(error, ExitCode.BAD_INPUT, placed)
+            return ExitCode.BAD_INPUT
+    _print_saved(session, graph_file, info, saved, dry_run=dry_run, reason=base.reason)
+    return ExitCode.OK
+
+
+@app.command(no_args_is_help=True)
+@command
+async def get(
+    session: Session,
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="Id or name.")],
+    version: Annotated[int | None, typer.Option(min=1, metavar="N", help="The latest by default.")] = None,
+) -> ExitCode:
+    """Prints a version as a graph file: YAML, or JSON with --json. It names its version, so it can be edited and saved.
+
+    \b
+    Examples:
+      valkyr graph get orders
+      valkyr graph get orders --version 3 --json
+    """
+    async with session.client() as client:
+        stored = await client.graphs.get(await workflow_id_of(client, workflow), version=version)
+    document = graph_file_of(stored)
+    if session.printer.as_json:
+        session.printer.document(document)
+    else:
+        session.printer.text(yaml_of(document))
+    return ExitCode.OK
+
+
+@app.command(name="list")
+@command
+async def list_(
+    session: Session,
+    workflow: Annotated[str, typer.Argument(metavar="[WORKFLOW]", help="Only this one: id or exact name.")] = "",
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+) -> ExitCode:
+    """Lists workflows, newest first.
+
+    \b
+    Examples:
+      valkyr graph list
+      valkyr graph list orders --json
+    """
+    by_id = is_id(workflow)
+    async with session.client() as client:
+        pages = client.graphs.find(
+            id=workflow if by_id else "", name="" if by_id else workflow, page_size=min(limit, 1000)
+        )
+        workflows = await pages.first(limit)
+    if session.printer.as_json:
+        session.printer.document({"workflows": document_of(workflows)})
+    elif workflows:
+        rows = [
+            [found.id, found.name, str(found.version), moment(found.updated_at), found.description]
+            for found in workflows
+        ]
+        session.printer.table(["ID", "NAME", "VERSION", "UPDATED", "DESCRIPTION"], rows)
+    else:
+        session.printer.remark("no workflows; save one with `valkyr graph save FILE`")
+    return ExitCode.OK
+
+
+def yaml_of(document: dict[str, Any]) -> str:
+    """The document as YAML 1.2 in block style."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 120
+    out = io.StringIO()
+    yaml.dump(document, out)
+    return out.getvalue()
+
+
+async def _validated(session: Session, name: str, *, remote: bool) -> dict[str, Any]:
+    """The report on one file, printed unless it is to be JSON."""
+    try:
+        graph_file = read_graph_file(name)
+    except BadGraphFile as error:
+        return _report(session, name, error.problems, counts="")
+    if remote:
+        async with session.client() as client:
+            findings = await client.graphs.validate(graph_file.document.value)
+    else:
+        findings = await session.client().graphs.validate(graph_file.document.value, local=True)
+    placed = [place(graph_file.document, finding) for finding in findings]
+    return _report(session, graph_file.source, placed, counts=_counts(graph_file))
+
+
+def _report(session: Session, source: str, placed: Sequence[PlacedFinding], *, counts: str) -> dict[str, Any]:
+    errors = [found for found in placed if found.finding.is_error]
+    session.printer.findings(placed)
+    verdict = "ok" if not errors else f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
+    warnings = len(placed) - len(errors)
+    more = f", {warnings} warning{'s' if warnings > 1 else ''}" if warnings else ""
+    session.printer.line(f"{source}: {verdict}{more}{counts}")
+    return {"file": source, "valid": not errors, "findings": [placed_finding_of(found) for found in placed]}
+
+
+def _read(session: Session, name: str) -> GraphFile | None:
+    """The file; None if it is none, which is then printed."""
+    try:
+        return read_graph_file(name)
+    except BadGraphFile as error:
+        refused = InvalidGraph(str(error), hint="each problem is named with its line")
+        session.printer.refused(refused, ExitCode.BAD_INPUT, error.problems)
+        return None
+
+
+def _print_saved(
+    session: Session, graph_file: GraphFile, info: WorkflowInfo, saved: SavedGraph, *, dry_run: bool, reason: str
+) -> None:
+    warnings = [place(graph_file.document, warning) for warning in saved.warnings]
+    if session.printer.as_json:
+        session.printer.document(saved_of(saved, warnings) | {"base": reason, "dryRun": dry_run})
+        return
+    session.printer.remark_findings(warnings)
+    who = f"{saved.workflow.name or info.name or 'workflow'} ({saved.workflow.id})"
+    if saved.unchanged:
+        session.printer.line(f"unchanged: {who} is still at version {saved.workflow.version}")
+    else:
+        done = "would save" if dry_run else "saved"
+        session.printer.line(f"{done} {who} as version {saved.workflow.version}{_counts(graph_file)}; {reason}")
+    if info.id is None and not saved.workflow.name and not dry_run:
+        session.printer.remark("it has no name: put `workflow: {id: ...}` or a name into the file to save it again")
+
+
+def _counts(graph_file: GraphFile) -> str:
+    return f" ({len(graph_file.graph.nodes)} nodes, {len(graph_file.graph.edges)} edges)"

@@ -1,0 +1,147 @@
+"""What every command shares: where the services are, who calls, how to print, and how errors end."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import getpass
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from valkyr.cli.exits import ExitCode, exit_code_of
+from valkyr.cli.printing import Printer
+from valkyr.client import Client
+from valkyr.errors import Internal, ValkyrError
+from valkyr.graph.fields import Problems
+from valkyr.graph.fields import read_duration as read_iso
+
+DEFAULT_PORT_BASE = 50051
+EXECUTOR_OFFSET = 1
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, errors as JSON on standard error.")]
+Namespace = Annotated[
+    str, typer.Option("--namespace", "-n", envvar="VALKYR_NAMESPACE", metavar="NAME", help="Whose workflows.")
+]
+GraphStore = Annotated[
+    str, typer.Option(envvar="VALKYR_GRAPH_STORE", metavar="HOST:PORT", help="Where the graph store is.")
+]
+Executor = Annotated[str, typer.Option(envvar="VALKYR_EXECUTOR", metavar="HOST:PORT", help="Where the executor is.")]
+Principal = Annotated[
+    str, typer.Option(envvar="VALKYR_PRINCIPAL", metavar="NAME", help="Who you are; the OS user by default.")
+]
+
+_SHARED: dict[str, tuple[Any, Any]] = {
+    "as_json": (Json, False),
+    "namespace": (Namespace, "default"),
+    "graph_store": (GraphStore, ""),
+    "executor": (Executor, ""),
+    "principal": (Principal, ""),
+}
+
+Command = Callable[..., Coroutine[Any, Any, ExitCode]]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One invocation of a command."""
+
+    printer: Printer
+    namespace: str
+    graph_store: str
+    executor: str
+    principal: str
+
+    def client(self) -> Client:
+        """A client for the services named; use it with `async with`."""
+        return Client(self.graph_store, self.executor, namespace=self.namespace, principal=self.principal)
+
+
+def command(function: Command) -> Callable[..., None]:
+    """Makes a coroutine of (session, ...) a typer command with the shared options; what it returns is the exit code."""
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _SHARED.items()
+    ]
+
+    @functools.wraps(function)
+    def run(**arguments: Any) -> None:
+        options = {name: arguments.pop(name) for name in _SHARED}
+        printer = Printer(as_json=options["as_json"])
+        raise typer.Exit(_run(printer, lambda: function(_session(printer, options), **arguments)))
+
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    run.__signature__ = inspect.Signature([*keyword_only, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return run
+
+
+def _run(printer: Printer, start: Callable[[], Coroutine[Any, Any, ExitCode]]) -> int:
+    """The exit code, with errors printed: the one place where the CLI catches them."""
+    try:
+        return asyncio.run(start())
+    except ValkyrError as error:
+        code = exit_code_of(error)
+        printer.error(error, code)
+        return code
+    except (BrokenPipeError, typer.TyperException):
+        raise
+    except Exception as error:  # noqa: BLE001 - a user sees a sentence, never a traceback
+        printer.error(_bug(error), ExitCode.INTERNAL)
+        return ExitCode.INTERNAL
+
+
+def _bug(error: Exception) -> Internal:
+    if os.environ.get("VALKYR_DEBUG"):
+        traceback.print_exception(error, file=sys.stderr)
+    return Internal(
+        f"the command line broke: {type(error).__name__}: {error}",
+        hint="this is a bug; run it again with VALKYR_DEBUG=1 and report what it prints",
+    )
+
+
+def _session(printer: Printer, options: dict[str, Any]) -> Session:
+    return Session(
+        printer=printer,
+        namespace=options["namespace"],
+        graph_store=options["graph_store"] or f"127.0.0.1:{_port_base()}",
+        executor=options["executor"] or f"127.0.0.1:{_port_base() + EXECUTOR_OFFSET}",
+        principal=options["principal"] or _os_user(),
+    )
+
+
+def _port_base() -> int:
+    text = os.environ.get("VALKYR_PORT_BASE", "")
+    if not text:
+        return DEFAULT_PORT_BASE
+    if not text.isdecimal() or not 1 <= int(text) <= 65000:
+        raise typer.BadParameter(f"VALKYR_PORT_BASE is {text!r}; give a port from 1 to 65000")
+    return int(text)
+
+
+def _os_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def read_duration(text: str) -> timedelta:
+    """30, 30s, 2m, 1h or ISO 8601 such as PT1M30S; for options, so a bad one is a usage error."""
+    plain = text.strip().lower()
+    unit = {"s": 1, "m": 60, "h": 3600}.get(plain[-1:], 0)
+    number = plain[:-1] if unit else plain
+    if number.replace(".", "", 1).isdecimal():
+        return timedelta(seconds=float(number) * (unit or 1))
+    value = read_iso(text.strip().upper(), "timeout", Problems())
+    if value is None:
+        raise typer.BadParameter(f"{text!r} is no duration; say 30s, 2m, 1h or PT1M30S")
+    return value
