@@ -139,9 +139,9 @@ _registered: dict[str, ModuleSpec] = {}
 def module(
     class_name: str, *, target: str | None = None, retry: Retry | None = None, timeout: timedelta | None = None
 ) -> Callable[[_Function], _Function]:
-    """Makes a function a module under `class_name`. Its second parameter, annotated with a pydantic model, is its config.
+    """Makes a function a module under `class_name`. Its second parameter, a pydantic model, is its config.
 
-    `async def` runs on the event loop, `def` in a thread. What it returns, anything JSON can hold, is the run's outputs.
+    `async def` runs on the event loop, `def` in a thread. What it returns, as JSON, is the run's outputs.
     TypeError at import if the signature does not fit, ValueError if another function has the name.
     """
 

@@ -31,7 +31,7 @@ def fence_margin(lease_duration: timedelta) -> timedelta:
 
 
 class Attempt:
-    """Mutable, owned by the event loop; the heartbeat thread writes `trusted_until`, a module's thread claims and starts it.
+    """Mutable, owned by the event loop; the heartbeat thread renews it, a module's thread claims and starts it.
 
     Times are seconds of the worker's monotonic clock.
     """
@@ -43,6 +43,7 @@ class Attempt:
         "leased",
         "overdue_at",
         "result",
+        "running",
         "started",
         "started_at",
         "stop",
@@ -63,6 +64,7 @@ class Attempt:
         self.overdue_at: float | None = None
         self.stop: Stop | None = None
         self.result: RunResult | None = None
+        self.running = False
         self._ticket = threading.Lock()
 
     def trust(self) -> float:
@@ -84,6 +86,7 @@ class Attempt:
         return self._ticket.acquire(blocking=False)
 
     def start(self, now: float) -> None:
+        self.running = True
         self.started = now
         self.started_at = datetime.now(UTC)
         if self.leased.timeout is not None:

@@ -1,0 +1,244 @@
+"""The attempts of one worker: started, timed out, cancelled, fenced, finished. One dict holds the leases (I13)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from valkyr.module import ModuleSpec
+from valkyr.runner.attempt import Attempt, AttemptKey, Stop
+from valkyr.runner.execute import NOOP_OUTCOME, Outcome, call, call_now, context_for, stopped, unknown_class
+from valkyr.runner.leases import Failure, FailureType, Release, RunResult
+from valkyr.runner.threads import ModuleThreads
+from valkyr.telemetry import get_logger
+
+log = get_logger(__name__)
+
+STOP_GRACE = timedelta(seconds=10)
+"""How long a module that timed out may take to stop before its attempt is reported without waiting for it."""
+
+_INLINE_TURN = 64
+_LEAST_SWEEP = 0.005
+_NEVER = float("inf")
+_LEASE_GONE = frozenset({Stop.LEASE_LOST, Stop.FENCED, Stop.DRAINED})
+
+
+class Slots:
+    """Lives on one event loop. `finished` gets each attempt that has its `result`; `changed` is set when a slot frees.
+
+    `live` holds the leases, `abandoned` what still runs though its lease is gone: together they are the slots in use.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, ModuleSpec],
+        finished: Callable[[Attempt], None],
+        *,
+        concurrency: int,
+        unknown_as_noop: bool,
+        settings: Mapping[str, Any],
+        clock: Callable[[], float],
+    ) -> None:
+        self.live: dict[AttemptKey, Attempt] = {}
+        self.abandoned: dict[AttemptKey, Attempt] = {}
+        self.changed = asyncio.Event()
+        self._modules = modules
+        self._finished = finished
+        self._unknown_as_noop = unknown_as_noop
+        self._settings = settings
+        self._clock = clock
+        self._threads = ModuleThreads(concurrency)
+        self._inline: deque[tuple[Attempt, ModuleSpec]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweep_at = _NEVER
+
+    def held(self) -> Sequence[Attempt]:
+        """The leases to keep alive. May be called from any thread."""
+        return list(self.live.values())
+
+    def start(self, attempt: Attempt, now: float) -> None:
+        """Starts the module of an attempt that is in `live`: at once on the loop, or as soon as a thread is free."""
+        leased = attempt.leased
+        spec = self._modules.get(leased.class_name)
+        if spec is None or spec.control:
+            self._without_module(attempt, spec)
+            return
+        if spec.is_async:
+            attempt.task = asyncio.get_running_loop().create_task(self._run_async(attempt, spec))
+        elif spec.inline:
+            if not self._inline:
+                asyncio.get_running_loop().call_soon(self._run_inline)
+            self._inline.append((attempt, spec))
+        else:
+            self._threads.submit(partial(self._run_in_thread, asyncio.get_running_loop(), attempt, spec))
+        due = attempt.trusted_until
+        if leased.timeout is not None:
+            due = min(due, now + leased.timeout.total_seconds())
+        if due < self._sweep_at:
+            self._sweep_by(due)
+
+    def release(self, attempt: Attempt) -> bool:
+        """Gives an attempt back unstarted; False if it has started."""
+        if attempt.result is not None or not attempt.claim():
+            return False
+        attempt.result = RunResult(attempt.leased.ref, Release())
+        self._finished(attempt)
+        return True
+
+    def stop(self, attempt: Attempt, reason: Stop) -> None:
+        """Cancels the module. If the lease is gone there is no report; otherwise there is one when it has ended."""
+        if attempt.result is not None or self.live.get(attempt.key) is not attempt:
+            return
+        unstarted = attempt.claim()
+        if reason in _LEASE_GONE:
+            self._let_go(attempt, reason, running=not unstarted)
+        elif attempt.stop is not None:
+            return
+        attempt.stop = reason
+        if unstarted:
+            if reason not in _LEASE_GONE:
+                self._finish(attempt, stopped(attempt))
+            return
+        if reason is Stop.TIMEOUT:
+            attempt.overdue_at = self._clock() + STOP_GRACE.total_seconds()
+        if attempt.context is not None:
+            attempt.context.cancelled = True
+        if attempt.task is not None:
+            attempt.task.cancel()
+
+    def settled(self, attempt: Attempt) -> None:
+        """The executor knows how the attempt ended, or will not learn it from us: its lease is no longer ours."""
+        self.live.pop(attempt.key, None)
+        if attempt.running:
+            self.abandoned[attempt.key] = attempt
+        self.changed.set()
+
+    def sweep(self) -> None:
+        """Stops what is over its timeout, or whose lease can no longer be trusted. Sets its own next time."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._sweep_at = None, _NEVER
+        now = self._clock()
+        due = _NEVER
+        for attempt in self.held():
+            if attempt.result is None:
+                due = min(due, self._swept(attempt, now))
+        if due < _NEVER:
+            self._sweep_by(due)
+
+    async def abandon_all(self, patience: timedelta) -> None:
+        """Stops everything without reports, and gives cancelled tasks `patience` to clean up."""
+        for attempt in self.held():
+            self.stop(attempt, Stop.DRAINED)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._threads.close()
+        tasks = [attempt.task for attempt in self.abandoned.values() if attempt.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience.total_seconds())
+        if self.abandoned:
+            log.warning("worker.modules_left_running", run_ids=[run_id for run_id, _ in list(self.abandoned)[:20]])
+
+    def _without_module(self, attempt: Attempt, spec: ModuleSpec | None) -> None:
+        attempt.claim()
+        attempt.start(self._clock())
+        attempt.running = False
+        class_name = attempt.leased.class_name
+        if spec is not None:
+            message = f"{class_name} is a control node: the executor decides it, and no runner runs it"
+            self._finish(attempt, Failure(FailureType.PERMANENT, message))
+        elif self._unknown_as_noop:
+            self._finish(attempt, NOOP_OUTCOME)
+        else:
+            self._finish(attempt, unknown_class(class_name, self._modules))
+
+    def _run_inline(self) -> None:
+        """A bounded number a turn, so that a large batch does not hold up the loop."""
+        for _ in range(min(_INLINE_TURN, len(self._inline))):
+            attempt, spec = self._inline.popleft()
+            if attempt.claim():
+                attempt.start(self._clock())
+                self._ended(attempt, call_now(spec, context_for(attempt, self._settings), attempt.leased))
+        if self._inline:
+            asyncio.get_running_loop().call_soon(self._run_inline)
+
+    async def _run_async(self, attempt: Attempt, spec: ModuleSpec) -> None:
+        if not attempt.claim():
+            return
+        attempt.start(self._clock())
+        try:
+            outcome = await call(spec, context_for(attempt, self._settings), attempt)
+        except BaseException:  # the loop is being closed, or Ctrl-C: not the attempt's end, and nobody will hear of it
+            attempt.running = False
+            self.abandoned.pop(attempt.key, None)
+            raise
+        self._ended(attempt, outcome)
+
+    def _run_in_thread(self, loop: asyncio.AbstractEventLoop, attempt: Attempt, spec: ModuleSpec) -> None:
+        if not attempt.claim():
+            return
+        attempt.start(self._clock())
+        outcome = call_now(spec, context_for(attempt, self._settings), attempt.leased)
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits for this any more
+            loop.call_soon_threadsafe(self._ended, attempt, outcome)
+
+    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """The module has returned or raised."""
+        attempt.running = False
+        if self.abandoned.pop(attempt.key, None) is not None:
+            self.changed.set()
+        elif attempt.result is None:
+            if attempt.stop is not None and isinstance(outcome, Failure):
+                outcome = stopped(attempt)
+            self._finish(attempt, outcome)
+
+    def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        now = self._clock()
+        attempt.result = RunResult(
+            attempt.leased.ref,
+            outcome,
+            attempt.started_at,
+            datetime.now(UTC),
+            None if attempt.started is None else int((now - attempt.started) * 1000),
+        )
+        self._finished(attempt)
+
+    def _let_go(self, attempt: Attempt, reason: Stop, *, running: bool) -> None:
+        del self.live[attempt.key]
+        if running:
+            self.abandoned[attempt.key] = attempt
+        self.changed.set()
+        ref = attempt.leased.ref
+        log.warning("lease.let_go", run_id=ref.run_id, epoch=ref.epoch, reason=reason.value, started=running)
+
+    def _swept(self, attempt: Attempt, now: float) -> float:
+        """Does what is due for one attempt; answers with when it has to be looked at again."""
+        if now >= attempt.trusted_until:
+            self.stop(attempt, Stop.FENCED)
+            return _NEVER
+        if attempt.overdue_at is not None:
+            if now < attempt.overdue_at:
+                return min(attempt.overdue_at, attempt.trusted_until)
+            log.error("module.did_not_stop", run_id=attempt.leased.ref.run_id, class_name=attempt.leased.class_name)
+            self._finish(attempt, stopped(attempt, still_running=True))
+            return _NEVER
+        if attempt.timeout_at is None:
+            waits = attempt.leased.timeout is not None and attempt.started is None
+            later = now + attempt.leased.timeout.total_seconds() if waits and attempt.leased.timeout else _NEVER
+            return min(later, attempt.trusted_until)
+        if now >= attempt.timeout_at and attempt.stop is None:
+            self.stop(attempt, Stop.TIMEOUT)
+            return min(attempt.overdue_at or _NEVER, attempt.trusted_until)
+        return min(attempt.timeout_at if attempt.stop is None else _NEVER, attempt.trusted_until)
+
+    def _sweep_by(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._sweep_at = due
+        delay = max(due - self._clock(), _LEAST_SWEEP)
+        self._timer = asyncio.get_running_loop().call_later(delay, self.sweep)
