@@ -1,0 +1,100 @@
+"""Composition root of the graph store: settings -> database -> store -> use cases -> servicer -> server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import uuid_utils
+
+from services.chassis import migrate
+from services.chassis.database import Database
+from services.chassis.health import Health
+from services.chassis.loops import run_every
+from services.chassis.serve import Server, Servicer, serve
+from services.graph_store.graphs import Graphs
+from services.graph_store.servicer import GraphStoreServicer
+from services.graph_store.settings import GraphStoreSettings
+from services.graph_store.store import Store
+from services.graph_store.workflows import Workflows
+from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
+from valkyr.modules import catalogue
+from valkyr.rpc.channel import MAX_MESSAGE_BYTES
+
+ROOM = "graph_store"
+SERVICE_NAME: str = graph_pb2.DESCRIPTOR.services_by_name["GraphStoreService"].full_name
+PRUNE_LIMIT = 1_000
+ENVELOPE_BYTES = 64 * 1024
+"""Room in a message for what is neither document nor row: names, labels, framing."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running graph store."""
+
+    server: Server
+    database: Database
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+
+@asynccontextmanager
+async def open_app(settings: GraphStoreSettings) -> AsyncIterator[App]:
+    """Migrates, starts, and answers calls within the block; at its end stops at once. For tests and for embedding."""
+    async with (
+        _parts(settings) as (database, servicers, health),
+        Server(settings.server, servicers, health=health) as server,
+    ):
+        yield App(server, database)
+
+
+async def run(settings: GraphStoreSettings) -> None:
+    """Migrates, then serves until SIGTERM or SIGINT."""
+    async with _parts(settings) as (_, servicers, health):
+        await serve(settings=settings.server, servicers=servicers, health=health)
+
+
+@asynccontextmanager
+async def _parts(settings: GraphStoreSettings) -> AsyncIterator[tuple[Database, list[Servicer], Health]]:
+    database = await Database.open(settings.database, schema=ROOM, application_name="valkyr graph-store")
+    try:
+        await migrate.upgrade(settings.database.url, ROOM)
+        health, store = Health(), Store(database)
+        tasks = [
+            asyncio.create_task(database.watch(health), name="database"),
+            asyncio.create_task(_prune(store, settings, health), name="prune"),
+        ]
+        add = graph_pb2_grpc.add_GraphStoreServiceServicer_to_server
+        try:
+            yield database, [(SERVICE_NAME, add, _servicer(store, settings))], health
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    finally:
+        await database.close()
+
+
+def _servicer(store: Store, settings: GraphStoreSettings) -> GraphStoreServicer:
+    graphs = Graphs(
+        store,
+        limits=settings.limits.of_graph(),
+        catalogue=catalogue(),
+        new_id=lambda: str(uuid_utils.uuid7()),
+        requests_kept=settings.requests.kept,
+        max_answer_bytes=MAX_MESSAGE_BYTES - ENVELOPE_BYTES,
+    )
+    return GraphStoreServicer(graphs, Workflows(store))
+
+
+async def _prune(store: Store, settings: GraphStoreSettings, health: Health) -> None:
+    async def step() -> timedelta | None:
+        pruned = await store.prune_requests(settings.requests.kept, PRUNE_LIMIT)
+        return timedelta() if pruned == PRUNE_LIMIT else None
+
+    await run_every(settings.requests.prune_interval, step, name="prune requests", health=health)

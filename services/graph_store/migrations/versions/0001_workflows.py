@@ -1,0 +1,171 @@
+"""Workflows, their versions, the latest version's rows, audit events, answered requests."""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+CREATE = (
+    """
+    CREATE TABLE graph_store.workflow (
+        namespace text NOT NULL DEFAULT 'default',
+        id uuid NOT NULL,
+        name text,
+        description text NOT NULL DEFAULT '',
+        labels jsonb NOT NULL DEFAULT '{}',
+        version bigint NOT NULL DEFAULT 1,
+        content_hash varchar(64) NOT NULL,
+        archived boolean NOT NULL DEFAULT false,
+        created_date timestamptz NOT NULL DEFAULT now(),
+        last_modified_date timestamptz NOT NULL DEFAULT now(),
+        created_by uuid,
+        created_by_name text NOT NULL DEFAULT 'anonymous',
+        last_modified_by uuid,
+        last_modified_by_name text NOT NULL DEFAULT 'anonymous',
+        CONSTRAINT workflow_pkey PRIMARY KEY (namespace, id)
+    )
+    """,
+    # FindWorkflows by name, and one workflow per name.
+    "CREATE UNIQUE INDEX workflow_name_key ON graph_store.workflow (namespace, name) WHERE name IS NOT NULL",
+    # FindWorkflows, newest first.
+    "CREATE INDEX workflow_newest_idx ON graph_store.workflow (namespace, created_date, id)",
+    """
+    CREATE TABLE graph_store.workflow_version (
+        namespace text NOT NULL DEFAULT 'default',
+        workflow_id uuid NOT NULL,
+        version integer NOT NULL,
+        name text,
+        description text NOT NULL DEFAULT '',
+        labels jsonb NOT NULL DEFAULT '{}',
+        document text NOT NULL,
+        content_hash varchar(64) NOT NULL,
+        row_ids text NOT NULL,
+        node_count integer NOT NULL,
+        edge_count integer NOT NULL,
+        message text NOT NULL DEFAULT '',
+        created_date timestamptz NOT NULL DEFAULT now(),
+        created_by uuid,
+        created_by_name text NOT NULL DEFAULT 'anonymous',
+        CONSTRAINT workflow_version_pkey PRIMARY KEY (namespace, workflow_id, version),
+        CONSTRAINT workflow_version_workflow_fkey FOREIGN KEY (namespace, workflow_id)
+            REFERENCES graph_store.workflow (namespace, id)
+    )
+    """,
+    # task, connection and module have no foreign keys: one save writes them whole, under the lock of the workflow's
+    # row, and forty thousand checks would cost more than all of its other statements.
+    """
+    CREATE TABLE graph_store.task (
+        namespace text NOT NULL DEFAULT 'default',
+        id uuid NOT NULL,
+        workflow_id uuid NOT NULL,
+        node_id text NOT NULL,
+        label text NOT NULL DEFAULT '',
+        position_x double precision,
+        position_y double precision,
+        options jsonb NOT NULL DEFAULT '{}',
+        created_date timestamptz NOT NULL DEFAULT now(),
+        last_modified_date timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT task_pkey PRIMARY KEY (namespace, id),
+        CONSTRAINT task_node_key UNIQUE (namespace, workflow_id, node_id)
+    )
+    """,
+    """
+    CREATE TABLE graph_store.connection (
+        namespace text NOT NULL DEFAULT 'default',
+        id uuid NOT NULL,
+        workflow_id uuid NOT NULL,
+        edge_id text NOT NULL,
+        source_task_id uuid NOT NULL,
+        target_task_id uuid NOT NULL,
+        kind varchar(20) NOT NULL DEFAULT 'SUCCESS',
+        condition text NOT NULL DEFAULT '',
+        created_date timestamptz NOT NULL DEFAULT now(),
+        last_modified_date timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT connection_pkey PRIMARY KEY (namespace, id),
+        CONSTRAINT connection_edge_key UNIQUE (namespace, workflow_id, edge_id)
+    )
+    """,
+    """
+    CREATE TABLE graph_store.module (
+        namespace text NOT NULL DEFAULT 'default',
+        id uuid NOT NULL,
+        workflow_id uuid NOT NULL,
+        task_id uuid NOT NULL,
+        class_name text NOT NULL,
+        module_data text,
+        config text,
+        target text NOT NULL DEFAULT '',
+        created_date timestamptz NOT NULL DEFAULT now(),
+        last_modified_date timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT module_pkey PRIMARY KEY (namespace, id),
+        CONSTRAINT module_task_key UNIQUE (namespace, workflow_id, task_id)
+    )
+    """,
+    """
+    CREATE TABLE graph_store.audit_event (
+        namespace text NOT NULL DEFAULT 'default',
+        id uuid NOT NULL,
+        workflow_id uuid NOT NULL,
+        action varchar(40) NOT NULL,
+        principal_id uuid,
+        principal_name text NOT NULL,
+        from_version integer,
+        to_version integer,
+        from_hash varchar(64),
+        to_hash varchar(64),
+        message text NOT NULL DEFAULT '',
+        trace_id varchar(32) NOT NULL DEFAULT '',
+        created_date timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT audit_event_pkey PRIMARY KEY (namespace, id)
+    )
+    """,
+    # The events of one workflow, in order.
+    "CREATE INDEX audit_event_workflow_idx ON graph_store.audit_event (namespace, workflow_id, created_date)",
+    """
+    CREATE TABLE graph_store.answered_request (
+        namespace text NOT NULL DEFAULT 'default',
+        method varchar(40) NOT NULL,
+        request_id text NOT NULL,
+        request_hash bytea NOT NULL,
+        workflow_id uuid NOT NULL,
+        version integer NOT NULL,
+        unchanged boolean NOT NULL,
+        warnings text NOT NULL,
+        created_date timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT answered_request_pkey PRIMARY KEY (namespace, method, request_id)
+    )
+    """,
+    # Pruned by age.
+    "CREATE INDEX answered_request_age_idx ON graph_store.answered_request (created_date)",
+    """
+    CREATE FUNCTION graph_store.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE EXCEPTION 'rows of %.% never change', TG_TABLE_SCHEMA, TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+    END $$
+    """,
+)
+
+APPEND_ONLY = ("workflow_version", "audit_event")
+TABLES = ("answered_request", "audit_event", "module", "connection", "task", "workflow_version", "workflow")
+
+
+def upgrade() -> None:
+    for statement in CREATE:
+        op.execute(statement)
+    for table in APPEND_ONLY:
+        op.execute(
+            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON graph_store.{table} "
+            "FOR EACH ROW EXECUTE FUNCTION graph_store.refuse_change()"
+        )
+        op.execute(
+            f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON graph_store.{table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION graph_store.refuse_change()"
+        )
+
+
+def downgrade() -> None:
+    for table in TABLES:
+        op.execute(f"DROP TABLE graph_store.{table}")
+    op.execute("DROP FUNCTION graph_store.refuse_change()")

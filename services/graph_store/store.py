@@ -1,0 +1,294 @@
+"""The tables as the use cases see them. Driver errors stop here: what a caller can mend becomes a ValkyrError."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import orjson
+from sqlalchemy import Row, Table
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.chassis.database import Database, with_retries
+from services.graph_store import queries, tables
+from services.graph_store.model import (
+    AnsweredRequest,
+    AuditEvent,
+    Changes,
+    RowChanges,
+    RowIds,
+    StoredVersion,
+    StoredWorkflow,
+    VersionSummary,
+)
+from valkyr.errors import NameTaken
+from valkyr.graph.findings import Finding, Severity
+
+SAVE_GRAPH = "SaveGraph"
+_NAME_KEY = "workflow_name_key"
+_OPTIONS = ("retry", "timeout", "deadline", "pool", "priority", "join")
+_Result = TypeVar("_Result")
+
+
+class Store:
+    """Reads of the graph store, and transactions for its writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Commits at the end of the block; any exception rolls back."""
+        async with self._database.transaction() as connection:
+            yield Transaction(connection)
+
+    async def in_transaction(self, work: Callable[[Transaction], Awaitable[_Result]]) -> _Result:
+        """Runs `work` in a transaction, again from its start after a deadlock or a serialisation failure."""
+
+        async def once() -> _Result:
+            async with self._database.transaction() as connection:
+                return await work(Transaction(connection))
+
+        return await with_retries(once)
+
+    async def prune_requests(self, kept: timedelta, limit: int) -> int:
+        """Forgets up to `limit` requests that were answered longer than `kept` ago; how many there were."""
+        async with self.transaction() as tx:
+            return await tx.prune_requests(kept, limit)
+
+
+class Transaction:
+    """The statements of one transaction."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def lock_workflow(self, namespace: str, workflow_id: str) -> StoredWorkflow | None:
+        """The workflow's row, locked until the end: saves of one workflow come one after the other."""
+        row = (await self._connection.execute(queries.lock_workflow(namespace, workflow_id))).first()
+        return None if row is None else _workflow(row)
+
+    async def find_workflow(self, namespace: str, workflow_id: str) -> StoredWorkflow | None:
+        row = (await self._connection.execute(queries.select_workflow(namespace, workflow_id))).first()
+        return None if row is None else _workflow(row)
+
+    async def insert_workflow(self, values: Mapping[str, Any]) -> StoredWorkflow | None:
+        """None if another transaction was first with the same id. NameTaken."""
+        with _name_taken(values["name"]):
+            row = (await self._connection.execute(queries.insert_workflow(dict(values)))).first()
+        return None if row is None else _workflow(row)
+
+    async def update_workflow(self, namespace: str, workflow_id: str, values: Mapping[str, Any]) -> StoredWorkflow:
+        """NameTaken."""
+        with _name_taken(values["name"]):
+            result = await self._connection.execute(queries.update_workflow(namespace, workflow_id, dict(values)))
+        return _workflow(result.one())
+
+    async def find_version(
+        self, namespace: str, workflow_id: str, version: int | None
+    ) -> tuple[StoredWorkflow, StoredVersion | None] | None:
+        """The workflow as it is and one of its versions, the latest if None; from one snapshot."""
+        row = (await self._connection.execute(queries.select_version(namespace, workflow_id, version))).first()
+        if row is None:
+            return None
+        workflow = _workflow(row)
+        return workflow, None if row.version_version is None else _version(row, workflow)
+
+    async def insert_version(self, values: Mapping[str, Any], ids: RowIds) -> None:
+        row_ids = orjson.dumps(asdict(ids)).decode()
+        await self._connection.execute(queries.insert_version({**values, "row_ids": row_ids}))
+
+    async def write_rows(self, namespace: str, workflow_id: str, changes: RowChanges) -> None:
+        """Inserts, updates and deletes the rows that changed, of nodes, edges and modules: one statement for each."""
+        await self._write(tables.task, changes.tasks, namespace, workflow_id, _task_row)
+        connection_row = partial(_connection_row, task_ids=changes.task_ids)
+        await self._write(tables.connection, changes.connections, namespace, workflow_id, connection_row)
+        module_row = partial(_module_row, task_ids=changes.task_ids)
+        await self._write(tables.module, changes.modules, namespace, workflow_id, module_row)
+
+    async def insert_audit_event(self, namespace: str, event: AuditEvent) -> None:
+        values = {
+            "namespace": namespace,
+            "id": event.id,
+            "workflow_id": event.workflow_id,
+            "action": event.action,
+            "principal_id": event.author.principal_id,
+            "principal_name": event.author.principal,
+            "from_version": event.from_version,
+            "to_version": event.to_version,
+            "from_hash": event.from_hash,
+            "to_hash": event.to_hash,
+            "message": event.message,
+            "trace_id": event.author.trace_id,
+        }
+        await self._connection.execute(queries.insert_audit_event(values))
+
+    async def find_request(self, namespace: str, request_id: str, kept: timedelta) -> AnsweredRequest | None:
+        statement = queries.select_request(namespace, SAVE_GRAPH, request_id, kept)
+        row = (await self._connection.execute(statement)).first()
+        return None if row is None else _answered(row)
+
+    async def insert_request(self, namespace: str, request_id: str, answered: AnsweredRequest, kept: timedelta) -> bool:
+        """False if another transaction was first with the same request id."""
+        values = {
+            "namespace": namespace,
+            "method": SAVE_GRAPH,
+            "request_id": request_id,
+            "request_hash": answered.request_hash,
+            "workflow_id": answered.workflow_id,
+            "version": answered.version,
+            "unchanged": answered.unchanged,
+            "warnings": orjson.dumps([asdict(warning) for warning in answered.warnings]).decode(),
+        }
+        result = await self._connection.execute(queries.insert_request(values, kept))
+        return result.first() is not None
+
+    async def prune_requests(self, kept: timedelta, limit: int) -> int:
+        result = await self._connection.execute(queries.delete_old_requests(kept, limit))
+        return int(result.rowcount)
+
+    async def latest_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
+        rows = await self._connection.execute(queries.select_latest_versions(namespace, workflow_ids))
+        return {row.id: row.version for row in rows}
+
+    async def list_versions(
+        self, namespace: str, workflow_id: str, *, below: int | None, limit: int
+    ) -> list[VersionSummary]:
+        rows = await self._connection.execute(queries.select_versions(namespace, workflow_id, below, limit))
+        return [
+            VersionSummary(
+                version=row.version,
+                content_hash=row.content_hash,
+                created_at=row.created_date,
+                author=row.created_by_name,
+                message=row.message,
+                node_count=row.node_count,
+                edge_count=row.edge_count,
+            )
+            for row in rows
+        ]
+
+    async def find_workflows(
+        self,
+        namespace: str,
+        *,
+        workflow_id: str | None,
+        name: str | None,
+        after: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[StoredWorkflow]:
+        statement = queries.select_workflows(namespace, workflow_id, name, after=after, limit=limit)
+        return [_workflow(row) for row in await self._connection.execute(statement)]
+
+    async def _write(
+        self,
+        table: Table,
+        changes: Changes,
+        namespace: str,
+        workflow_id: str,
+        row_of: Callable[[str, Mapping[str, Any]], dict[str, Any]],
+    ) -> None:
+        if changes.deleted:
+            await self._connection.execute(queries.delete_rows(table, changes.deleted, namespace))
+        if changes.updated:
+            rows = [row_of(*change) for change in changes.updated]
+            await self._connection.execute(queries.update_rows(table, rows, namespace))
+        if changes.inserted:
+            rows = [row_of(*change) for change in changes.inserted]
+            await self._connection.execute(queries.insert_rows(table, rows, namespace, workflow_id))
+
+
+@contextmanager
+def _name_taken(name: str | None) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        if _NAME_KEY not in str(error.orig):
+            raise
+        raise NameTaken(
+            f"another workflow of this namespace is called {name!r}",
+            hint="choose another name, or save with that workflow's id and version",
+        ) from None
+
+
+def _workflow(row: Row[Any]) -> StoredWorkflow:
+    return StoredWorkflow(
+        namespace=row.namespace,
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        labels=row.labels,
+        version=row.version,
+        content_hash=row.content_hash,
+        created_at=row.created_date,
+        updated_at=row.last_modified_date,
+        archived=row.archived,
+    )
+
+
+def _version(row: Row[Any], workflow: StoredWorkflow) -> StoredVersion:
+    as_it_was = StoredWorkflow(
+        namespace=workflow.namespace,
+        id=workflow.id,
+        name=row.version_name,
+        description=row.version_description,
+        labels=row.version_labels,
+        version=row.version_version,
+        content_hash=row.version_content_hash,
+        created_at=workflow.created_at,
+        updated_at=row.version_created_date,
+        archived=workflow.archived,
+    )
+    return StoredVersion(as_it_was, row.version_document.encode(), RowIds(**orjson.loads(row.version_row_ids)))
+
+
+def _answered(row: Row[Any]) -> AnsweredRequest:
+    warnings = [
+        Finding(**{**values, "severity": Severity(values["severity"]), **_tuples(values)})
+        for values in orjson.loads(row.warnings)
+    ]
+    return AnsweredRequest(row.request_hash, row.workflow_id, row.version, row.unchanged, warnings)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(values[name]) for name in ("node_ids", "edge_ids")}
+
+
+def _task_row(task_id: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    position = node.get("position", {})
+    return {
+        "id": task_id,
+        "node_id": node["nodeId"],
+        "label": node.get("label", ""),
+        "position_x": position.get("x"),
+        "position_y": position.get("y"),
+        "options": orjson.dumps({name: node[name] for name in _OPTIONS if name in node}).decode(),
+    }
+
+
+def _connection_row(connection_id: str, edge: Mapping[str, Any], task_ids: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "id": connection_id,
+        "edge_id": edge["edgeId"],
+        "source_task_id": task_ids[edge["source"]],
+        "target_task_id": task_ids[edge["target"]],
+        "kind": edge.get("kind", "SUCCESS"),
+        "condition": edge.get("condition", ""),
+    }
+
+
+def _module_row(module_id: str, module: Mapping[str, Any], task_ids: Mapping[str, str]) -> dict[str, Any]:
+    config = module.get("config")
+    return {
+        "id": module_id,
+        "task_id": task_ids[module["nodeId"]],
+        "class_name": module["className"],
+        "module_data": module.get("moduleData"),
+        "config": None if config is None else orjson.dumps(config).decode(),
+        "target": module.get("target", ""),
+    }

@@ -1,0 +1,217 @@
+"""Protobuf <-> the graph store's values, both directions."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.graph_store.model import (
+    Author,
+    SaveCommand,
+    SavedVersion,
+    StoredVersion,
+    StoredWorkflow,
+    VersionSummary,
+)
+from valkyr.api.common.v1 import common_pb2
+from valkyr.api.graph.v1 import graph_pb2 as pb
+from valkyr.errors import InvalidRequest
+from valkyr.graph import fields
+from valkyr.graph.findings import Finding
+from valkyr.graph.model import Graph, WorkflowInfo
+from valkyr.rpc import graphs as graph_wire
+
+MAX_FINDING_BYTES = 8 * 1024 * 1024
+MAX_REQUEST_ID = 255
+MAX_NAME = 255
+MAX_TEXT = 10_000
+MAX_LABELS = 64
+MAX_LABEL = 255
+MAX_WORKFLOW_IDS = 1_000
+
+
+def read_save(request: pb.SaveGraphRequest, namespace: str, author: Author) -> SaveCommand:
+    """InvalidRequest naming every field that cannot be read."""
+    workflow, graph = graph_wire.graph_from_proto(request)
+    problems = fields.Problems()
+    _check_workflow(workflow, problems)
+    _check_text(request.message, "message", MAX_TEXT, problems)
+    _check_text(request.request_id, "requestId", MAX_REQUEST_ID, problems)
+    problems.raise_if_any()
+    return SaveCommand(
+        namespace=namespace,
+        workflow=workflow,
+        graph=graph,
+        author=author,
+        request_id=request.request_id,
+        message=request.message,
+        validate_only=request.validate_only,
+    )
+
+
+def read_graph(request: pb.ValidateGraphRequest) -> Graph:
+    """InvalidRequest naming every field that cannot be read."""
+    workflow, graph = graph_wire.graph_from_proto(request)
+    problems = fields.Problems()
+    _check_workflow(workflow, problems)
+    problems.raise_if_any()
+    return graph
+
+
+def read_workflow_id(value: str, path: str = "workflowId") -> str:
+    """A UUID in its usual spelling. InvalidRequest."""
+    problems = fields.Problems()
+    workflow_id = fields.read_uuid(value, path, problems)
+    problems.raise_if_any()
+    return workflow_id or ""
+
+
+def read_workflow_ids(values: Sequence[str]) -> dict[str, str]:
+    """What was sent -> the UUID in its usual spelling. InvalidRequest."""
+    if len(values) > MAX_WORKFLOW_IDS:
+        raise InvalidRequest.of_field("workflowIds", f"{len(values):,} are too many; at most {MAX_WORKFLOW_IDS:,}")
+    problems = fields.Problems()
+    read = {value: fields.read_uuid(value, f"workflowIds[{i}]", problems) or "" for i, value in enumerate(values)}
+    problems.raise_if_any()
+    return read
+
+
+def read_version(request: pb.GetGraphRequest) -> int | None:
+    """The version asked for, None for the latest. InvalidRequest if there can be no such version."""
+    if not request.HasField("version"):
+        return None
+    if request.version < 1:
+        raise InvalidRequest.of_field("version", f"{request.version} is no version; the first one is 1")
+    return request.version
+
+
+def read_name(value: str) -> str | None:
+    """The name to find, None for any. InvalidRequest."""
+    problems = fields.Problems()
+    _check_text(value, "name", MAX_NAME, problems)
+    problems.raise_if_any()
+    return value or None
+
+
+def author_of(principal: str, trace_id: str) -> Author:
+    """The caller; its name is also the id where it is a UUID."""
+    try:
+        return Author(principal, str(uuid.UUID(principal)), trace_id)
+    except ValueError:
+        return Author(principal, None, trace_id)
+
+
+def write_validation(findings: Sequence[Finding]) -> pb.ValidateGraphResponse:
+    return pb.ValidateGraphResponse(
+        valid=not any(finding.is_error for finding in findings),
+        errors=_write_findings([finding for finding in findings if finding.is_error]),
+        warnings=_write_findings([finding for finding in findings if not finding.is_error]),
+    )
+
+
+def write_saved(saved: SavedVersion) -> pb.SaveGraphResponse:
+    message = pb.SaveGraphResponse(
+        workflow=write_workflow(saved.stored.workflow),
+        unchanged=saved.unchanged,
+        warnings=_write_findings(saved.warnings),
+    )
+    ids = _row_ids(saved.stored)
+    graph_wire.fill_from_graph(message, saved.graph, ids=ids)
+    graph = saved.graph
+    message.node_id_to_task_id.update(
+        {node.node_id: task_id for node, task_id in zip(graph.nodes, ids.tasks, strict=True)}
+    )
+    message.edge_id_to_connection_id.update(
+        {edge.edge_id: connection_id for edge, connection_id in zip(graph.edges, ids.connections, strict=True)}
+    )
+    message.module_id_mapping.update(
+        {module.node_id: module_id for module, module_id in zip(graph.modules, ids.modules, strict=True)}
+    )
+    return message
+
+
+def write_graph(stored: StoredVersion, graph: Graph, *, expand_config: bool) -> pb.GetGraphResponse:
+    message = pb.GetGraphResponse()
+    message.graph.workflow.CopyFrom(write_workflow(stored.workflow))
+    graph_wire.fill_from_graph(message.graph, graph, ids=_row_ids(stored), expand_config=expand_config)
+    return message
+
+
+def write_workflow(workflow: StoredWorkflow) -> pb.Workflow:
+    return pb.Workflow(
+        id=workflow.id,
+        namespace=workflow.namespace,
+        name=workflow.name or "",
+        description=workflow.description,
+        labels=dict(workflow.labels),
+        version=workflow.version,
+        content_hash=workflow.content_hash,
+        create_time=_timestamp(workflow.created_at),
+        update_time=_timestamp(workflow.updated_at),
+        archived=workflow.archived,
+    )
+
+
+def write_versions(versions: Iterable[VersionSummary]) -> list[pb.Version]:
+    return [
+        pb.Version(
+            version=version.version,
+            content_hash=version.content_hash,
+            create_time=_timestamp(version.created_at),
+            author=version.author,
+            message=version.message,
+            node_count=version.node_count,
+            edge_count=version.edge_count,
+        )
+        for version in versions
+    ]
+
+
+def _row_ids(stored: StoredVersion) -> graph_wire.RowIds:
+    return graph_wire.RowIds(stored.ids.tasks, stored.ids.connections, stored.ids.modules)
+
+
+def _write_findings(findings: Sequence[Finding]) -> list[common_pb2.Finding]:
+    """As many as a message holds; the last then says how many were left out."""
+    messages: list[common_pb2.Finding] = []
+    size = 0
+    for position, finding in enumerate(findings):
+        message = graph_wire.finding_to_proto(finding)
+        size += message.ByteSize() + 8
+        if size > MAX_FINDING_BYTES:
+            left_out = Finding(
+                finding.severity,
+                "LIMIT_EXCEEDED",
+                "",
+                f"{len(findings) - position:,} more findings do not fit into the answer",
+                "mend these first",
+            )
+            return [*messages, graph_wire.finding_to_proto(left_out)]
+        messages.append(message)
+    return messages
+
+
+def _check_workflow(workflow: WorkflowInfo, problems: fields.Problems) -> None:
+    _check_text(workflow.name or "", "workflow.name", MAX_NAME, problems)
+    _check_text(workflow.description, "workflow.description", MAX_TEXT, problems)
+    if len(workflow.labels) > MAX_LABELS:
+        problems.add("workflow.labels", f"{len(workflow.labels)} labels are too many; at most {MAX_LABELS}")
+    for key, value in workflow.labels.items():
+        if not 0 < len(key) <= MAX_LABEL or len(value) > MAX_LABEL:
+            where = f"workflow.labels.{fields.shown(key)}"
+            problems.add(where, f"keys have 1 to {MAX_LABEL} characters, values at most {MAX_LABEL}")
+
+
+def _check_text(value: str, path: str, limit: int, problems: fields.Problems) -> None:
+    if len(value) > limit:
+        problems.add(path, f"has {len(value):,} characters; at most {limit:,} are allowed")
+    fields.check_text(value, path, problems)
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(moment)
+    return message

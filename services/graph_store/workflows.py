@@ -1,0 +1,45 @@
+"""Finding workflows and their versions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from services.graph_store.graphs import workflow_not_found
+from services.graph_store.model import StoredWorkflow, VersionSummary
+from services.graph_store.store import Store
+
+
+class Workflows:
+    """The use cases of ResolveVersions, ListVersions and FindWorkflows."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def resolve_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
+        """The latest version of each workflow that is there."""
+        async with self._store.transaction() as tx:
+            return await tx.latest_versions(namespace, workflow_ids)
+
+    async def list_versions(
+        self, namespace: str, workflow_id: str, *, below: int | None, limit: int
+    ) -> list[VersionSummary]:
+        """The newest `limit` versions below `below`. WorkflowNotFound."""
+        async with self._store.transaction() as tx:
+            versions = await tx.list_versions(namespace, workflow_id, below=below, limit=limit)
+            if not versions and await tx.find_workflow(namespace, workflow_id) is None:
+                raise workflow_not_found(workflow_id)
+        return versions
+
+    async def find_workflows(
+        self,
+        namespace: str,
+        *,
+        workflow_id: str | None,
+        name: str | None,
+        after: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[StoredWorkflow]:
+        """The newest `limit` workflows created before `after`, a (created_at, id)."""
+        async with self._store.transaction() as tx:
+            return await tx.find_workflows(namespace, workflow_id=workflow_id, name=name, after=after, limit=limit)
