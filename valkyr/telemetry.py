@@ -23,6 +23,14 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from valkyr.logqueue import LogQueue
 
+if not structlog.is_configured():
+    # In somebody else's process, before or without `configure`: events go where that process's logging goes.
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
 LogFormat = Literal["auto", "json", "console"]
 EXIT_BOUND = timedelta(seconds=3)
 """An exit waits at most so long for a collector that does not answer."""
@@ -80,7 +88,8 @@ def configure(
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Logs events with fields: `log.info("run.leased", run_id=...)`. Before `configure`, warnings go to stderr."""
+    """Logs events with fields: `log.info("run.leased", run_id=...)`. Before `configure` they go to the standard
+    library's logging: by default only warnings, to stderr."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 

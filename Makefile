@@ -1,0 +1,73 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv by `make setup`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.valkyr-setup
+PROTOS := $(shell find protos -name '*.proto')
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+UNIT_TESTS := tests/unit tests/integration tests/contract
+PROCESS_TESTS := tests/e2e tests/chaos
+
+.PHONY: help setup protos lint test up demo lock clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## install everything into .venv (only what changed)
+
+ifeq ($(wildcard valkyr/api/graph/v1/graph_pb2.py),)
+$(STAMP): FORCE
+FORCE:
+endif
+
+$(STAMP): requirements.lock pyproject.toml hatch_build.py $(PROTOS)
+	@for python in python3.11 python3 python; do
+	  if command -v "$$python" >/dev/null && "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi
+	done
+	if [ -z "$${found:-}" ]; then echo "Python 3.11 or newer is needed: no python3.11, python3 or python on the PATH is one" >&2; exit 1; fi
+	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then
+	  "$$found" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$found has no venv: install the package python3-venv of your system" >&2; exit 1; }
+	  "$$found" -m venv --clear $(VENV)
+	fi
+	if ! cmp -s requirements.lock $(VENV)/.valkyr-lock; then
+	  $(PIP) install --require-hashes -r requirements.lock
+	  cp requirements.lock $(VENV)/.valkyr-lock
+	fi
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+protos: $(STAMP) ## generate the gRPC stubs in valkyr/api
+	@$(BIN)/python hatch_build.py
+
+lint: $(STAMP) ## ruff, mypy, import-linter, buf
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+
+test: $(STAMP) ## every test: unit, integration and contract, then e2e and chaos
+	@failed=0
+	$(BIN)/pytest -q -n 2 $(UNIT_TESTS) </dev/null || failed=1
+	$(BIN)/pytest -q $(PROCESS_TESTS) </dev/null || failed=1
+	exit $$failed
+
+up: $(STAMP) ## start PostgreSQL and the services; Ctrl-C stops them
+	@exec $(BIN)/python -m services
+
+demo: $(STAMP) ## start a stack of its own and run example workflows
+	@$(BIN)/python -m examples.demo
+
+lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	  --no-emit-index-url --extra server --extra dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove what was generated or installed, but no data
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
