@@ -53,14 +53,18 @@ def _inspect(folder: Path, source: str) -> Binaries:
     for program in ("postgres", "initdb"):
         if not (folder / program).is_file():
             raise StackError(f"{source}: there is no {program} in {folder}", hint="name the folder that holds both")
-    try:
-        shown = subprocess.run(  # noqa: S603
-            [folder / "postgres", "--version"], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise StackError(f"{source}: {folder / 'postgres'} does not run: {error}") from error
+    shown = [_version(folder / program, source) for program in ("initdb", "postgres")][-1]
     found = re.search(r"(\d+)", shown)
     major = int(found.group(1)) if found else 0
     if major < OLDEST_MAJOR:
-        raise StackError(f"{source}: {shown.strip()} is too old", hint=f"PostgreSQL {OLDEST_MAJOR} or newer is needed")
+        raise StackError(f"{source}: {shown} is too old", hint=f"PostgreSQL {OLDEST_MAJOR} or newer is needed")
     return Binaries(folder, major)
+
+
+def _version(program: Path, source: str) -> str:
+    try:
+        return subprocess.run(  # noqa: S603
+            [program, "--version"], capture_output=True, text=True, timeout=30, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StackError(f"{source}: {program} does not run: {error}") from error

@@ -66,7 +66,7 @@ class Home:
             raise StackError(
                 f"VALKYR_HOME {self.folder} cannot be used: {error.strerror}", hint="set VALKYR_HOME to another folder"
             ) from error
-        if not os.access(self.folder, os.W_OK | os.X_OK):
+        if not os.access(self.folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             raise StackError(
                 f"VALKYR_HOME {self.folder} may not be written by this user", hint="set VALKYR_HOME to another folder"
             )

@@ -28,7 +28,8 @@ def main() -> int:
     _lock(orders["keeper_lock"])
     cluster_lock = _lock(orders["cluster_lock"])
     data = Path(orders["data"])
-    (data / "postmaster.pid").unlink(missing_ok=True)  # nothing of this cluster lives: the lock says so
+    for stale in (data / "postmaster.pid", *Path(orders["sockets"]).glob(".s.PGSQL.*")):
+        stale.unlink(missing_ok=True)  # nothing of this cluster lives: the lock says so, whatever a zombie's pid says
     with Path(orders["log"]).open("ab") as log:
         server = subprocess.Popen(  # noqa: S603
             orders["command"],

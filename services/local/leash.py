@@ -11,7 +11,8 @@ import json
 import os
 import sys
 
-PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+PR_SET_PDEATHSIG, PR_SET_SECUREBITS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 28, 47, 2
+SECBIT_NO_SETUID_FIXUP = 4
 CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -33,8 +34,8 @@ def main() -> None:
 
 def become(libc: ctypes.CDLL, uid: int, gid: int, *, capability: int | None) -> None:
     """Changes the user for good. With a capability, it alone survives, also over exec (ambient)."""
-    if capability is not None:
-        check(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl")
+    if capability is not None:  # without this bit, access(2) forgets the capability, and initdb asks it for `postgres`
+        check(libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl")
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

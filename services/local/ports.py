@@ -53,15 +53,18 @@ def is_free(port: int) -> bool:
 
 def _by_whom(port: int) -> str:
     """` by pid 12 (command line)`, or nothing: only Linux tells, and only about processes we may look into."""
-    inodes = _listening_inodes(port)
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            targets = {os.readlink(link) for link in folder.iterdir()}
-            if any(f"socket:[{inode}]" in targets for inode in inodes):
-                return f" by pid {folder.parent.name} ({command_line(int(folder.parent.name))[:80]})"
-        except OSError:
-            continue
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for process in Path("/proc").glob("[0-9]*") if sockets else ():
+        if any(_target(link) in sockets for link in process.glob("fd/*")):
+            return f" by pid {process.name} ({command_line(int(process.name))[:80]})"
     return ""
+
+
+def _target(link: Path) -> str:
+    try:
+        return os.readlink(link)
+    except OSError:  # it was closed meanwhile, or is not ours to look at
+        return ""
 
 
 def _listening_inodes(port: int) -> set[str]:

@@ -230,6 +230,7 @@ class Cluster:
         orders = {
             "command": command,
             "data": str(self.home.data),
+            "sockets": str(sockets),
             "cluster_lock": str(self.home.cluster_lock),
             "keeper_lock": str(self.home.keeper_lock),
             "owners_lock": str(self.home.owners_lock),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -13,7 +14,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from services.local.errors import StackError
 from services.local.home import PROJECT, FileLock, Home
@@ -254,7 +254,5 @@ def _last_line(path: Path) -> str:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return url.replace(f":{parts.password}@", ":***@", 1)
+    url = re.sub(r"(?<=[?&]password=)[^&]*", "***", url)
+    return re.sub(r"(?<=://)([^:@/?]*):[^@/?]*@", r"\1:***@", url)
