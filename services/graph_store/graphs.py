@@ -34,7 +34,7 @@ from valkyr.errors import (
     Violation,
     WorkflowNotFound,
 )
-from valkyr.graph.document import document_bytes, graph_from_document, graph_to_document, hash_of
+from valkyr.graph.document import document_bytes, graph_from_canonical, graph_to_document, hash_of
 from valkyr.graph.findings import Finding
 from valkyr.graph.limits import Limits
 from valkyr.graph.model import Graph
@@ -280,7 +280,7 @@ def _graph_of(stored: StoredVersion) -> Graph:
     workflow = stored.workflow
     if hash_of(stored.document) != workflow.content_hash:
         raise CorruptVersion(f"version {workflow.version} of workflow {workflow.id} does not match its hash")
-    return graph_from_document(orjson.loads(stored.document))
+    return graph_from_canonical(orjson.loads(stored.document))
 
 
 def _request_hash(command: SaveCommand, canonical: bytes) -> bytes:
