@@ -95,7 +95,9 @@ def _migrate(connection: Connection, room: str, steps: Callable[[Any, Any], Any]
             connection=connection,
             version_table_schema=room,
             transaction_per_migration=True,
-            on_version_apply=lambda *, step, **_: _log.info("migration.applied", room=room, revision=step.up_revision_id),
+            on_version_apply=lambda *, step, **_: _log.info(
+                "migration.applied", room=room, revision=step.up_revision_id
+            ),
         )
         try:
             with environment.begin_transaction():
