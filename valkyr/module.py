@@ -113,7 +113,8 @@ class ModuleSpec:
     """A module as the runner knows it. `function` takes (context, config), or (context) if it has no config model.
 
     `inline`: quick and without I/O, so it is called on the event loop as it is, though no `async def`. `control`:
-    decided by the executor, never run by a runner; `function` then only carries the signature.
+    decided by the executor, never run by a runner; `function` then only carries the signature. `target_of` reads the
+    target from a resolved config, where it is not always the same `target`.
     """
 
     class_name: str
@@ -126,6 +127,7 @@ class ModuleSpec:
     timeout: timedelta | None = None
     inline: bool = False
     control: bool = False
+    target_of: Callable[[Mapping[str, Any]], str | None] | None = None
 
     def config_schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the config."""
@@ -167,6 +169,7 @@ def spec_of(
     timeout: timedelta | None = None,
     inline: bool = False,
     control: bool = False,
+    target_of: Callable[[Mapping[str, Any]], str | None] | None = None,
 ) -> ModuleSpec:
     """The spec of a function, without registering it. TypeError if the signature does not fit."""
     parameters = list(inspect.signature(function, eval_str=True).parameters.values())
@@ -193,6 +196,7 @@ def spec_of(
         timeout=timeout,
         inline=inline,
         control=control,
+        target_of=target_of,
     )
 
 
