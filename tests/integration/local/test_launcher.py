@@ -34,7 +34,8 @@ cluster = Cluster(Home(Path(sys.argv[1])), durable_setup=False)
 cluster.start()
 print(cluster.server_pid, cluster.keeper.pid, flush=True)
 sys.stdin.read()
-cluster.stop()
+cluster.stop(wait=False)
+print("released", flush=True)
 """
 
 
@@ -149,7 +150,8 @@ def test_it_runs_for_as_long_as_anybody_owns_it(cluster: Cluster) -> None:
         assert cluster.server_pid == server
         assert owner.stdin is not None
         owner.stdin.close()
-        wait_until(lambda: not Path(f"/proc/{owner.pid}/fd").exists() or cluster.home.start_lock.exists(), "it lets go")
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == "released\n"
         assert query(cluster, "SELECT 1") == 1
         cluster.stop()
         owner.wait(30)
@@ -296,7 +298,7 @@ def test_an_ordinary_user_needs_nothing_of_root(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert (home / "postgres").stat().st_uid == nobody.pw_uid
-    assert not lives(int(result.stdout.split()[0]))
+    wait_until(lambda: not lives(int(result.stdout.split()[0])), "the server ends")
 
 
 @pytest.mark.skipif(shutil.which("postgres") is None, reason="there is no PostgreSQL on the PATH")
