@@ -40,6 +40,7 @@ MAX_VALUE_LENGTH = 200
 MAX_MESSAGE_BYTES = 1200
 MAX_DETAILS_BYTES = 2900
 """Together under 6 KiB of trailers: the message travels twice, once percent-encoded, and the details in base64."""
+_FRAMING = 16
 
 _CODES: Mapping[type[ValkyrError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -76,22 +77,21 @@ def to_grpc_status(error: ValkyrError) -> grpc.Status:
 
     Values are cut to 200 characters and the violations to what fits; `total` and `truncated` in ErrorInfo then say so.
     """
-    message = _cut_message(error.message)
+    message, violations = _cut_message(error.message), error.details.violations
     status = status_pb2.Status(code=code_of(error).value[0], message=message)
     info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=error.reason)
-    _fill_metadata(info, error, room=MAX_DETAILS_BYTES - len(message.encode()))
-    retry_after = error.details.retry_after
+    room = MAX_DETAILS_BYTES - len(message.encode())
+    _fill_metadata(info, error, room=room // 2 if violations else room)
     extras: list[Message] = []
-    if retry_after is not None:
+    if error.details.retry_after is not None:
         delay = Duration()
-        delay.FromTimedelta(max(retry_after, timedelta()))
+        delay.FromTimedelta(max(error.details.retry_after, timedelta()))
         extras.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    room = MAX_DETAILS_BYTES - len(message.encode()) - info.ByteSize() - 200
-    bad_request = _bad_request(error.details.violations, room=room)
-    if bad_request is not None:
+    if violations:
+        bad_request = _bad_request(violations, room=room - info.ByteSize())
         extras.append(bad_request)
-        if len(bad_request.field_violations) < len(error.details.violations):
-            info.metadata["total"] = str(len(error.details.violations))
+        if len(bad_request.field_violations) < len(violations):
+            info.metadata["total"] = str(len(violations))
             info.metadata["truncated"] = "true"
     for detail in (info, *extras):
         status.details.add().Pack(detail)
@@ -134,21 +134,19 @@ def _fill_metadata(info: error_details_pb2.ErrorInfo, error: ValkyrError, *, roo
         entries = {"hint": error.hint} | entries
     for key, value in entries.items():
         value = value if key == "hint" and len(value) <= 2 * MAX_VALUE_LENGTH else _cut(value)
-        if info.ByteSize() + len(key.encode()) + len(value.encode()) > room - 250:
+        if info.ByteSize() + len(key.encode()) + len(value.encode()) + _FRAMING > room:
             info.metadata["truncated"] = "true"
             return
         info.metadata[key] = value
 
 
-def _bad_request(violations: Sequence[Violation], *, room: int) -> error_details_pb2.BadRequest | None:
-    if not violations:
-        return None
+def _bad_request(violations: Sequence[Violation], *, room: int) -> error_details_pb2.BadRequest:
     answer = error_details_pb2.BadRequest()
     for violation in violations:
         entry = error_details_pb2.BadRequest.FieldViolation(
             field=_cut(violation.field), description=_cut(violation.description)
         )
-        if answer.ByteSize() + entry.ByteSize() + 4 > room:
+        if answer.ByteSize() + entry.ByteSize() + _FRAMING > room:
             break
         answer.field_violations.append(entry)
     return answer
