@@ -36,8 +36,8 @@ class Response:
 async def exchange(method: str, url: httpx.URL, headers: Headers, body: bytes | None, *, rules: HttpRules) -> Response:
     """Sends one request; follows nothing. Connections are not kept: the next one is checked anew.
 
-    OSError if no connection comes about or it breaks, PermanentError if an address or the size of the answer is refused.
-    Bound it in time from outside.
+    OSError if no connection comes about or it breaks, PermanentError if an address or the size of the answer is
+    refused. Bound it in time from outside.
     """
     pool = httpcore.AsyncConnectionPool(
         ssl_context=_trust(rules.ca_file), network_backend=_Checked(rules), max_connections=1, retries=0
@@ -86,7 +86,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
 
 @cache
 def _trust(ca_file: str | None) -> ssl.SSLContext:
-    """Verification is on, and nothing in a graph can turn it off. Cached: reading the certificates takes milliseconds."""
+    """Verification is on, and no graph can turn it off. Cached: reading the certificates takes milliseconds."""
     context = ssl.create_default_context(cafile=ca_file or certifi.where())
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -109,9 +109,8 @@ async def _read_body(answer: httpcore.Response, headers: Headers, rules: HttpRul
     if encodings in ([], ["identity"], [""]):
         return await _collect(chunks, rules.max_response_bytes)
     if encodings not in (["gzip"], ["x-gzip"], ["deflate"]):
-        raise PermanentError(
-            f"the response is encoded as {', '.join(encodings)[:64]!r}; gzip and deflate are understood"
-        )
+        named = ", ".join(encodings)[:64]
+        raise PermanentError(f"the response is encoded as {named!r}; gzip and deflate are understood")
     return await _collect(_inflated(chunks, rules.max_response_bytes), rules.max_response_bytes)
 
 

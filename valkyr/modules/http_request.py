@@ -1,7 +1,7 @@
 """HttpRequestModule: one HTTP request to a target outside, with bounded redirects and answers.
 
-Failures: no connection, a broken one, 5xx, 408 and 425 are TRANSIENT; 429 is RATE_LIMITED with its Retry-After; no answer in
-time is TIMEOUT; every other status that was not expected, and every refusal, is PERMANENT.
+Failures: no connection, a broken one, 5xx, 408 and 425 are TRANSIENT; 429 is RATE_LIMITED with its Retry-After; no
+answer in time is TIMEOUT; every other status that was not expected, and every refusal, is PERMANENT.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Status = Annotated[int, Field(ge=100, le=599)]
 
 
 class HttpRequestConfig(BaseModel):
-    """`body` is sent as JSON, a string as it is. `expect` holds the statuses that mean success, 200 to 299 if absent."""
+    """`body` is sent as JSON, a string as it is. `expect` holds the statuses of success, by default 200 to 299."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,7 +96,7 @@ async def http_request(context: Context, config: HttpRequestConfig) -> dict[str,
 def target_of(config: Mapping[str, Any]) -> str | None:
     """What a breaker guards, from a resolved config: `http:<host>`; None if there is no host to be read."""
     try:
-        host = httpx.URL(str(config.get("url", ""))).host
+        host = httpx.URL(str(config.get("url", ""))).raw_host.decode("ascii")
     except (httpx.InvalidURL, ValueError):
         return None
     return f"http:{host.lower().rstrip('.')}" if host else None

@@ -28,7 +28,7 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\\u2028\u2029]")
 
-# Never reached by allowing a host's name, only by naming the network: cloud metadata, link-local, multicast, "this host".
+# Never reached by allowing a host's name, only its network: cloud metadata, link-local, multicast, "this host".
 _UNSAFE_EVEN_IF_NAMED: tuple[Network, ...] = tuple(
     ip_network(text)
     for text in (
@@ -81,7 +81,8 @@ async def system_resolver(host: str, port: int) -> Sequence[str]:
 class HttpRules:
     """What an operator sets; a graph cannot widen it.
 
-    `allow_hosts`: names or addresses, with or without `:port`, that may be called by plain http and at private addresses.
+    `allow_hosts`: names or addresses, with or without `:port`, that may be called by http and at private addresses;
+    lower case, IPv6 with a port in brackets.
     `allow_networks`: CIDR blocks that count as public. `ca_file`: PEM certificates to trust instead of the usual ones.
     """
 
@@ -115,10 +116,10 @@ class HttpRules:
         if url.userinfo:
             raise PermanentError("the URL contains a user name or password: use a header instead")
         _check_host(url)
-        if url.scheme == "http" and not self._is_named(url.host, _port(url)):
-            raise PermanentError(
-                f"{_shown(str(url))}: plain http is refused; use https, or have the operator add {url.host!r} to allow-hosts"
-            )
+        host = url.raw_host.decode("ascii")
+        if url.scheme == "http" and not self._is_named(host, _port(url)):
+            advice = f"use https, or have the operator add {host!r} to allow-hosts"
+            raise PermanentError(f"{_shown(str(url))}: plain http is refused; {advice}")
         return url
 
     def check_address(self, text: str, host: str, port: int) -> str:
@@ -139,14 +140,13 @@ class HttpRules:
         )
 
     def _is_named(self, host: str, port: int) -> bool:
-        name = host.rstrip(".").lower()
-        return (
-            name in self.allow_hosts or f"{name}:{port}" in self.allow_hosts or f"[{name}]:{port}" in self.allow_hosts
-        )
+        name = host.removesuffix(".").lower()
+        with_port = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
+        return name in self.allow_hosts or with_port in self.allow_hosts
 
 
 def _check_host(url: httpx.URL) -> None:
-    """A canonical address or a plain name: what else resolvers understand as a number (0x7f.1, 2130706433) is refused."""
+    """A canonical address or a plain name: what else resolvers read as a number (0x7f.1, 2130706433) is refused."""
     host = url.raw_host.decode("ascii", "replace").lower().removesuffix(".")
     if not host:
         raise PermanentError(f"{_shown(str(url))} names no host")
