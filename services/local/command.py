@@ -68,13 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = StackSettings(
             home_at(os.environ.get("VALKYR_HOME")),
             parse_port_base(os.environ.get("VALKYR_PORT_BASE")),
-            database_url=os.environ.get("VALKYR_DATABASE_URL") or None,
+            database_url=_own_database(os.environ.get("VALKYR_DATABASE_URL")),
             postgres_bin=os.environ.get("VALKYR_POSTGRES_BIN") or None,
         )
         return asyncio.run(run(settings, speech, command=chosen.command, until_stdin=chosen.until_stdin_closes))
     except StackError as error:
         complain(error)
         return 1
+
+
+def _own_database(url: str | None) -> str | None:
+    if url and not url.startswith(("postgresql://", "postgres://")):
+        raise StackError(
+            "VALKYR_DATABASE_URL does not begin with postgresql://",
+            hint="it takes postgresql://user:password@host:5432/valkyr, or is left out to start a PostgreSQL here",
+        )
+    return url or None
 
 
 async def run(

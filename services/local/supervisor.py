@@ -172,7 +172,10 @@ class Supervisor:
             await process.wait()
             raise
         if code != 0:
-            raise StackError(f"the database could not be migrated: {_last_line(log)}", hint=f"read {log}")
+            raise StackError(
+                f"the database {without_password(self.database_url)} could not be migrated: {_last_line(log)}",
+                hint=f"is that PostgreSQL up, and may the user create schemas there? Everything is in {log}",
+            )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -183,6 +186,8 @@ class Supervisor:
             "VALKYR_HOME": str(self.settings.home.folder),
             "VALKYR_PORT_BASE": str(self.settings.port_base),
         }
+        for room in self.settings.rooms:  # whatever port a file of settings names: here the port base says
+            environment[f"VALKYR_{room.name.upper()}__SERVER__PORT"] = str(room.port(self.settings.port_base))
         if environment.get("VALKYR_CONFIG"):  # named relative to where the stack was started, read elsewhere
             environment["VALKYR_CONFIG"] = str(Path(environment["VALKYR_CONFIG"]).expanduser().absolute())
         return environment

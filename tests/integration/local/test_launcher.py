@@ -44,6 +44,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(Home(tmp_path / "home"), durable_setup=False)
     yield made
     made.stop()
+    shutil.rmtree(made.home.folder, ignore_errors=True)
 
 
 def query(cluster: Cluster, *statements: str) -> object:
