@@ -185,9 +185,9 @@ def _condition_environment() -> Any:
 
 
 def _environment(names: tuple[str, ...]) -> Any:
-    variables = dict.fromkeys(names, cel.Type.DYN)
-    variables["nodes"] = cel.Type.Map(cel.Type.STRING, cel.Type.DYN)
-    return cel.NewEnv(variables=variables, extensions=[_mixed_arithmetic(), ext_math.ExtMath()])
+    return cel.NewEnv(
+        variables=dict.fromkeys(names, cel.Type.DYN), extensions=[_mixed_arithmetic(), ext_math.ExtMath()]
+    )
 
 
 def _mixed_arithmetic() -> Any:
@@ -198,13 +198,14 @@ def _mixed_arithmetic() -> Any:
         "_*_": ("multiply", operator.mul),
         "_/_": ("divide", operator.truediv),
     }
-    integer, double = cel.Type.INT, cel.Type.DOUBLE
+    # Declared to give anything: as a double, `outputs.total * 1.5 == 180` would not compile for want of a 180.0.
+    integer, double, either = cel.Type.INT, cel.Type.DOUBLE, cel.Type.DYN
     declarations = [
         cel.FunctionDecl(
             symbol,
             [
-                cel.Overload(f"{name}_int64_double", return_type=double, parameters=[integer, double], impl=function),
-                cel.Overload(f"{name}_double_int64", return_type=double, parameters=[double, integer], impl=function),
+                cel.Overload(f"{name}_int64_double", return_type=either, parameters=[integer, double], impl=function),
+                cel.Overload(f"{name}_double_int64", return_type=either, parameters=[double, integer], impl=function),
             ],
         )
         for symbol, (name, function) in operators.items()

@@ -103,6 +103,10 @@ class Worker:
             else:
                 self._slots.start(attempt, now)
 
+    def sweep(self) -> None:
+        """Stops what is over its time now. It happens by itself when due; whoever moves the clock calls it."""
+        self._slots.sweep()
+
     async def run(self) -> None:
         """Leases and runs until `drain` is done. Call it once. Raises what a transport raises beside ValkyrError."""
         self._loop = asyncio.get_running_loop()
