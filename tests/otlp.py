@@ -24,7 +24,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self.services: dict[bytes, str] = {}
         self._arrived = threading.Condition()
         self._server = grpc.server(futures.ThreadPoolExecutor(2))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)  # type: ignore[no-untyped-call]
         self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> OtlpReceiver:

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,15 +24,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from valkyr.logqueue import LogQueue
 
-if not structlog.is_configured():
-    # In somebody else's process, before or without `configure`: events go where that process's logging goes.
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )
-
 LogFormat = Literal["auto", "json", "console"]
+LAST_LINES = timedelta(milliseconds=200)
 EXIT_BOUND = timedelta(seconds=3)
 """An exit waits at most so long for a collector that does not answer."""
 
@@ -54,10 +48,11 @@ class Telemetry:
         if self._done:
             return
         self._done = True
+        deadline = time.monotonic() + timeout.total_seconds()
         sender = threading.Thread(target=self.provider.shutdown, name="otlp-exit", daemon=True)
         sender.start()
-        sender.join(timeout.total_seconds())
-        self.logs.close(timeout)
+        sender.join(timeout.total_seconds() - LAST_LINES.total_seconds())
+        self.logs.close(max(LAST_LINES, timedelta(seconds=deadline - time.monotonic())))
 
 
 def configure(
@@ -85,6 +80,14 @@ def configure(
     telemetry = Telemetry(provider, logs)
     _processes.append(telemetry)
     return telemetry
+
+
+def reset() -> None:
+    """Undoes `configure`: events go where the process's own logging goes, spans nowhere. For tests."""
+    while _processes:
+        _processes.pop().shutdown()
+    _install(trace.NoOpTracerProvider())
+    _log_by_standard_library()
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -137,7 +140,7 @@ class _Proxy:
     provider: trace.TracerProvider = trace.NoOpTracerProvider()
 
 
-def _install(provider: TracerProvider) -> None:
+def _install(provider: trace.TracerProvider) -> None:
     _Proxy.provider = provider
 
 
@@ -179,7 +182,7 @@ def _configure_logs(logs: LogQueue, *, level: str, console: bool) -> None:
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
-    root.handlers[:] = [_Forwarded(logs, shared, render)]
+    root.handlers[:] = [*_handlers_of_others(), _Forwarded(logs, shared, render)]
     root.setLevel(level)
 
 
@@ -204,6 +207,24 @@ class _Forwarded(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._logs.put(self.format(record))
+
+
+def _log_by_standard_library() -> None:
+    """For somebody else's process, before or without `configure`."""
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    logging.getLogger().handlers[:] = _handlers_of_others()
+
+
+def _handlers_of_others() -> list[logging.Handler]:
+    return [handler for handler in logging.getLogger().handlers if not isinstance(handler, _Forwarded)]
+
+
+if not structlog.is_configured():
+    _log_by_standard_library()
 
 
 def _add_trace_ids(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
