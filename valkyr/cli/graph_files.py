@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from valkyr.cli.json_text import read_json
 from valkyr.cli.located import LocatedDocument, Position, Unreadable
@@ -16,6 +18,8 @@ from valkyr.graph.model import Graph, WorkflowInfo
 
 MAX_BYTES = 16 * 1024 * 1024
 STDIN = "-"
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,12 @@ def read_graph_file(name: str) -> GraphFile:
         raise BadGraphFile([PlacedFinding(_shown(name), error.position, finding)]) from None
     if not isinstance(document.value, dict):
         raise BadGraphFile([_not_an_object(document)])
-    try:
-        return GraphFile(document, workflow_from_document(document.value), graph_from_document(document.value))
-    except InvalidRequest as error:
-        raise BadGraphFile(_problems(document, error)) from None
+    # The two readers see different parts of the file: what either finds is told at once.
+    workflow, bad_workflow = _attempt(workflow_from_document, document)
+    graph, bad_graph = _attempt(graph_from_document, document)
+    if workflow is None or graph is None:
+        raise BadGraphFile(list(dict.fromkeys([*bad_workflow, *bad_graph])))
+    return GraphFile(document, workflow, graph)
 
 
 def read_document(name: str) -> LocatedDocument:
@@ -77,6 +83,16 @@ def read_document(name: str) -> LocatedDocument:
 def place(document: LocatedDocument, finding: Finding) -> PlacedFinding:
     """The finding at its line."""
     return PlacedFinding(document.source, document.position_of(finding.path), finding)
+
+
+def _attempt(
+    read: Callable[[Mapping[str, Any]], _Read], document: LocatedDocument
+) -> tuple[_Read | None, list[PlacedFinding]]:
+    """What `read` makes of the document, or what is wrong with it."""
+    try:
+        return read(document.value), []
+    except InvalidRequest as error:
+        return None, _problems(document, error)
 
 
 def _read_text(name: str) -> str:

@@ -25,6 +25,7 @@ Environment:
   VALKYR_GRAPH_STORE, VALKYR_EXECUTOR   addresses, HOST:PORT
   VALKYR_PORT_BASE                      the ports of a local stack begin here (50051)
   VALKYR_NAMESPACE, VALKYR_PRINCIPAL    as --namespace and --principal
+  VALKYR_OTLP_ENDPOINT                  where to send traces, such as http://localhost:4317
   NO_COLOR                              no colours
 """
 
@@ -61,9 +62,9 @@ def valkyr(
 
     \b
     A first round, with a stack running (`make up`):
-      valkyr graph validate examples/order_fulfilment.yaml
-      valkyr graph save examples/order_fulfilment.yaml
-      valkyr run order_fulfilment --payload @order.json --watch
+      valkyr graph validate examples/hello.yaml
+      valkyr graph save examples/hello.yaml
+      valkyr run hello --payload '{"name": "Ada"}' --watch
       valkyr execution list
 
     Every command takes --json: results as JSON on standard output, errors as JSON on standard error.

@@ -9,13 +9,15 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
+from valkyr import telemetry
 from valkyr.cli.exits import ExitCode, exit_code_of
 from valkyr.cli.printing import Printer
 from valkyr.client import Client
@@ -87,7 +89,8 @@ def command(function: Command) -> Callable[..., None]:
 def _run(printer: Printer, start: Callable[[], Coroutine[Any, Any, ExitCode]]) -> int:
     """The exit code, with errors printed: the one place where the CLI catches them."""
     try:
-        return asyncio.run(start())
+        with _traced():
+            return asyncio.run(start())
     except ValkyrError as error:
         code = exit_code_of(error)
         printer.error(error, code)
@@ -97,6 +100,21 @@ def _run(printer: Printer, start: Callable[[], Coroutine[Any, Any, ExitCode]]) -
     except Exception as error:  # noqa: BLE001 - a user sees a sentence, never a traceback
         printer.error(_bug(error), ExitCode.INTERNAL)
         return ExitCode.INTERNAL
+
+
+@contextmanager
+def _traced() -> Iterator[None]:
+    """One trace for all calls of the command, sent to the collector that VALKYR_OTLP_ENDPOINT names, if any."""
+    endpoint = os.environ.get("VALKYR_OTLP_ENDPOINT")
+    if not endpoint:
+        yield
+        return
+    set_up = telemetry.configure("valkyr-cli", log_level="WARNING", otlp_endpoint=endpoint, stream=sys.stderr)
+    try:
+        with telemetry.tracer().start_as_current_span("valkyr"):
+            yield
+    finally:
+        set_up.shutdown()
 
 
 def _bug(error: Exception) -> Internal:
