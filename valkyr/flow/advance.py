@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any
 
 from valkyr.duration import parse_duration
-
 from valkyr.flow.edges import CannotEvaluate, Decision, SourceEnd, decide_edge
 from valkyr.flow.joins import Gate, Verdict, judge, pass_edge, taken_edges
 from valkyr.flow.plan import Control, Plan, PlannedEdge, PlannedNode, Sight

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Release, Success
+from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Omitted, Release, Success
 from valkyr.flow.states import RunState
 from valkyr.retry import backoff
 
@@ -76,7 +76,7 @@ def fence(facts: LeaseFacts | None, epoch: int) -> Fence:
 
 
 def decide_after_lease(
-    facts: LeaseFacts, result: Success | Failure | Release | Lost, policy: RetryPolicy, *, jitter: float
+    facts: LeaseFacts, result: Success | Failure | Release | Omitted | Lost, policy: RetryPolicy, *, jitter: float
 ) -> AfterLease:
     """What an accepted end of a lease means. A business failure is final at once; lost runners draw on their own budget.
 
@@ -85,7 +85,7 @@ def decide_after_lease(
     match result:
         case Success():
             return Finish()
-        case Release():
+        case Release() | Omitted():
             return RetryAfter(timedelta(), facts.failures, facts.lost_leases)
         case Failure():
             letter = _LETTERS.get(result.type, LetterType.MAX_RETRIES)

@@ -6,7 +6,7 @@ free of any expression language.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -94,8 +94,12 @@ class Plan:
     leaves: tuple[int, ...]
     settings: Settings
     index_of: Mapping[str, int]
-    # Some condition, config or control node looks at outputs or decides at the start: the slow way is needed there.
-    plain_roots: bool
+    # Roots that the engine decides itself.
+    control_roots: tuple[int, ...]
+    # Nodes whose outputs a condition or a control node's config may ask for.
+    watched: frozenset[int]
+    # Whether carrying outcomes through the graph evaluates any expression.
+    evaluates: bool
 
 
 # From the author's text to a compiled form; both raise whatever the expression language raises for bad text.
@@ -150,8 +154,17 @@ def make_plan(
         leaves=tuple(node.index for node in nodes if not node.outgoing),
         settings=graph.settings,
         index_of=index_of,
-        plain_roots=all(nodes[root].control is None for root in roots),
+        control_roots=tuple(root for root in roots if nodes[root].control is not None),
+        watched=_watched(nodes, edges),
+        evaluates=any(edge.condition for edge in edges)
+        or any(node.control is not None and not node.config.constant for node in nodes),
     )
+
+
+def _watched(nodes: Sequence[PlannedNode], edges: Sequence[PlannedEdge]) -> frozenset[int]:
+    by_conditions = {need for edge in edges if edge.condition for need in (*edge.needs, edge.source)}
+    by_control = {need for node in nodes if node.control for need in node.needs}
+    return frozenset(by_conditions | by_control)
 
 
 def _plan_edge(index: int, edge: Edge, index_of: Mapping[str, int], compile_condition: CompileCondition) -> PlannedEdge:

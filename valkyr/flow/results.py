@@ -55,4 +55,9 @@ class Lost:
     """The lease ran out, or its runner was replaced: nobody reported."""
 
 
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """The runner no longer knows of a lease that it was given: it comes back, burning nothing."""
+
+
 Result = Success | Failure | Release

@@ -1,0 +1,272 @@
+"""Composition root of the executor: settings -> database -> store -> use cases and loops -> servicer -> server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from services.chassis import migrate
+from services.chassis.database import Database, connect
+from services.chassis.health import Health
+from services.chassis.loops import run_every
+from services.chassis.serve import Server, Servicer, serve
+from services.chassis.settings import PORT_OFFSETS, SettingsError
+from services.executor.dispatcher import Dispatcher
+from services.executor.executions import Executions
+from services.executor.facts import ExecutionCache
+from services.executor.gateways import GraphStoreGateway
+from services.executor.handoff import Handoff
+from services.executor.model import LeasePolicy, new_id
+from services.executor.own_pool import InProcessTransport
+from services.executor.plans import Plans
+from services.executor.progress import Progress
+from services.executor.reaper import LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
+from services.executor.servicer import ExecutorServicer
+from services.executor.settings import ExecutorSettings
+from services.executor.signals import Signals
+from services.executor.starts import Starts
+from services.executor.store.leases import register_runner
+from services.executor.store.session import PINNED_PLANNER, Session
+from services.executor.timers import Timers
+from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
+from valkyr.flow.attempts import RetryPolicy
+from valkyr.module import ModuleSpec, registered_modules
+from valkyr.modules import HttpRules, builtin_modules
+from valkyr.runner.worker import Worker
+from valkyr.telemetry import get_logger
+
+ROOM = "executor"
+SERVICE_NAME: str = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
+RUNNER_ID_FILE = "runner-id"
+ALL_NAMESPACES = "*"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A running executor."""
+
+    server: Server
+    database: Database
+    parts: Parts
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+
+@asynccontextmanager
+async def open_app(settings: ExecutorSettings) -> AsyncIterator[App]:
+    """Migrates, starts, and answers calls within the block; at its end stops at once. For tests and for embedding."""
+    async with (
+        _running(settings) as parts,
+        Server(settings.server, parts.servicers(), health=parts.health) as server,
+    ):
+        yield App(server, parts.database, parts)
+
+
+async def run(settings: ExecutorSettings) -> None:
+    """Migrates, then serves until SIGTERM or SIGINT; the runs of its own pool finish within the grace."""
+    async with _running(settings) as parts:
+        await serve(settings=settings.server, servicers=parts.servicers(), health=parts.health, on_stop=[parts.drain])
+
+
+@asynccontextmanager
+async def _running(settings: ExecutorSettings) -> AsyncIterator[Parts]:
+    async with AsyncExitStack() as stack:
+        database = await Database.open(
+            settings.database, schema=ROOM, application_name="valkyr executor", hot_settings=PINNED_PLANNER
+        )
+        stack.push_async_callback(database.close)
+        await migrate.upgrade(settings.database.url, ROOM)
+        parts = Parts(settings, database)
+        stack.push_async_callback(parts.close)
+        await parts.start()
+        yield parts
+
+
+class Parts:
+    """Everything that runs in an executor, wired."""
+
+    def __init__(self, settings: ExecutorSettings, database: Database) -> None:
+        runner = settings.runner
+        self.settings = settings
+        self.database = database
+        self.health = Health()
+        self.signals = Signals()
+        self.session = Session(database)
+        self.lease = LeasePolicy(runner.id or kept_runner_id(settings.home), new_id(), runner.lease.duration)
+        self.modules = load_modules(runner.modules)
+        self.gateway = GraphStoreGateway(settings.graph_store or _neighbour(settings))
+        self.plans = Plans(self.session, self.gateway)
+        self.cache = ExecutionCache(self.session, self.plans)
+        self.transport = InProcessTransport(self.lease, self._connect)
+        self.worker = Worker(
+            self.transport,
+            self.modules,
+            concurrency=runner.concurrency,
+            heartbeat_interval=runner.lease.heartbeat_interval,
+            unknown_as_noop=runner.unknown_as_noop,
+            settings={"http": _http_rules(settings)},
+        )
+        self.handoff = Handoff(
+            self.worker,
+            pool=runner.pool,
+            class_names=frozenset(name for name, spec in self.modules.items() if not spec.control),
+            serves_all=runner.unknown_as_noop,
+        )
+        timeouts = {name: spec.timeout for name, spec in self.modules.items() if spec.timeout is not None}
+        self.progress = Progress(
+            self.session,
+            self.cache,
+            self.handoff,
+            self.signals,
+            retry=_retry_policy(settings),
+            lease=self.lease,
+            timeouts=timeouts,
+        )
+        self.transport.attach(self.progress)
+        self.starts = Starts(
+            self.session,
+            self.plans,
+            self.cache,
+            self.progress,
+            self.handoff,
+            self.signals,
+            lease=self.lease,
+            timeouts=timeouts,
+        )
+        self.executions = Executions(self.session, self.cache, self.signals)
+        self.dispatcher = Dispatcher(
+            self.session, self.cache, self.handoff, self.progress, self.signals, lease=self.lease
+        )
+        self.timers = Timers(self.session, self.progress)
+        self.reaper = Reaper(
+            self.session,
+            self.progress,
+            lease=self.lease,
+            quiet=QuietPeriod(max(LEAST_QUIET, 5 * runner.lease.heartbeat_interval)),
+            held=lambda: {run_id for run_id, _ in self.worker.live},
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    async def _connect(self) -> Any:
+        return await connect(self.settings.database, "valkyr executor heartbeats")
+
+    def servicers(self) -> list[Servicer]:
+        servicer = ExecutorServicer(self.starts, self.executions, self.signals, self.settings)
+        return [(SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer)]
+
+    async def start(self) -> None:
+        """Registers the own pool, ends what an earlier incarnation left leased, starts the loops."""
+        runner = self.settings.runner
+        async with self.session.transaction() as tx:
+            await register_runner(
+                tx,
+                self.lease,
+                namespace=ALL_NAMESPACES,
+                pool=runner.pool,
+                class_names=sorted(self.handoff.class_names),
+                capacity=runner.concurrency,
+            )
+        ended = await end_older_incarnations(self.session, self.progress, self.lease)
+        if ended:
+            log.warning("leases.of_older_incarnation_ended", count=ended, runner_id=self.lease.runner_id)
+        self._working = asyncio.create_task(self.worker.run(), name="worker")
+        self._tasks = [asyncio.create_task(loop, name=name) for name, loop in self._loops().items()]
+
+    def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
+        runner, signals, health = self.settings.runner, self.signals, self.health
+        poll = runner.poll_interval
+        loops = {
+            "database": self.database.watch(health),
+            "timers": run_every(poll, self.timers.wake_due, name="timers", health=health, wake=signals.timers_changed),
+            "control": run_every(
+                poll, self.timers.decide_control, name="control", health=health, wake=signals.control_ready
+            ),
+        }
+        if runner.concurrency > 0:
+            loops["dispatcher"] = run_every(
+                poll, self.dispatcher.step, name="dispatcher", health=health, wake=signals.runs_ready
+            )
+        if runner.zombie_reaper.enabled:
+            loops["reaper"] = run_every(
+                runner.zombie_reaper.scan_interval, self.reaper.step, name="reaper", health=health
+            )
+        return loops
+
+    async def drain(self) -> None:
+        """Takes nothing new; started runs finish within the grace, the others are handed back."""
+        self.handoff.close()
+        await self.worker.drain(self.settings.runner.drain_grace)
+
+    async def close(self) -> None:
+        """Stops at once what `drain` has left."""
+        self.handoff.close()
+        if self._working is not None:
+            await self.worker.drain(timedelta())
+            self._working.cancel()
+        for task in self._tasks:
+            task.cancel()
+        everything = [*self._tasks, *([self._working] if self._working else [])]
+        for outcome in await asyncio.gather(*everything, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("executor.loop_ended", error=str(outcome), exc_info=outcome)
+        await self.starts.close()
+        self.transport.close()
+        await self.gateway.close()
+
+
+def load_modules(python_modules: tuple[str, ...]) -> Mapping[str, ModuleSpec]:
+    """The modules that come with Valkyr, and those that importing `python_modules` registers. SettingsError."""
+    for name in python_modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise SettingsError(f"executor.runner.modules: {name} cannot be imported: {error!r}") from error
+    return {**builtin_modules(), **registered_modules()}
+
+
+def kept_runner_id(home: Path) -> str:
+    """The id of the own pool: made once, so that a restart takes back at once what a crash left leased."""
+    path = home / RUNNER_ID_FILE
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        home.mkdir(parents=True, exist_ok=True)
+        runner_id = f"executor-{new_id()}"
+        path.write_text(runner_id + "\n")
+        return runner_id
+
+
+def _neighbour(settings: ExecutorSettings) -> str:
+    """The graph store of the same local stack."""
+    port = settings.server.port - PORT_OFFSETS["executor"] + PORT_OFFSETS["graph-store"]
+    return f"127.0.0.1:{port}"
+
+
+def _http_rules(settings: ExecutorSettings) -> HttpRules:
+    http = settings.runner.http
+    try:
+        return HttpRules(
+            allow_hosts=frozenset(host.lower() for host in http.allow_hosts), allow_networks=http.allow_networks
+        )
+    except ValueError as error:
+        raise SettingsError(f"executor.runner.http.allow-networks: {error}") from error
+
+
+def _retry_policy(settings: ExecutorSettings) -> RetryPolicy:
+    retry = settings.runner.retry
+    return RetryPolicy(
+        max_lost_leases=retry.max_lost_leases,
+        backoff_base=timedelta(milliseconds=retry.backoff_base_ms),
+        backoff_max=timedelta(milliseconds=retry.backoff_max_ms),
+    )

@@ -1,0 +1,95 @@
+"""Expressions in the shape that plans want: compiled once per version, evaluated against what a run may see."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from valkyr.expressions import Condition, ExpressionError, Scope, Template, compile_condition, compile_template
+from valkyr.flow.edges import CannotEvaluate
+from valkyr.flow.plan import Control, Plan, Sight, make_plan
+from valkyr.graph.model import Graph, Module
+
+# Decided by the engine, never leased; the empty name is a node without a module.
+CONTROL_CLASSES = {"": Control.PASS_THROUGH, "DelayModule": Control.DELAY}
+
+
+def plan_of(graph: Graph) -> Plan:
+    """The plan of a saved graph. ExpressionError for one that the validator would have refused."""
+    return make_plan(
+        graph,
+        compile_condition=lambda text: CompiledCondition(compile_condition(text)),
+        compile_config=_compile_config,
+        control_of=CONTROL_CLASSES.get,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledCondition:
+    condition: Condition
+
+    @property
+    def references(self) -> frozenset[str]:
+        return self.condition.references
+
+    def holds(self, sight: Sight) -> bool:
+        try:
+            return self.condition.evaluate(_scope(sight))
+        except ExpressionError as error:
+            raise CannotEvaluate(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledConfig:
+    """A config. Where `constant`, `raw` and `digest` are its JSON and hash, made once."""
+
+    template: Template
+    raw: bytes
+    digest: str
+
+    @property
+    def references(self) -> frozenset[str]:
+        return self.template.references
+
+    @property
+    def constant(self) -> bool:
+        return self.template.dynamic is None
+
+    def resolve(self, sight: Sight) -> Any:
+        try:
+            return self.template.evaluate(_scope(sight))
+        except ExpressionError as error:
+            raise CannotEvaluate(str(error)) from error
+
+
+def digest_of(raw: bytes) -> str:
+    """SHA-256 of canonical JSON, hexadecimal."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys: what is hashed."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _compile_config(module: Module | None) -> CompiledConfig:
+    if module is not None and module.config is not None:
+        template = compile_template(dict(module.config))
+    else:
+        data = orjson.loads(module.module_data) if module is not None and module.module_data else {}
+        template = Template(frozenset(), frozenset(), "", data, None)
+    raw = canonical(template.constant) if template.dynamic is None else b""
+    return CompiledConfig(template, raw, digest_of(raw) if raw else "")
+
+
+def _scope(sight: Sight) -> Scope:
+    return Scope(
+        trigger=sight.trigger,
+        execution=sight.execution,
+        nodes=sight.nodes,
+        outputs=sight.outputs,
+        error=sight.error,
+    )

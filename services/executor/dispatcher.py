@@ -1,0 +1,136 @@
+"""Leases READY runs to the own pool: per class, by rank and readiness, from a watermark on, as many as there is room for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.executor.facts import ExecutionCache
+from services.executor.handoff import Grant, Handoff, monotonic
+from services.executor.model import Candidate, LeasePolicy, Prepared
+from services.executor.progress import Progress, Wanted, refusals
+from services.executor.signals import Signals
+from services.executor.steps import node_of
+from services.executor.store import leases as store
+from services.executor.store.session import Session
+from valkyr.flow.joins import Gate, taken_edges
+
+BATCH = 500
+RESCAN = 1.0
+"""Seconds between looks at the whole queue, whatever the watermark says."""
+
+OVERLAP = timedelta(milliseconds=200)
+"""`ready_at` is a transaction's start: rows of one that committed late stand before the mark by at most this, mostly."""
+
+_LOWEST = -32_768
+_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+Mark = tuple[int, datetime]
+
+
+class Watermarks:
+    """Where the last lease query of each class ended: rows before that were leased already, or are leased elsewhere."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, Mark] = {}
+        self._rescan_at = 0.0
+
+    def of(self, class_names: Iterable[str]) -> list[tuple[str, int, datetime]]:
+        """(class, rank, ready_at) to begin from; from the very beginning once a second."""
+        now = time.monotonic()
+        if now >= self._rescan_at:
+            self._marks.clear()
+            self._rescan_at = now + RESCAN
+        return [(name, *self._marks.get(name, (_LOWEST, _LONG_AGO))) for name in sorted(class_names)]
+
+    def advance(self, class_name: str, candidate: Candidate) -> None:
+        mark = (candidate.rank, candidate.ready_at - OVERLAP)
+        self._marks[class_name] = max(mark, self._marks.get(class_name, mark))
+
+    def notice(self, rank: int) -> None:
+        """A run of this rank became ready: marks further down would miss it."""
+        self._marks = {name: mark for name, mark in self._marks.items() if mark[0] <= rank}
+
+
+class Dispatcher:
+    """One step leases until the pool is full or nothing is ready."""
+
+    def __init__(
+        self,
+        session: Session,
+        cache: ExecutionCache,
+        handoff: Handoff,
+        progress: Progress,
+        signals: Signals,
+        *,
+        lease: LeasePolicy,
+    ) -> None:
+        self._session = session
+        self._cache = cache
+        self._handoff = handoff
+        self._progress = progress
+        self._signals = signals
+        self._lease = lease
+        self._marks = Watermarks()
+
+    async def step(self) -> timedelta | None:
+        """Leases what there is room for; how long until a retry is due."""
+        if self._signals.urgent is not None:
+            self._marks.notice(self._signals.urgent)
+            self._signals.urgent = None
+        while self._handoff.room() > 0:
+            # Before the query: a run that becomes ready meanwhile sets it again.
+            self._signals.backlog = False
+            with self._handoff.grant(wanted=BATCH) as grant:
+                wanted = grant.left
+                leased = await self._lease_batch(grant)
+            if leased < wanted:
+                return await self._next_due()
+            self._signals.backlog = True
+        return None
+
+    async def _lease_batch(self, grant: Grant) -> int:
+        granted_at = monotonic()
+        prepared = await self._session.repeat(lambda tx: self._lease_in(tx, grant.left))
+        known = await self._cache.get_many(run.execution_id for run in prepared)
+        self._handoff.deliver(self._progress.hand_out(prepared, known), granted_at=granted_at)
+        refused = refusals(prepared)
+        if refused:
+            await self._progress.apply(refused)
+        return len(prepared)
+
+    async def _lease_in(self, tx: Any, limit: int) -> list[Prepared]:
+        names = await store.ready_classes(tx, self._handoff.pool)
+        served = names if self._handoff.serves_all else [n for n in names if n in self._handoff.class_names]
+        if not served:
+            return []
+        marks = self._marks.of(served)
+        found = await store.select_to_lease(tx, self._handoff.pool, marks=marks, limit=limit)
+        if not found:
+            return []
+        known = await self._cache.get_many(candidate.execution_id for _, candidate in found)
+        wanted = []
+        for class_name, candidate in found:
+            self._marks.advance(class_name, candidate)
+            plan = known[candidate.execution_id].version.plan
+            wanted.append(_wanted(candidate, plan.nodes[node_of(candidate.id)].incoming))
+        prepared = await self._progress.prepare_runs(tx, known, wanted, {})
+        await store.lease_runs(tx, prepared, self._lease)
+        return prepared
+
+    async def _next_due(self) -> timedelta | None:
+        async with self._session.reading() as connection:
+            return await store.next_due(connection)
+
+
+def _wanted(candidate: Candidate, incoming: tuple[int, ...]) -> Wanted:
+    gate = Gate(0, excluded=candidate.excluded, chosen=candidate.chosen)
+    return Wanted(
+        execution_id=candidate.execution_id,
+        node=node_of(candidate.id),
+        taken=taken_edges(incoming, gate),
+        epoch=candidate.epoch + 1,
+        attempt=candidate.attempt + 1,
+        ready_revision=candidate.ready_revision,
+    )

@@ -1,0 +1,119 @@
+"""What clients ask about executions and their runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from services.executor.facts import ExecutionCache
+from services.executor.model import ExecutionView, RunView, run_id
+from services.executor.signals import Signals
+from services.executor.store import reads as store
+from services.executor.store.reads import ExecutionFilter, RunFilter
+from services.executor.store.session import Session
+from valkyr.errors import ExecutionNotFound
+from valkyr.flow.states import SETTLED_EXECUTION_STATES
+
+LOOK_INTERVAL = timedelta(seconds=1)
+"""How soon a change made by another replica is seen; changes made here are seen at once."""
+
+
+class Executions:
+    """Reads; nothing here changes anything."""
+
+    def __init__(self, session: Session, cache: ExecutionCache, signals: Signals) -> None:
+        self._session = session
+        self._cache = cache
+        self._signals = signals
+
+    async def get(self, namespace: str, execution_id: UUID) -> ExecutionView:
+        """With outputs and run counts. ExecutionNotFound."""
+        async with self._session.reading() as connection:
+            found = await store.list_executions(connection, ExecutionFilter(namespace, [execution_id]), limit=1)
+            if not found:
+                raise execution_not_found(execution_id)
+            return (await self._filled(connection, found))[0]
+
+    async def get_many(self, namespace: str, ids: Sequence[UUID]) -> list[ExecutionView]:
+        """In the order asked, without outputs; those that do not exist are absent."""
+        async with self._session.reading() as connection:
+            found = await store.list_executions(connection, ExecutionFilter(namespace, ids), limit=len(ids))
+        by_id = {view.id: view for view in found}
+        return [by_id[execution_id] for execution_id in ids if execution_id in by_id]
+
+    async def wait(self, namespace: str, execution_id: UUID, timeout: timedelta) -> ExecutionView:
+        """The execution when it is settled, or as it is at the timeout. ExecutionNotFound."""
+        changed = asyncio.Event()
+
+        def listen(ids: Iterable[UUID]) -> None:
+            if execution_id in ids:
+                changed.set()
+
+        self._signals.subscribe(listen)
+        try:
+            deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+            while True:
+                changed.clear()
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0 or await self._is_settled(namespace, execution_id):
+                    return await self.get(namespace, execution_id)
+                await wait_for(changed, min(timedelta(seconds=left), LOOK_INTERVAL))
+        finally:
+            self._signals.unsubscribe(listen)
+
+    async def must_exist(self, namespace: str, execution_id: UUID) -> None:
+        """ExecutionNotFound, also for one of another namespace."""
+        await self._is_settled(namespace, execution_id)
+
+    async def _is_settled(self, namespace: str, execution_id: UUID) -> bool:
+        async with self._session.reading() as connection:
+            found = await store.list_executions(connection, ExecutionFilter(namespace, [execution_id]), limit=1)
+        if not found:
+            raise execution_not_found(execution_id)
+        return found[0].state in SETTLED_EXECUTION_STATES
+
+    async def now(self) -> datetime:
+        """The database's clock."""
+        async with self._session.reading() as connection:
+            return await store.database_now(connection)
+
+    async def list_executions(self, wanted: ExecutionFilter, *, limit: int) -> list[ExecutionView]:
+        """Newest first, without outputs and counts."""
+        async with self._session.reading() as connection:
+            return await store.list_executions(connection, wanted, limit=limit)
+
+    async def list_runs(self, wanted: RunFilter, *, limit: int, include_outputs: bool) -> list[RunView]:
+        """By execution, newest first, and within one in the graph's order of nodes."""
+        async with self._session.reading() as connection:
+            return await store.list_runs(connection, wanted, limit=limit, include_outputs=include_outputs)
+
+    async def fill(self, views: Sequence[ExecutionView]) -> list[ExecutionView]:
+        """With outputs and run counts."""
+        if not views:
+            return []
+        async with self._session.reading() as connection:
+            return await self._filled(connection, views)
+
+    async def _filled(self, connection: Any, views: Sequence[ExecutionView]) -> list[ExecutionView]:
+        counts = await store.count_runs(connection, [view.id for view in views])
+        known = await self._cache.get_many(view.id for view in views)
+        keys = [(view.id, run_id(view.id, leaf)) for view in views for leaf in known[view.id].version.plan.leaves]
+        outputs = await store.read_outputs(connection, sorted(keys))
+        return [replace(view, outputs=outputs.get(view.id, {}), run_counts=counts.get(view.id, {})) for view in views]
+
+
+async def wait_for(event: asyncio.Event, timeout: timedelta) -> None:
+    """Until the event, or the timeout."""
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def execution_not_found(execution_id: UUID) -> ExecutionNotFound:
+    return ExecutionNotFound(f"there is no execution {execution_id} in this namespace", hint="see ListExecutions")

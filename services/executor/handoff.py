@@ -1,0 +1,101 @@
+"""Gives runs to the runners of this process: how much room there is, what they can run, and the runs that go to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from services.executor.model import ExecutionFacts, LeasePolicy, Prepared
+from valkyr.flow.plan import Plan, PlannedNode
+from valkyr.runner.leases import LeasedRun, LeaseRef
+
+
+class Pool(Protocol):
+    """The worker of this process, as far as leasing needs it."""
+
+    def room(self) -> int: ...
+
+    def accept(self, runs: Sequence[LeasedRun], *, granted_at: float | None = None) -> None: ...
+
+
+@dataclass(slots=True)
+class Grant:
+    """Room set aside while a transaction leases: `left` is how many more runs it may take."""
+
+    left: int
+
+    def take(self) -> bool:
+        """Whether there is room for one more; takes it."""
+        if self.left <= 0:
+            return False
+        self.left -= 1
+        return True
+
+
+class Handoff:
+    """The door to the own pool. I13: room is the concurrency less live leases less grants under way, never a counter."""
+
+    def __init__(self, worker: Pool, *, pool: str, class_names: frozenset[str], serves_all: bool) -> None:
+        self.pool = pool
+        self.class_names = class_names
+        self.serves_all = serves_all
+        self._worker = worker
+        self._grants: list[int] = []
+        self._open = True
+
+    def close(self) -> None:
+        """I12: a draining runner is never handed a run."""
+        self._open = False
+
+    def room(self) -> int:
+        return max(0, self._worker.room() - sum(self._grants)) if self._open else 0
+
+    def serves(self, node: PlannedNode) -> bool:
+        """Whether runs of this node may go to the own pool."""
+        return (
+            node.control is None and node.pool == self.pool and (self.serves_all or node.class_name in self.class_names)
+        )
+
+    @contextmanager
+    def grant(self, *, wanted: int, freed: int = 0) -> Iterator[Grant]:
+        """Sets room aside for one transaction. `freed` leases end with it and make room for as many."""
+        size = max(0, min(wanted, self.room() + freed)) if self._open else 0
+        reserved = max(0, size - freed)
+        self._grants.append(reserved)
+        try:
+            yield Grant(size)
+        finally:
+            self._grants.remove(reserved)
+
+    def deliver(self, runs: Sequence[LeasedRun], *, granted_at: float) -> None:
+        """Starts leased runs. `granted_at` is this process's monotonic clock before their transaction began."""
+        if runs:
+            self._worker.accept(runs, granted_at=granted_at)
+
+
+def monotonic() -> float:
+    """The clock of `granted_at`."""
+    return time.monotonic()
+
+
+def leased_run(
+    prepared: Prepared, facts: ExecutionFacts, plan: Plan, policy: LeasePolicy, timeouts: Mapping[str, timedelta]
+) -> LeasedRun:
+    """What a runner gets. `timeouts` are the modules' own, where the node sets none."""
+    node = plan.nodes[prepared.node_index]
+    return LeasedRun(
+        ref=LeaseRef(str(prepared.execution_id), str(prepared.id), prepared.epoch),
+        attempt=prepared.attempt,
+        node_id=node.node_id,
+        class_name=node.class_name,
+        config=prepared.config,
+        inputs=prepared.inputs,
+        idempotency_key=prepared.idempotency_key,
+        lease_duration=policy.duration,
+        timeout=node.timeout or timeouts.get(node.class_name),
+        traceparent=facts.traceparent,
+    )

@@ -1,0 +1,178 @@
+"""Executions, runs, attempts, pinned graphs, runners, outbox."""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+TABLES = """
+CREATE TABLE executor.pinned_graph (
+    namespace text NOT NULL,
+    workflow_id uuid NOT NULL,
+    version integer NOT NULL,
+    content_hash text NOT NULL,
+    document text NOT NULL,
+    task_ids text NOT NULL,
+    created_date timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, workflow_id, version)
+);
+
+CREATE TABLE executor.workflow_execution (
+    id uuid PRIMARY KEY,
+    namespace text NOT NULL DEFAULT 'default',
+    workflow_id uuid NOT NULL,
+    version integer NOT NULL,
+    state varchar(20) NOT NULL DEFAULT 'PENDING',
+    revision integer NOT NULL DEFAULT 1,
+    open_runs integer NOT NULL DEFAULT 0,
+    bad_runs integer NOT NULL DEFAULT 0,
+    priority smallint NOT NULL DEFAULT 0,
+    started_at timestamptz,
+    finished_at timestamptz,
+    deadline timestamptz,
+    cancel_requested boolean NOT NULL DEFAULT false,
+    parent_execution_id uuid,
+    restarted_from_id uuid,
+    trigger_type varchar(20) NOT NULL DEFAULT 'MANUAL',
+    trigger_payload text,
+    context_data text,
+    error_type varchar(50),
+    error_message text,
+    error_stack_trace text,
+    metrics_snapshot text,
+    trace_id varchar(32) NOT NULL,
+    traceparent varchar(64) NOT NULL,
+    request_id text,
+    request_hash bytea,
+    created_date timestamptz NOT NULL DEFAULT now(),
+    last_modified_date timestamptz NOT NULL DEFAULT now(),
+    created_by uuid,
+    created_by_name text NOT NULL DEFAULT 'anonymous',
+    last_modified_by uuid
+);
+
+-- No foreign keys: every statement carries execution_id, so that the table can be partitioned or distributed.
+-- The id is made from (execution, node, map index), see model.run_id, so that the key keeps one row for each.
+CREATE TABLE executor.run (
+    execution_id uuid NOT NULL,
+    id uuid NOT NULL,
+    namespace text NOT NULL DEFAULT 'default',
+    node_index integer NOT NULL,
+    map_index integer NOT NULL DEFAULT -1,
+    node_id text NOT NULL,
+    task_id uuid,
+    exec_module_id uuid,
+    class_name text NOT NULL DEFAULT '',
+    is_control boolean NOT NULL DEFAULT false,
+    pool text NOT NULL DEFAULT 'default',
+    -- The negative priority, so that the order of leasing ascends in every column of its index.
+    rank smallint NOT NULL DEFAULT 0,
+    target varchar(500),
+    state varchar(20) NOT NULL DEFAULT 'PENDING',
+    parked_by varchar(20),
+    unmet integer NOT NULL DEFAULT 0,
+    taken integer NOT NULL DEFAULT 0,
+    dead boolean NOT NULL DEFAULT false,
+    excluded_edges integer[],
+    chosen_edges integer[],
+    broken_edge text,
+    ready_at timestamptz,
+    ready_revision integer,
+    settled_revision integer,
+    epoch integer NOT NULL DEFAULT 0,
+    attempt integer NOT NULL DEFAULT 1,
+    failures integer NOT NULL DEFAULT 0,
+    lost_leases integer NOT NULL DEFAULT 0,
+    quarantine_number integer NOT NULL DEFAULT 0,
+    leased_by varchar(255),
+    runner_id varchar(255),
+    lease_until timestamptz,
+    heartbeat_at timestamptz,
+    retry_after timestamptz,
+    started_at timestamptz,
+    finished_at timestamptz,
+    duration_ms integer,
+    idempotency_key varchar(128),
+    inputs_hash varchar(64),
+    config_hash varchar(64),
+    outputs text,
+    error text,
+    error_type varchar(20),
+    cost_tokens numeric(10,4),
+    episode_id uuid,
+    created_date timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (execution_id, id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+-- Attempts that did not end in success; the present or successful one stands in the run itself.
+CREATE TABLE executor.run_attempt (
+    execution_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    epoch integer NOT NULL,
+    attempt integer NOT NULL,
+    outcome varchar(20) NOT NULL,
+    runner_id varchar(255),
+    started_at timestamptz,
+    finished_at timestamptz NOT NULL DEFAULT now(),
+    error text,
+    error_stack_trace text,
+    PRIMARY KEY (execution_id, run_id, epoch)
+);
+
+CREATE TABLE executor.runner (
+    namespace text NOT NULL DEFAULT 'default',
+    runner_id varchar(255) NOT NULL,
+    incarnation uuid NOT NULL,
+    pool text NOT NULL,
+    class_names text[] NOT NULL,
+    capacity integer NOT NULL,
+    registered_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (namespace, runner_id)
+);
+
+-- Quarantines on their way to the DLQ, written with the state they announce.
+CREATE TABLE executor.outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    namespace text NOT NULL,
+    execution_id uuid NOT NULL,
+    run_id uuid NOT NULL,
+    quarantine_number integer NOT NULL,
+    kind varchar(20) NOT NULL,
+    payload text NOT NULL,
+    created_date timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (execution_id, run_id, quarantine_number, kind)
+);
+"""
+
+INDEXES = """
+CREATE UNIQUE INDEX workflow_execution_request ON executor.workflow_execution (namespace, request_id)
+    WHERE request_id IS NOT NULL;
+CREATE INDEX workflow_execution_of_workflow ON executor.workflow_execution (workflow_id, id);
+CREATE INDEX workflow_execution_unsettled ON executor.workflow_execution (state, id)
+    WHERE state IN ('PENDING', 'RUNNING', 'PAUSED', 'FAILED', 'CANCELLED');
+CREATE INDEX workflow_execution_started ON executor.workflow_execution (started_at);
+CREATE INDEX workflow_execution_changed ON executor.workflow_execution (namespace, last_modified_date);
+
+CREATE INDEX run_to_lease ON executor.run (pool, class_name, rank, ready_at)
+    WHERE state = 'READY' AND NOT is_control;
+CREATE INDEX run_control ON executor.run (ready_at) WHERE state = 'READY' AND is_control;
+CREATE INDEX run_leased ON executor.run (lease_until) WHERE state = 'LEASED';
+CREATE INDEX run_due ON executor.run (retry_after)
+    WHERE retry_after IS NOT NULL AND state IN ('READY', 'WAITING');
+CREATE INDEX run_to_look_at ON executor.run (state, execution_id, id)
+    WHERE state IN ('WAITING', 'PARKED', 'QUARANTINED', 'FAILED');
+CREATE INDEX run_failed_key ON executor.run (idempotency_key) WHERE state IN ('QUARANTINED', 'FAILED');
+"""
+
+
+def upgrade() -> None:
+    for statement in (TABLES + INDEXES).split(";\n"):
+        if statement.strip():
+            op.execute(statement)
+
+
+def downgrade() -> None:
+    for table in ("outbox", "runner", "run_attempt", "run", "workflow_execution", "pinned_graph"):
+        op.execute(f"DROP TABLE executor.{table}")

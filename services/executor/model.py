@@ -1,0 +1,274 @@
+"""The executor's own values: ids, rows as they are read, and what travels between its loops."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+import uuid_utils
+
+from valkyr.flow.advance import RunFacts
+from valkyr.flow.attempts import LeaseFacts
+from valkyr.flow.results import Lost, Omitted, Result
+from valkyr.flow.states import ExecutionState, RunState
+
+MAX_INDEX = (1 << 14) - 1
+_TAIL = (1 << 28) - 1
+
+
+def new_id() -> UUID:
+    """A fresh UUIDv7."""
+    return UUID(int=uuid_utils.uuid7().int)
+
+
+def run_id(execution_id: UUID, node_index: int, map_index: int = -1) -> UUID:
+    """The id of a run: the execution's UUIDv7 with its last 28 bits naming node and item. I07 by construction.
+
+    So the key of the table keeps one row per (execution, node, map index), and successors are found without a look-up.
+    ValueError beyond 16,383 nodes or items.
+    """
+    if not (0 <= node_index <= MAX_INDEX and -1 <= map_index < MAX_INDEX):
+        raise ValueError(f"node index {node_index} or map index {map_index} is over {MAX_INDEX}")
+    return UUID(int=(execution_id.int & ~_TAIL) | (node_index << 14) | (map_index + 1))
+
+
+def rank_of(execution_priority: int, node_priority: int) -> int:
+    """The priority of a run, -100 to 100, negated: runs are leased in ascending rank."""
+    return -max(-100, min(100, execution_priority + node_priority))
+
+
+def idempotency_key(*, scope: str, class_name: str, inputs_hash: str, config_hash: str) -> str:
+    """SHA-256 over (scope, module class, inputs, config): the same in every attempt, DESIGN section 6."""
+    parts = "\x1f".join((scope, class_name, inputs_hash, config_hash))
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """One execution to record, checked. `payload` is JSON text or None; `request_hash` covers all that was asked."""
+
+    namespace: str
+    workflow_id: UUID
+    version: int | None
+    trigger_type: str
+    payload: str | None
+    request_id: str | None
+    request_hash: bytes
+    priority: int
+    principal: str
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFacts:
+    """What never changes about an execution; cached."""
+
+    id: UUID
+    namespace: str
+    workflow_id: UUID
+    version: int
+    priority: int
+    trigger_json: bytes
+    traceparent: str
+
+    @property
+    def trigger(self) -> Any:
+        return orjson.loads(self.trigger_json)
+
+    @property
+    def visible(self) -> dict[str, Any]:
+        """What expressions see as `execution`."""
+        return {"id": str(self.id), "workflowId": str(self.workflow_id), "version": self.version}
+
+
+@dataclass(frozen=True, slots=True)
+class LockedExecution:
+    """The counters of an execution whose row is locked."""
+
+    id: UUID
+    state: ExecutionState
+    revision: int
+    open_runs: int
+    bad_runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockedRun:
+    """A run whose row is locked, as far as decisions need it."""
+
+    execution_id: UUID
+    id: UUID
+    node_index: int
+    attempt: int
+    quarantine_number: int
+    runner_id: str | None
+    lease: LeaseFacts
+    facts: RunFacts
+    lease_expired: bool
+    due: bool
+    ready_revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A runner reported, or a lease ran out. `only_if_expired` makes the reaper's claim conditional (I11).
+
+    `from_own_pool`: its end makes room for another run in this process.
+    """
+
+    execution_id: UUID
+    run_id: UUID
+    epoch: int
+    result: Result | Omitted | Lost
+    duration_ms: int | None = None
+    only_if_expired: bool = False
+    from_own_pool: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDue:
+    """A WAITING run whose time has come."""
+
+    execution_id: UUID
+    run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ControlReady:
+    """A control node that was written READY."""
+
+    execution_id: UUID
+    run_id: UUID
+
+
+Event = LeaseEnded | TimerDue | ControlReady
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A READY run, locked, about to be leased."""
+
+    execution_id: UUID
+    id: UUID
+    node_index: int
+    epoch: int
+    attempt: int
+    excluded: tuple[int, ...]
+    chosen: tuple[int, ...] | None
+    ready_revision: int
+    rank: int
+    ready_at: datetime
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run with its inputs and config resolved. `problem` is set where they could not be: it fails without being started."""
+
+    execution_id: UUID
+    id: UUID
+    node_index: int
+    epoch: int
+    attempt: int
+    config: bytes
+    inputs: bytes
+    inputs_hash: str
+    config_hash: str
+    idempotency_key: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """The outcome of a run as it is stored: JSON text of the outputs, the error, and the revision that settled it."""
+
+    state: RunState
+    outputs: str | None
+    error: str | None
+    error_type: str | None
+    settled_revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionView:
+    """An execution as clients see it. `outputs` and `run_counts` only where they were asked for."""
+
+    id: UUID
+    namespace: str
+    workflow_id: UUID
+    version: int
+    state: ExecutionState
+    revision: int
+    priority: int
+    trigger_type: str
+    trigger_payload: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error_type: str | None
+    error_message: str | None
+    trace_id: str
+    created_by: str
+    modified_at: datetime
+    outputs: Mapping[str, str] | None = None
+    run_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    attempt: int
+    outcome: str
+    runner_id: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run as clients see it, with its attempts, the oldest first."""
+
+    id: UUID
+    execution_id: UUID
+    node_id: str
+    map_index: int
+    task_id: UUID | None
+    state: RunState
+    parked_by: str | None
+    attempt: int
+    target: str | None
+    pool: str
+    class_name: str
+    outputs: str | None
+    error: str | None
+    error_type: str | None
+    leased_by: str | None
+    lease_until: datetime | None
+    heartbeat_at: datetime | None
+    retry_after: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: int | None
+    cost_tokens: float | None
+    idempotency_key: str | None
+    quarantine_number: int
+    attempts: Sequence[AttemptView] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePolicy:
+    """Who leases, and for how long."""
+
+    runner_id: str
+    incarnation: UUID
+    duration: timedelta
+
+    @property
+    def holder(self) -> str:
+        """What stands in `leased_by`: unique per process, so that a new incarnation finds the leases of the old one."""
+        return f"{self.runner_id}/{self.incarnation}"

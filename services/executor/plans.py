@@ -1,0 +1,112 @@
+"""Pinned graphs, planned: each version is fetched from the graph store once, kept in the executor's own tables, compiled once.
+
+So running needs no graph store (I16); only starts without a version do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+
+from services.executor.batching import NaturalBatcher
+from services.executor.compiled import plan_of
+from services.executor.gateways import FetchedGraph, GraphStoreGateway
+from services.executor.store.reads import PinnedGraph, pin_graph, read_pinned_graph
+from services.executor.store.session import Session
+from valkyr.errors import WorkflowNotFound
+from valkyr.flow.plan import Plan
+from valkyr.graph.document import graph_from_document, graph_to_document
+
+VersionKey = tuple[str, UUID, int]  # namespace, workflow, version
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVersion:
+    """A version ready to run. `task_ids` in the order of the plan's nodes."""
+
+    plan: Plan
+    task_ids: Sequence[UUID | None]
+
+
+class Plans:
+    """Plans by version, the most recently used ones in memory, by number of nodes."""
+
+    def __init__(self, session: Session, graph_store: GraphStoreGateway, *, nodes_in_memory: int = 100_000) -> None:
+        self._session = session
+        self._graph_store = graph_store
+        self._planned: OrderedDict[VersionKey, PlannedVersion] = OrderedDict()
+        self._nodes = 0
+        self._limit = nodes_in_memory
+        self._under_way: dict[VersionKey, asyncio.Task[PlannedVersion]] = {}
+        self._resolving = NaturalBatcher[tuple[str, UUID], int](self._resolve_batch, limit=1_000)
+
+    async def latest_version(self, namespace: str, workflow_id: UUID) -> int:
+        """Asks the graph store, for all who ask at the same time in one call. WorkflowNotFound, Unavailable."""
+        return await self._resolving.submit((namespace, workflow_id))
+
+    async def get(self, key: VersionKey) -> PlannedVersion:
+        """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if it never ran and cannot be fetched."""
+        planned = self._planned.get(key)
+        if planned is not None:
+            self._planned.move_to_end(key)
+            return planned
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.create_task(self._load(key))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _done: self._under_way.pop(key, None))
+        return await asyncio.shield(task)
+
+    def cached(self, key: VersionKey) -> PlannedVersion | None:
+        return self._planned.get(key)
+
+    async def _load(self, key: VersionKey) -> PlannedVersion:
+        async with self._session.reading() as connection:
+            pinned = await read_pinned_graph(connection, key)
+        if pinned is None:
+            pinned = _pinned(await self._graph_store.get_graph(*key))
+            async with self._session.transaction() as tx:
+                await pin_graph(tx, key, pinned)
+        planned = await asyncio.to_thread(_plan, pinned)
+        self._remember(key, planned)
+        return planned
+
+    def _remember(self, key: VersionKey, planned: PlannedVersion) -> None:
+        self._planned[key] = planned
+        self._nodes += len(planned.plan.nodes) + 1
+        while self._nodes > self._limit and len(self._planned) > 1:
+            _, dropped = self._planned.popitem(last=False)
+            self._nodes -= len(dropped.plan.nodes) + 1
+
+    async def _resolve_batch(self, asked: Sequence[tuple[str, UUID]]) -> Sequence[int | Exception]:
+        found: dict[tuple[str, UUID], int] = {}
+        for namespace in {namespace for namespace, _ in asked}:
+            ids = list({workflow_id for name, workflow_id in asked if name == namespace})
+            versions = await self._graph_store.resolve_versions(namespace, ids)
+            found.update({(namespace, workflow_id): version for workflow_id, version in versions.items()})
+        return [found.get(key) or workflow_not_found(key[1]) for key in asked]
+
+
+def workflow_not_found(workflow_id: UUID) -> WorkflowNotFound:
+    return WorkflowNotFound(
+        f"there is no workflow {workflow_id} in this namespace", hint="see FindWorkflows, or save it by SaveGraph"
+    )
+
+
+def _pinned(fetched: FetchedGraph) -> PinnedGraph:
+    return PinnedGraph(
+        document=orjson.dumps(graph_to_document(fetched.graph)).decode(),
+        task_ids=orjson.dumps([str(task_id) if task_id else None for task_id in fetched.task_ids]).decode(),
+        content_hash=fetched.content_hash,
+    )
+
+
+def _plan(pinned: PinnedGraph) -> PlannedVersion:
+    plan = plan_of(graph_from_document(orjson.loads(pinned.document)))
+    task_ids = [UUID(task_id) if task_id else None for task_id in orjson.loads(pinned.task_ids)]
+    return PlannedVersion(plan, task_ids)

@@ -1,0 +1,321 @@
+"""The heart: one transaction applies a batch of events - fence, decide, carry on, hand on - or nothing of it (I08).
+
+Executions are locked by id, then runs by id; what valkyr/flow decides is written in a bounded number of statements
+whatever the batch; runs that become ready while this process has room are leased in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from services.executor.facts import ExecutionCache, Known
+from services.executor.handoff import Grant, Handoff, leased_run, monotonic
+from services.executor.inputs import needed_results, prepare, results_by_node, visible_result
+from services.executor.model import Event, LeaseEnded, LeasePolicy, Prepared, StoredResult, rank_of, run_id
+from services.executor.signals import Signals
+from services.executor.steps import ExecutionStep, Writes, node_of, touched_nodes
+from services.executor.store import progress as store
+from services.executor.store.progress import ChangedRun, RunKey
+from services.executor.store.session import Session
+from valkyr.flow.advance import Change, Loaded, Need, RunFacts, taken_edges
+from valkyr.flow.attempts import Fence, RetryPolicy
+from valkyr.flow.joins import Gate
+from valkyr.flow.plan import PlannedNode
+from valkyr.flow.results import Failure, FailureType
+from valkyr.flow.states import FINAL_RUN_STATES, RunState
+from valkyr.runner.leases import LeasedRun
+
+Walk = Generator[Need, Loaded, list[Change]]
+
+# A run that is no longer PENDING when a far-travelling skip asks for it: nothing more can happen to it.
+_GONE = RunFacts(RunState.LEASED, Gate(0))
+
+
+@dataclass(slots=True)
+class Applied:
+    """What a transaction came to: answers in the order of the events, and what to do once it is committed."""
+
+    answers: list[Fence]
+    granted: list[LeasedRun] = field(default_factory=list)
+    refused: list[LeaseEnded] = field(default_factory=list)
+    left_ready: int | None = None
+    left_control: bool = False
+    timers: bool = False
+    changed: list[UUID] = field(default_factory=list)
+
+
+class Progress:
+    """Applies events. Safe to repeat: what was applied before is answered ALREADY_REPORTED and changes nothing."""
+
+    def __init__(
+        self,
+        session: Session,
+        cache: ExecutionCache,
+        handoff: Handoff,
+        signals: Signals,
+        *,
+        retry: RetryPolicy,
+        lease: LeasePolicy,
+        timeouts: Mapping[str, timedelta],
+    ) -> None:
+        self._session = session
+        self._cache = cache
+        self._handoff = handoff
+        self._signals = signals
+        self._retry = retry
+        self._lease = lease
+        self._timeouts = timeouts
+
+    async def apply(self, events: Sequence[Event]) -> list[Fence]:
+        """One transaction; the answers in order. Unavailable when it is not known whether it committed: apply again."""
+        known = await self._cache.get_many(event.execution_id for event in events)
+        own = sum(isinstance(event, LeaseEnded) and event.from_own_pool for event in events)
+        granted_at = monotonic()
+        with self._handoff.grant(wanted=len(events) + 1_000, freed=own) as grant:
+            size = grant.left
+
+            async def attempt(tx: Any) -> Applied:
+                grant.left = size
+                return await _Transaction(self, tx, known, grant).run(events)
+
+            applied = await self._session.repeat(attempt)
+            self._handoff.deliver(applied.granted, granted_at=granted_at)
+        self._tell(applied)
+        if applied.refused:
+            await self.apply(applied.refused)
+        return applied.answers
+
+    def _tell(self, applied: Applied) -> None:
+        self._signals.executions_changed(applied.changed)
+        if applied.left_ready is not None:
+            self._signals.left_ready(applied.left_ready)
+        elif self._signals.backlog:
+            self._signals.runs_ready.set()  # leases that ended made room
+        if applied.left_control:
+            self._signals.control_ready.set()
+        if applied.timers:
+            self._signals.timers_changed.set()
+
+    async def prepare_runs(
+        self, tx: Any, known: Mapping[UUID, Known], wanted: Sequence[Wanted], results: Mapping[RunKey, StoredResult]
+    ) -> list[Prepared]:
+        """Inputs and configs of runs about to be leased; `results` are those already at hand, the rest is read."""
+        needs: set[RunKey] = set()
+        for want in wanted:
+            plan = known[want.execution_id].version.plan
+            sources = needed_results(plan, plan.nodes[want.node], want.taken)
+            needs.update((want.execution_id, run_id(want.execution_id, source)) for source in sources)
+        found = {**await store.read_results(tx, sorted(needs - results.keys())), **results}
+        return [self._prepare(known[want.execution_id], want, found) for want in wanted]
+
+    def _prepare(self, known: Known, want: Wanted, results: Mapping[RunKey, StoredResult]) -> Prepared:
+        return prepare(
+            known.version.plan,
+            known.facts,
+            known.version.plan.nodes[want.node],
+            taken=want.taken,
+            epoch=want.epoch,
+            attempt=want.attempt,
+            ready_revision=want.ready_revision,
+            result_of=results_by_node(want.execution_id, results),
+        )
+
+    def hand_out(self, prepared: Sequence[Prepared], known: Mapping[UUID, Known]) -> list[LeasedRun]:
+        """Leased runs for the own pool; those with a problem are left to `refusals`."""
+        return [
+            leased_run(
+                run,
+                known[run.execution_id].facts,
+                known[run.execution_id].version.plan,
+                self._lease,
+                self._timeouts,
+            )
+            for run in prepared
+            if not run.problem
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run to prepare under the lease to come."""
+
+    execution_id: UUID
+    node: int
+    taken: tuple[int, ...]
+    epoch: int
+    attempt: int
+    ready_revision: int
+
+
+def refusals(prepared: Sequence[Prepared]) -> list[LeaseEnded]:
+    """Runs that were leased but cannot be started: they fail at once, without a runner."""
+    return [
+        LeaseEnded(run.execution_id, run.id, run.epoch, Failure(FailureType.PERMANENT, run.problem), 0)
+        for run in prepared
+        if run.problem
+    ]
+
+
+class _Transaction:
+    """One attempt at one batch."""
+
+    def __init__(self, progress: Progress, tx: Any, known: Mapping[UUID, Known], grant: Grant) -> None:
+        self._progress = progress
+        self._tx = tx
+        self._known = known
+        self._grant = grant
+        self._steps: dict[UUID, ExecutionStep] = {}
+
+    async def run(self, events: Sequence[Event]) -> Applied:
+        await self._lock(events)
+        answers = [self._take(event) for event in events]
+        changes = await self._walk()
+        writes = Writes()
+        ready = {key: step.write(changes.get(key, []), writes) for key, step in self._steps.items()}
+        became_ready = [run for runs in ready.values() for run in runs]
+        applied = Applied(answers)
+        leased = await self._lease_ready(became_ready, writes)
+        applied.granted = self._progress.hand_out(leased, self._known)
+        applied.refused = refusals(leased)
+        self._note_rest(writes, applied)
+        await self._write(writes)
+        return applied
+
+    async def _lock(self, events: Sequence[Event]) -> None:
+        nodes: dict[UUID, list[int]] = {}
+        for event in events:
+            if event.execution_id in self._known:
+                nodes.setdefault(event.execution_id, []).append(node_of(event.run_id))
+        locked = await store.lock_executions(self._tx, nodes)
+        keys = [
+            (execution_id, run_id(execution_id, node))
+            for execution_id in locked
+            for node in touched_nodes(self._known[execution_id].version.plan, nodes[execution_id])
+        ]
+        rows: dict[UUID, dict[int, Any]] = {execution_id: {} for execution_id in locked}
+        for row in await store.lock_runs(self._tx, sorted(keys)):
+            rows[row.execution_id][row.node_index] = row
+        for execution_id, execution in locked.items():
+            known = self._known[execution_id]
+            self._steps[execution_id] = ExecutionStep(
+                known.facts, known.version.plan, execution, rows[execution_id], self._progress._retry
+            )
+
+    def _take(self, event: Event) -> Fence:
+        step = self._steps.get(event.execution_id)
+        return Fence.LEASE_LOST if step is None else step.take(event)
+
+    async def _walk(self) -> dict[UUID, list[Change]]:
+        """All executions walk side by side, so that what they need is read together."""
+        changes: dict[UUID, list[Change]] = {}
+        waiting: dict[UUID, tuple[Walk, Need]] = {}
+        for execution_id, step in self._steps.items():
+            walk = step.walk()
+            if walk is not None:
+                _go_on(walk, None, execution_id, waiting, changes)
+        while waiting:
+            loaded = await self._load({key: need for key, (_, need) in waiting.items()})
+            going, waiting = waiting, {}
+            for execution_id, (walk, _) in going.items():
+                _go_on(walk, loaded[execution_id], execution_id, waiting, changes)
+        return changes
+
+    async def _load(self, needs: Mapping[UUID, Need]) -> dict[UUID, Loaded]:
+        for execution_id, need in needs.items():
+            rows = self._steps[execution_id].rows
+            if not need.rows <= rows.keys():
+                for row in await store.lock_pending_runs(self._tx, execution_id):
+                    rows.setdefault(row.node_index, row)
+        keys = [(key, run_id(key, node)) for key, need in needs.items() for node in need.results]
+        results = await store.read_results(self._tx, sorted(keys))
+        return {key: self._loaded(key, need, results) for key, need in needs.items()}
+
+    def _loaded(self, execution_id: UUID, need: Need, results: Mapping[RunKey, StoredResult]) -> Loaded:
+        step = self._steps[execution_id]
+        result_of = results_by_node(execution_id, results)
+        return Loaded(
+            rows={node: step.rows[node].facts if node in step.rows else _GONE for node in need.rows},
+            results={node: visible_result(result_of(node), step.revision) for node in need.results},
+        )
+
+    async def _lease_ready(self, ready: Sequence[ChangedRun], writes: Writes) -> list[Prepared]:
+        """Hand-off: as many of the runs that became ready as there is room for are leased here and now."""
+        wanted = []
+        chosen = []
+        for run in ready:
+            execution_id, run_uuid = run.key
+            plan = self._known[execution_id].version.plan
+            node = plan.nodes[node_of(run_uuid)]
+            if not (self._progress._handoff.serves(node) and self._grant.take()):
+                writes.changed.append(run)
+                continue
+            row = self._steps[execution_id].rows[node.index]
+            taken = taken_edges(node.incoming, run.gate)
+            wanted.append(Wanted(execution_id, node.index, taken, row.lease.epoch + 1, row.attempt + 1, run.revision))
+            chosen.append(run)
+        prepared = await self._progress.prepare_runs(self._tx, self._known, wanted, _fresh_results(writes))
+        for run, handed in zip(chosen, prepared, strict=True):
+            writes.changed.append(replace(run, state=RunState.LEASED, prepared=handed))
+        return prepared
+
+    def _note_rest(self, writes: Writes, applied: Applied) -> None:
+        """What is left for the loops to take up."""
+        for run in writes.changed:
+            node = self._known[run.key[0]].version.plan.nodes[node_of(run.key[1])]
+            if run.state is RunState.READY and node.control is not None:
+                applied.left_control = True
+            elif run.state is RunState.READY:
+                self._left_ready(run.key[0], node, applied)
+            elif run.state is RunState.WAITING:
+                applied.timers = True
+        for ended in writes.ended:
+            if ended.wait is not None:
+                node = self._known[ended.key[0]].version.plan.nodes[node_of(ended.key[1])]
+                self._left_ready(ended.key[0], node, applied)
+        applied.changed = [execution.id for execution in writes.executions]
+
+    def _left_ready(self, execution_id: UUID, node: PlannedNode, applied: Applied) -> None:
+        rank = rank_of(self._known[execution_id].facts.priority, node.priority)
+        applied.left_ready = rank if applied.left_ready is None else min(rank, applied.left_ready)
+
+    async def _write(self, writes: Writes) -> None:
+        tx = self._tx
+        await store.insert_attempts(tx, writes.attempts)
+        await store.finish_runs(tx, writes.finished)
+        await store.end_runs(tx, writes.ended)
+        await store.change_runs(tx, writes.changed, self._progress._lease)
+        await store.insert_outbox(tx, writes.outbox)
+        await store.update_executions(tx, writes.executions)
+
+
+def _go_on(
+    walk: Walk,
+    loaded: Loaded | None,
+    execution_id: UUID,
+    waiting: dict[UUID, tuple[Walk, Need]],
+    changes: dict[UUID, list[Change]],
+) -> None:
+    try:
+        need = next(walk) if loaded is None else walk.send(loaded)
+    except StopIteration as done:
+        changes[execution_id] = done.value
+    else:
+        waiting[execution_id] = (walk, need)
+
+
+def _fresh_results(writes: Writes) -> dict[RunKey, StoredResult]:
+    """What this transaction is about to write, so that it need not be read back."""
+    fresh = {run.key: StoredResult(RunState.SUCCESS, run.outputs, None, None, run.revision) for run in writes.finished}
+    for ended in writes.ended:
+        if ended.revision is not None:
+            fresh[ended.key] = StoredResult(ended.state, None, ended.error, ended.error_type, ended.revision)
+    for changed in writes.changed:
+        if changed.state in FINAL_RUN_STATES:
+            fresh[changed.key] = StoredResult(
+                changed.state, changed.outputs, changed.error, changed.error_type, changed.revision
+            )
+    return fresh

@@ -1,0 +1,366 @@
+"""The hot statements, each prepared once per connection. Batches travel as arrays; every statement on runs names its execution.
+
+Rows are locked executions by id first, then runs by id. The connections that run these have their planner pinned to index
+look-ups, see store.session: a plan made while the tables were small must not outlive that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from valkyr.flow.states import ExecutionState, RunState
+
+FIND_REQUESTS = """
+SELECT e.namespace, e.request_id, e.id, e.request_hash
+FROM unnest($1::text[], $2::text[]) AS k(namespace, request_id)
+JOIN executor.workflow_execution e ON e.namespace = k.namespace AND e.request_id = k.request_id
+WHERE e.request_id IS NOT NULL
+"""
+
+INSERT_EXECUTIONS = """
+INSERT INTO executor.workflow_execution (
+    id, namespace, workflow_id, version, state, open_runs, priority, trigger_type, trigger_payload, trace_id,
+    traceparent, request_id, request_hash, created_by, created_by_name, started_at, finished_at)
+SELECT u.id, u.namespace, u.workflow_id, u.version, u.state, u.open_runs, u.priority, u.trigger_type, u.payload,
+    split_part(u.traceparent, '-', 2), u.traceparent, u.request_id, u.request_hash, u.created_by, u.created_by_name,
+    CASE WHEN u.state <> 'PENDING' THEN now() END, CASE WHEN u.state = 'SUCCESS' THEN now() END
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::text[], $6::int[], $7::int[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::bytea[], $13::uuid[], $14::text[])
+    AS u(id, namespace, workflow_id, version, state, open_runs, priority, trigger_type, payload, traceparent,
+        request_id, request_hash, created_by, created_by_name)
+ON CONFLICT (namespace, request_id) WHERE request_id IS NOT NULL DO NOTHING
+RETURNING id, created_date
+"""
+
+INSERT_RUNS = """
+INSERT INTO executor.run (
+    execution_id, id, namespace, node_index, node_id, task_id, class_name, is_control, pool, rank, target, state, unmet,
+    ready_at, ready_revision, epoch, attempt, leased_by, runner_id, lease_until, started_at, idempotency_key,
+    inputs_hash, config_hash)
+SELECT u.execution_id, u.id, u.namespace, u.node_index, u.node_id, u.task_id, u.class_name, u.is_control, u.pool,
+    u.rank, u.target, u.state, u.unmet, CASE WHEN u.state <> 'PENDING' THEN now() END,
+    CASE WHEN u.state <> 'PENDING' THEN 1 END, l.lease, l.lease, CASE WHEN l.lease = 1 THEN $18::text END,
+    CASE WHEN l.lease = 1 THEN $19::text END, CASE WHEN l.lease = 1 THEN now() + $20::interval END,
+    CASE WHEN l.lease = 1 THEN now() END, u.idempotency_key, u.inputs_hash, u.config_hash
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::uuid[], $7::text[], $8::bool[], $9::text[],
+    $10::int[], $11::text[], $12::text[], $13::int[], $14::int[], $15::text[], $16::text[], $17::text[])
+    AS u(execution_id, id, namespace, node_index, node_id, task_id, class_name, is_control, pool, rank, target, state,
+        unmet, lease, idempotency_key, inputs_hash, config_hash)
+CROSS JOIN LATERAL (SELECT u.lease) AS l
+"""
+
+LOCK_EXECUTIONS = """
+SELECT id, state, revision, open_runs, bad_runs
+FROM executor.workflow_execution
+WHERE id = ANY($1::uuid[])
+ORDER BY id
+FOR NO KEY UPDATE
+"""
+
+LOCK_RUNS = """
+SELECT r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt, r.failures, r.lost_leases, r.unmet, r.taken,
+    r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id, r.ready_revision,
+    coalesce(r.lease_until < now(), false) AS lease_expired, coalesce(r.retry_after <= now(), false) AS due
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+ORDER BY r.execution_id, r.id
+FOR NO KEY UPDATE OF r
+"""
+
+LOCK_PENDING_RUNS = """
+SELECT r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt, r.failures, r.lost_leases, r.unmet, r.taken,
+    r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id, r.ready_revision,
+    false AS lease_expired, false AS due
+FROM executor.run r
+WHERE r.execution_id = $1::uuid AND r.state = 'PENDING'
+ORDER BY r.execution_id, r.id
+FOR NO KEY UPDATE OF r
+"""
+
+READ_RESULTS = """
+SELECT r.execution_id, r.id, r.node_index, r.state, r.outputs, r.error, r.error_type, r.settled_revision
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+"""
+
+READ_FACTS = """
+SELECT id, namespace, workflow_id, version, priority, trigger_payload, traceparent
+FROM executor.workflow_execution
+WHERE id = ANY($1::uuid[])
+"""
+
+# The state is compared through unnest, which no partial index matches: the key is the way in (a plan by the index of
+# leased rows is several times slower), and the epoch is the fence.
+FINISH_RUNS = """
+UPDATE executor.run r
+SET state = 'SUCCESS', outputs = u.outputs, duration_ms = u.duration_ms, cost_tokens = u.cost_tokens,
+    settled_revision = u.revision, finished_at = now(), lease_until = NULL, leased_by = NULL, retry_after = NULL,
+    error = NULL, error_type = NULL
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::numeric[], $7::int[])
+    AS u(execution_id, id, epoch, outputs, duration_ms, cost_tokens, revision)
+WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
+"""
+
+# `wait` is set where the run goes back to READY; every end of a lease that was no report raises the epoch.
+END_RUNS = """
+UPDATE executor.run r
+SET state = u.state, epoch = r.epoch + u.raise_epoch, failures = u.failures, lost_leases = u.lost_leases,
+    error = coalesce(u.error, r.error), error_type = coalesce(u.error_type, r.error_type),
+    settled_revision = u.revision, quarantine_number = r.quarantine_number + u.quarantined,
+    ready_at = CASE WHEN u.wait IS NOT NULL THEN now() + u.wait ELSE r.ready_at END,
+    retry_after = CASE WHEN u.wait > interval '0' THEN now() + u.wait END,
+    finished_at = CASE WHEN u.wait IS NULL THEN now() END,
+    duration_ms = coalesce(u.duration_ms, r.duration_ms), lease_until = NULL, leased_by = NULL
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::int[], $7::int[], $8::text[], $9::text[],
+    $10::int[], $11::interval[], $12::int[], $13::int[])
+    AS u(execution_id, id, epoch, state, raise_epoch, failures, lost_leases, error, error_type, revision, wait,
+        duration_ms, quarantined)
+WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
+"""
+
+CHANGE_RUNS = """
+UPDATE executor.run r
+SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_edges = u.excluded::int[],
+    chosen_edges = u.chosen::int[], broken_edge = u.broken, outputs = u.outputs, error = u.error,
+    error_type = u.error_type, quarantine_number = r.quarantine_number + (u.state = 'QUARANTINED')::int,
+    ready_at = CASE WHEN r.ready_at IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'SUCCESS') THEN now()
+        ELSE r.ready_at END,
+    ready_revision = CASE WHEN r.ready_revision IS NULL AND u.state <> 'PENDING' THEN u.revision
+        ELSE r.ready_revision END,
+    settled_revision = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED') THEN u.revision END,
+    finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED') THEN now() END,
+    started_at = CASE WHEN r.started_at IS NULL AND u.state IN ('LEASED', 'WAITING', 'SUCCESS') THEN now()
+        ELSE r.started_at END,
+    retry_after = now() + u.wake, epoch = r.epoch + u.lease, attempt = r.attempt + u.lease,
+    leased_by = CASE WHEN u.lease = 1 THEN $18::text END,
+    runner_id = CASE WHEN u.lease = 1 THEN $19::text ELSE r.runner_id END,
+    lease_until = CASE WHEN u.lease = 1 THEN now() + $20::interval END,
+    idempotency_key = u.idempotency_key, inputs_hash = u.inputs_hash, config_hash = u.config_hash
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::text[], $13::int[], $14::interval[], $15::int[], $16::text[], $17::text[],
+    $21::text[])
+    AS u(execution_id, id, state, unmet, taken, dead, excluded, chosen, broken, outputs, error, error_type, revision,
+        wake, lease, idempotency_key, inputs_hash, config_hash)
+WHERE r.execution_id = u.execution_id AND r.id = u.id
+"""
+
+UPDATE_EXECUTIONS = """
+UPDATE executor.workflow_execution e
+SET state = u.state, revision = u.revision, open_runs = u.open_runs, bad_runs = u.bad_runs,
+    error_type = coalesce(u.error_type, e.error_type), error_message = coalesce(u.error_message, e.error_message),
+    started_at = coalesce(e.started_at, now()),
+    finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'CANCELLED') THEN now() END, last_modified_date = now()
+FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::int[], $6::text[], $7::text[])
+    AS u(id, state, revision, open_runs, bad_runs, error_type, error_message)
+WHERE e.id = u.id
+"""
+
+INSERT_ATTEMPTS = """
+INSERT INTO executor.run_attempt (
+    execution_id, run_id, epoch, attempt, outcome, runner_id, started_at, error, error_stack_trace)
+SELECT u.execution_id, u.run_id, u.epoch, u.attempt, u.outcome, r.runner_id, r.started_at, u.error, u.stack
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[])
+    AS u(execution_id, run_id, epoch, attempt, outcome, error, stack)
+JOIN executor.run r ON r.execution_id = u.execution_id AND r.id = u.run_id
+"""
+
+INSERT_OUTBOX = """
+INSERT INTO executor.outbox (namespace, execution_id, run_id, quarantine_number, kind, payload)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[])
+"""
+
+# One look per class, so that a class without a runner never stands in the way of another. (rank, ready_at) of $2, $3 is the
+# watermark: rows before it were leased already, and walking over their dead index entries is what slows a backlog down.
+# The locks stand in a materialized CTE: LIMIT with SKIP LOCKED must run once.
+SELECT_TO_LEASE = """
+WITH candidate AS MATERIALIZED (
+    SELECT r.* FROM unnest($1::text[], $2::int[], $3::timestamptz[]) AS c(class_name, rank, ready_at)
+    CROSS JOIN LATERAL (
+        SELECT r.execution_id, r.id, r.node_index, r.epoch, r.attempt, r.excluded_edges, r.chosen_edges,
+            r.ready_revision, r.rank, r.ready_at, r.idempotency_key, r.class_name
+        FROM executor.run r
+        WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $4 AND r.class_name = c.class_name
+            AND (r.rank, r.ready_at) >= (c.rank::smallint, c.ready_at) AND r.ready_at <= now()
+        ORDER BY r.rank, r.ready_at
+        LIMIT $5
+        FOR NO KEY UPDATE SKIP LOCKED) AS r)
+SELECT * FROM candidate ORDER BY rank, ready_at LIMIT $5
+"""
+
+# The classes that have something to lease, by hopping from one to the next along the index.
+READY_CLASSES = """
+WITH RECURSIVE hop AS (
+    (SELECT class_name FROM executor.run
+     WHERE state = 'READY' AND NOT is_control AND pool = $1 ORDER BY class_name LIMIT 1)
+    UNION ALL
+    SELECT (SELECT r.class_name FROM executor.run r
+            WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $1 AND r.class_name > hop.class_name
+            ORDER BY r.class_name LIMIT 1)
+    FROM hop WHERE hop.class_name IS NOT NULL)
+SELECT class_name FROM hop WHERE class_name IS NOT NULL
+"""
+
+LEASE_RUNS = """
+UPDATE executor.run r
+SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = $6, runner_id = $7,
+    lease_until = now() + $8::interval, heartbeat_at = NULL, started_at = now(), retry_after = NULL,
+    idempotency_key = u.idempotency_key, inputs_hash = u.inputs_hash, config_hash = u.config_hash
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])
+    AS u(execution_id, id, idempotency_key, inputs_hash, config_hash)
+WHERE r.execution_id = u.execution_id AND r.id = u.id
+"""
+
+# Never shortens a lease, never revives one; the rows that do not match are the answer LEASE_LOST.
+HEARTBEAT_RUNS = """
+UPDATE executor.run r
+SET lease_until = greatest(r.lease_until, now() + $4::interval), heartbeat_at = now()
+FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS u(execution_id, id, epoch)
+WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch AND r.state = 'LEASED'
+RETURNING r.id
+"""
+
+SELECT_CONTROL = """
+SELECT execution_id, id FROM executor.run WHERE state = 'READY' AND is_control ORDER BY ready_at LIMIT $1
+"""
+
+SELECT_TIMERS = """
+SELECT execution_id, id FROM executor.run
+WHERE state = 'WAITING' AND retry_after <= now()
+ORDER BY retry_after LIMIT $1
+"""
+
+# How long until the next row is due: seconds, null if there is none.
+NEXT_DUE = """
+SELECT extract(epoch FROM min(retry_after) - now())::float8 FROM executor.run
+WHERE retry_after IS NOT NULL AND state IN ('READY', 'WAITING') AND retry_after > now()
+"""
+
+SELECT_EXPIRED = """
+SELECT execution_id, id, epoch, runner_id FROM executor.run
+WHERE state = 'LEASED' AND lease_until < now() ORDER BY lease_until LIMIT $1
+"""
+
+COUNT_LEASES = """
+SELECT count(*)::int AS leases, count(DISTINCT runner_id)::int AS runners,
+    extract(epoch FROM min(lease_until) - now())::float8 AS next_expiry
+FROM executor.run WHERE state = 'LEASED'
+"""
+
+SELECT_LEASES_OF_OLDER = """
+SELECT execution_id, id, epoch, runner_id FROM executor.run
+WHERE state = 'LEASED' AND runner_id = $1 AND leased_by <> $2 ORDER BY execution_id, id LIMIT $3
+"""
+
+SELECT_LEASES_OF_HOLDER = """
+SELECT execution_id, id, epoch FROM executor.run
+WHERE state = 'LEASED' AND leased_by = $1 AND started_at < now() - $2::interval
+"""
+
+REGISTER_RUNNER = """
+INSERT INTO executor.runner (namespace, runner_id, incarnation, pool, class_names, capacity)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (namespace, runner_id) DO UPDATE SET incarnation = EXCLUDED.incarnation, pool = EXCLUDED.pool,
+    class_names = EXCLUDED.class_names, capacity = EXCLUDED.capacity, registered_at = now()
+"""
+
+PIN_GRAPH = """
+INSERT INTO executor.pinned_graph (namespace, workflow_id, version, content_hash, document, task_ids)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (namespace, workflow_id, version) DO NOTHING
+"""
+
+READ_PINNED_GRAPH = """
+SELECT document, task_ids, content_hash FROM executor.pinned_graph
+WHERE namespace = $1 AND workflow_id = $2 AND version = $3
+"""
+
+# PENDING stands in the row until the first outcome, since no lease writes it; what clients see is RUNNING from the first
+# lease on.
+_SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
+        SELECT 1 FROM executor.run r WHERE r.execution_id = e.id AND r.attempt > 0) THEN 'RUNNING' ELSE e.state END"""
+
+_EXECUTION = f"""SELECT e.id, e.namespace, e.workflow_id, e.version, {_SHOWN_STATE} AS state, e.revision, e.priority,
+    e.trigger_type, e.trigger_payload, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
+    e.trace_id, e.created_by_name, e.last_modified_date
+FROM executor.workflow_execution e
+WHERE e.namespace = $1"""
+
+_RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,
+    r.pool, r.class_name, r.error, r.error_type, r.leased_by, r.lease_until, r.heartbeat_at, r.retry_after,
+    r.started_at, r.finished_at, r.duration_ms, r.cost_tokens, r.idempotency_key, r.quarantine_number, r.runner_id"""
+
+COUNT_RUNS = """
+SELECT execution_id, state, count(*)::int FROM executor.run WHERE execution_id = ANY($1::uuid[]) GROUP BY 1, 2
+"""
+
+READ_OUTPUTS = """
+SELECT r.execution_id, r.node_id, r.outputs
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+WHERE r.state = 'SUCCESS'
+ORDER BY r.execution_id, r.id
+"""
+
+READ_ATTEMPTS = """
+SELECT a.run_id, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+JOIN executor.run_attempt a ON a.execution_id = k.execution_id AND a.run_id = k.id
+ORDER BY a.run_id, a.epoch
+"""
+
+
+def list_executions(
+    *, by_ids: bool, by_workflow: bool, before: bool, changed_since: bool, states: Sequence[ExecutionState]
+) -> str:
+    """Newest first. Parameters: namespace, limit, then those of the conditions asked for, in this order.
+
+    States stand in the text, not in a parameter: only so does PostgreSQL see that a partial index serves them.
+    """
+    conditions = _numbered(
+        (by_ids, "e.id = ANY({}::uuid[])"),
+        (by_workflow, "e.workflow_id = {}::uuid"),
+        (before, "e.id < {}::uuid"),
+        (changed_since, "e.last_modified_date >= {}::timestamptz"),
+    )
+    if states:
+        stored = {*states, ExecutionState.PENDING} if ExecutionState.RUNNING in states else set(states)
+        conditions += f" AND e.state IN ({_literals(stored)}) AND {_SHOWN_STATE} IN ({_literals(states)})"
+    return f"{_EXECUTION}{conditions}\nORDER BY e.id DESC\nLIMIT $2"
+
+
+def list_runs(
+    *, by_execution: bool, by_workflow: bool, after: bool, include_outputs: bool, states: Sequence[RunState]
+) -> str:
+    """By execution, newest first, and by id within. Parameters: namespace, limit, then those of the conditions."""
+    conditions = _numbered(
+        (by_execution, "r.execution_id = {}::uuid"),
+        (by_workflow, "e.workflow_id = {}::uuid"),
+        (after, "(r.execution_id < {0}::uuid OR (r.execution_id = {0}::uuid AND r.id > {1}::uuid))"),
+    )
+    if states:
+        conditions += f" AND r.state IN ({_literals(states)})"
+    outputs = "r.outputs" if include_outputs else "NULL::text AS outputs"
+    join = "JOIN executor.workflow_execution e ON e.id = r.execution_id" if by_workflow else ""
+    return f"""SELECT {_RUN_COLUMNS}, {outputs}
+FROM executor.run r {join}
+WHERE r.namespace = $1{conditions}
+ORDER BY r.execution_id DESC, r.id
+LIMIT $2"""
+
+
+def _literals(states: Iterable[StrEnum]) -> str:
+    return ", ".join(f"'{state.value}'" for state in sorted(states))
+
+
+def _numbered(*conditions: tuple[bool, str]) -> str:
+    """The conditions asked for, their parameters numbered on from $3."""
+    parts = []
+    number = 3
+    for wanted, condition in conditions:
+        if not wanted:
+            continue
+        count = 2 if "{1}" in condition else 1
+        parts.append(" AND " + condition.format(*(f"${number + i}" for i in range(count))))
+        number += count
+    return "".join(parts)

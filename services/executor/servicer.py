@@ -1,0 +1,155 @@
+"""ExecutorService: gRPC in, gRPC out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from services.chassis.interceptors import caller, namespace_of, remaining
+from services.chassis.paging import bad_page_token, page_place, page_size_of, page_token
+from services.executor import wire
+from services.executor.executions import Executions
+from services.executor.model import StartRequest
+from services.executor.settings import ExecutorSettings
+from services.executor.signals import Signals
+from services.executor.starts import Starts
+from services.executor.store.reads import ExecutionFilter, RunFilter
+from services.executor.tracing import traceparent_for_start
+from services.executor.watch import Watch
+from valkyr.api.executor.v1 import executor_pb2 as pb
+from valkyr.api.executor.v1 import executor_pb2_grpc
+from valkyr.errors import ExecutionsDisabled, InvalidRequest, LimitExceeded
+
+ANSWER_IN_TIME = timedelta(milliseconds=200)
+"""How long before the caller's deadline a long poll answers with the state as it is."""
+
+
+class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
+    """Decodes, calls a use case, encodes; errors are the interceptor's."""
+
+    def __init__(self, starts: Starts, executions: Executions, signals: Signals, settings: ExecutorSettings) -> None:
+        self._starts = starts
+        self._executions = executions
+        self._signals = signals
+        self._settings = settings
+
+    async def StartExecution(self, request: pb.StartExecutionRequest, context: Any) -> pb.StartExecutionResponse:
+        start = self._read_start(request, namespace_of(request), context)
+        [execution] = await self._start(start.namespace, [start])
+        return pb.StartExecutionResponse(execution=execution)
+
+    async def StartExecutions(self, request: pb.StartExecutionsRequest, context: Any) -> pb.StartExecutionsResponse:
+        namespace = namespace_of(request)
+        limit = self._settings.limits.starts
+        if len(request.executions) > limit:
+            raise LimitExceeded.of_field("executions", f"{len(request.executions)} executions, over {limit}")
+        starts = []
+        for index, start in enumerate(request.executions):
+            path = f"executions[{index}]."
+            if start.namespace and namespace_of(start) != namespace:
+                raise InvalidRequest.of_field(path + "namespace", f"{start.namespace!r} is not {namespace!r}")
+            starts.append(self._read_start(start, namespace, context, path=path))
+        return pb.StartExecutionsResponse(executions=await self._start(namespace, starts))
+
+    def _read_start(
+        self, request: pb.StartExecutionRequest, namespace: str, context: Any, *, path: str = ""
+    ) -> StartRequest:
+        if not self._settings.execution.enabled:
+            raise ExecutionsDisabled(
+                "this executor takes no new executions", hint="the setting executor.execution.enabled is false"
+            )
+        return wire.read_start(
+            request,
+            namespace=namespace,
+            principal=caller(context).principal,
+            traceparent=traceparent_for_start(),
+            payload_limit=self._settings.limits.payload_bytes,
+            path=path,
+        )
+
+    async def _start(self, namespace: str, starts: Sequence[StartRequest]) -> list[pb.Execution]:
+        if not starts:
+            return []
+        ids = await self._starts.start(starts)
+        return [wire.write_execution(view) for view in await self._executions.get_many(namespace, ids)]
+
+    async def GetExecution(self, request: pb.GetExecutionRequest, context: Any) -> pb.GetExecutionResponse:
+        execution_id = wire.read_uuid(request.execution_id, "execution_id")
+        view = await self._executions.get(namespace_of(request), execution_id)
+        return pb.GetExecutionResponse(execution=wire.write_execution(view))
+
+    async def WaitExecution(self, request: pb.WaitExecutionRequest, context: Any) -> pb.WaitExecutionResponse:
+        execution_id = wire.read_uuid(request.execution_id, "execution_id")
+        timeout = wire.read_wait(request)
+        left = remaining(context)
+        if left is not None:
+            timeout = max(timedelta(), min(timeout, left - ANSWER_IN_TIME))
+        view = await self._executions.wait(namespace_of(request), execution_id, timeout)
+        return pb.WaitExecutionResponse(execution=wire.write_execution(view))
+
+    async def WatchExecutions(
+        self, request: pb.WatchExecutionsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchExecutionsResponse]:
+        watch = Watch(self._executions, self._signals, wire.read_watch(request, namespace_of(request)))
+        async for batch in watch.batches():
+            yield pb.WatchExecutionsResponse(
+                executions=[wire.write_execution(view) for view in batch.executions],
+                resume_token=wire.resume_token(batch.seen_to),
+            )
+
+    async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Any) -> pb.ListExecutionsResponse:
+        size = page_size_of(request)
+        place = _ids_of(request, 1)
+        wanted = ExecutionFilter(
+            namespace=namespace_of(request),
+            ids=wire.read_ids(request.execution_ids),
+            workflow_id=_optional_workflow(request),
+            states=wire.read_execution_states(request.states),
+            before=place[0] if place else None,
+        )
+        found = await self._executions.list_executions(wanted, limit=size + 1)
+        return pb.ListExecutionsResponse(
+            executions=[wire.write_execution(view) for view in found[:size]],
+            next_page_token=page_token(request, [str(found[size - 1].id)]) if len(found) > size else "",
+        )
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
+        size = page_size_of(request)
+        place = _ids_of(request, 2)
+        namespace = namespace_of(request)
+        execution_id = wire.read_uuid(request.execution_id, "execution_id") if request.execution_id else None
+        if execution_id is not None:
+            await self._executions.must_exist(namespace, execution_id)
+        wanted = RunFilter(
+            namespace=namespace,
+            execution_id=execution_id,
+            workflow_id=_optional_workflow(request),
+            states=wire.read_run_states(request.states),
+            after=(place[0], place[1]) if place else None,
+        )
+        found = await self._executions.list_runs(wanted, limit=size + 1, include_outputs=request.include_outputs)
+        last = [str(found[size - 1].execution_id), str(found[size - 1].id)] if len(found) > size else []
+        return pb.ListRunsResponse(
+            runs=[wire.write_run(view) for view in found[:size]],
+            next_page_token=page_token(request, last) if last else "",
+        )
+
+
+def _optional_workflow(request: Any) -> UUID | None:
+    return wire.read_uuid(request.workflow_id, "workflow_id") if request.workflow_id else None
+
+
+def _ids_of(request: Any, count: int) -> list[UUID]:
+    """The ids in a page token; empty for the first page."""
+    place = page_place(request)
+    if place is None:
+        return []
+    try:
+        ids = [UUID(text) for text in place]
+    except (ValueError, TypeError, AttributeError):
+        raise bad_page_token(request.page_token) from None
+    if len(ids) != count:
+        raise bad_page_token(request.page_token)
+    return ids

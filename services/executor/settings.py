@@ -1,0 +1,88 @@
+"""Settings of the executor: YAML section `executor`, variables VALKYR_EXECUTOR__...; names and defaults as in v1."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from services.chassis.settings import Duration, RoomSettings, SettingsModel, StringList
+
+MAX_CONCURRENCY = 10_000
+
+
+class ExecutionSettings(SettingsModel):
+    """`enabled: false` refuses new executions; what runs goes on."""
+
+    enabled: bool = True
+
+
+class LeaseSettings(SettingsModel):
+    """How long a run belongs to a runner that says nothing, and how often it says something."""
+
+    duration: Duration = timedelta(minutes=2)
+    heartbeat_interval: Duration = timedelta(seconds=2)
+
+    @model_validator(mode="after")
+    def _leaves_room_for_heartbeats(self) -> Self:
+        if self.heartbeat_interval < timedelta(milliseconds=100):
+            raise ValueError("heartbeat-interval is at least PT0.1S")
+        if self.duration < 3 * self.heartbeat_interval:
+            raise ValueError("duration is at least three heartbeat-intervals, or one lost heartbeat costs a lease")
+        return self
+
+
+class RetrySettings(SettingsModel):
+    """Budget and back-off of runs whose runner was lost."""
+
+    max_lost_leases: int = Field(default=5, ge=1, le=1000)
+    backoff_base_ms: int = Field(default=1000, ge=0, le=3_600_000)
+    backoff_max_ms: int = Field(default=30_000, ge=0, le=86_400_000)
+
+
+class ReaperSettings(SettingsModel):
+    """`scan-interval` is the upper bound: the reaper looks when the next lease runs out."""
+
+    enabled: bool = True
+    scan_interval: Duration = timedelta(seconds=30)
+
+
+class HttpSettings(SettingsModel):
+    """Where HttpRequestModule may go beside public addresses by https."""
+
+    allow_hosts: StringList = Field(default=(), description="host or host:port, opened by name also for http")
+    allow_networks: StringList = Field(default=(), description="networks such as 10.1.0.0/16")
+
+
+class RunnerSettings(SettingsModel):
+    """The executor's own pool of runners."""
+
+    id: str | None = Field(default=None, max_length=200, description="unset: made once and kept in VALKYR_HOME")
+    pool: str = Field(default="default", min_length=1, max_length=255)
+    concurrency: int = Field(default=10, ge=0, le=MAX_CONCURRENCY, description="0: this executor runs nothing itself")
+    poll_interval: Duration = Field(default=timedelta(seconds=5), description="upper bound on noticing work")
+    drain_grace: Duration = Field(default=timedelta(seconds=10), description="for modules that run at the end")
+    unknown_as_noop: bool = Field(default=False, description="runs classes nobody knows as NoopModule")
+    modules: StringList = Field(default=(), description="Python modules with @module functions, imported at start")
+    lease: LeaseSettings = LeaseSettings()
+    retry: RetrySettings = RetrySettings()
+    zombie_reaper: ReaperSettings = ReaperSettings()
+    http: HttpSettings = HttpSettings()
+
+
+class LimitSettings(SettingsModel):
+    """How large a request may be."""
+
+    payload_bytes: int = Field(default=1024 * 1024, ge=2, le=16 * 1024 * 1024)
+    starts: int = Field(default=1_000, ge=1, le=10_000, description="executions in one StartExecutions")
+
+
+class ExecutorSettings(RoomSettings):
+    """What the executor needs to start."""
+
+    section: ClassVar[str] = "executor"
+    graph_store: str = Field(default="", description="host:port; unset: on this machine, by VALKYR_PORT_BASE")
+    execution: ExecutionSettings = ExecutionSettings()
+    runner: RunnerSettings = RunnerSettings()
+    limits: LimitSettings = LimitSettings()

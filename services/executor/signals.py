@@ -1,0 +1,42 @@
+"""What wakes whom in this process. Hints only: every loop also looks by itself from time to time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+Listener = Callable[[Iterable[UUID]], None]
+
+
+class Signals:
+    """Events between the loops of one executor."""
+
+    def __init__(self) -> None:
+        self.runs_ready = asyncio.Event()
+        # Whether READY runs may be waiting for room: then newcomers queue up behind them.
+        self.backlog = True
+        # The most urgent rank that became ready since the dispatcher looked.
+        self.urgent: int | None = None
+        self.control_ready = asyncio.Event()
+        self.timers_changed = asyncio.Event()
+        self._listeners: set[Listener] = set()
+
+    def left_ready(self, rank: int) -> None:
+        """Committed: a run of this rank waits to be leased."""
+        self.backlog = True
+        self.urgent = rank if self.urgent is None else min(rank, self.urgent)
+        self.runs_ready.set()
+
+    def executions_changed(self, ids: Iterable[UUID]) -> None:
+        """Committed: tells whoever watches."""
+        changed = list(ids)
+        if changed:
+            for listener in tuple(self._listeners):
+                listener(changed)
+
+    def subscribe(self, listener: Listener) -> None:
+        self._listeners.add(listener)
+
+    def unsubscribe(self, listener: Listener) -> None:
+        self._listeners.discard(listener)

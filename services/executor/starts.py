@@ -1,0 +1,224 @@
+"""Records executions: versions pinned, request ids honoured, execution and runs written in one transaction with all
+others that start at the same time. I09."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from services.executor.batching import NaturalBatcher
+from services.executor.facts import ExecutionCache, Known
+from services.executor.handoff import Grant, Handoff, leased_run, monotonic
+from services.executor.inputs import prepare
+from services.executor.model import (
+    ControlReady,
+    Event,
+    ExecutionFacts,
+    LeasePolicy,
+    Prepared,
+    StartRequest,
+    new_id,
+    rank_of,
+    run_id,
+)
+from services.executor.plans import PlannedVersion, Plans
+from services.executor.progress import Progress, refusals
+from services.executor.signals import Signals
+from services.executor.store import starts as store
+from services.executor.store.session import Session
+from services.executor.store.starts import NewExecution
+from valkyr.errors import Conflict, RequestIdReused
+
+RUNS_PER_TRANSACTION = 20_000
+MAX_RACES = 5
+
+RequestKey = tuple[str, str]  # namespace, request_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """A request with its version and plan."""
+
+    request: StartRequest
+    version: int
+    planned: PlannedVersion
+
+    @property
+    def key(self) -> RequestKey | None:
+        return (self.request.namespace, self.request.request_id) if self.request.request_id else None
+
+
+Group = Sequence[_Resolved]
+
+
+@dataclass(slots=True)
+class _Written:
+    """What one transaction wrote."""
+
+    answers: list[list[UUID] | Exception] = field(default_factory=list)
+    new: list[NewExecution] = field(default_factory=list)
+    known: dict[UUID, Known] = field(default_factory=dict)
+
+
+class _Raced(Exception):
+    """A request_id was taken by another replica between our look and our insert."""
+
+
+class Starts:
+    """The use case behind StartExecution and StartExecutions."""
+
+    def __init__(
+        self,
+        session: Session,
+        plans: Plans,
+        cache: ExecutionCache,
+        progress: Progress,
+        handoff: Handoff,
+        signals: Signals,
+        *,
+        lease: LeasePolicy,
+        timeouts: Mapping[str, Any],
+    ) -> None:
+        self._session = session
+        self._plans = plans
+        self._cache = cache
+        self._progress = progress
+        self._handoff = handoff
+        self._signals = signals
+        self._lease = lease
+        self._timeouts = timeouts
+        self._batcher = NaturalBatcher[Group, list[UUID]](
+            self._record, limit=RUNS_PER_TRANSACTION, weight=_number_of_rows
+        )
+
+    async def start(self, requests: Sequence[StartRequest]) -> list[UUID]:
+        """All or none; the executions in order, those that a request_id made before included.
+
+        WorkflowNotFound, VersionNotFound, RequestIdReused; Unavailable if a version has to be fetched and cannot be.
+        """
+        return await self._batcher.submit([await self._resolve(request) for request in requests])
+
+    async def close(self) -> None:
+        await self._batcher.close()
+
+    async def _resolve(self, request: StartRequest) -> _Resolved:
+        version = request.version
+        if version is None:
+            version = await self._plans.latest_version(request.namespace, request.workflow_id)
+        return _Resolved(request, version, await self._plans.get((request.namespace, request.workflow_id, version)))
+
+    async def _record(self, groups: Sequence[Group]) -> Sequence[list[UUID] | Exception]:
+        for _ in range(MAX_RACES):
+            try:
+                return await self._record_once(groups)
+            except _Raced:
+                continue
+        raise Conflict("other calls with the same request_id keep getting in between; repeat this one")
+
+    async def _record_once(self, groups: Sequence[Group]) -> Sequence[list[UUID] | Exception]:
+        roots = sum(len(item.planned.plan.roots) for group in groups for item in group)
+        wanted = 0 if self._signals.backlog else roots
+        granted_at = monotonic()
+        with self._handoff.grant(wanted=wanted) as grant:
+            size = grant.left
+
+            async def attempt(tx: Any) -> _Written:
+                grant.left = size
+                return await self._write(tx, groups, grant)
+
+            written = await self._session.repeat(attempt)
+            leased = [run for execution in written.new for run in execution.leased.values()]
+            self._handoff.deliver(
+                [self._leased_run(run, written.known) for run in leased if not run.problem], granted_at=granted_at
+            )
+        await self._follow_up(written, leased)
+        return written.answers
+
+    def _leased_run(self, run: Prepared, known: Mapping[UUID, Known]) -> Any:
+        execution = known[run.execution_id]
+        return leased_run(run, execution.facts, execution.version.plan, self._lease, self._timeouts)
+
+    async def _write(self, tx: Any, groups: Sequence[Group], grant: Grant) -> _Written:
+        used = await store.find_requests(tx, [item.request for group in groups for item in group])
+        written = _Written()
+        for group in groups:
+            self._plan_group(group, used, grant, written)
+        if written.new:
+            created = await store.insert_executions(tx, written.new)
+            if len(created) < len(written.new):
+                raise _Raced
+            await store.insert_runs(tx, written.new, self._lease)
+        return written
+
+    def _plan_group(
+        self, group: Group, used: dict[RequestKey, tuple[UUID, bytes]], grant: Grant, written: _Written
+    ) -> None:
+        """All of a group or nothing of it: a reused request_id refuses the whole."""
+        for item in group:
+            first = used.get(item.key) if item.key else None
+            if first is not None and first[1] != item.request.request_hash:
+                written.answers.append(_reused(item.request, first[0]))
+                return
+        ids = []
+        for item in group:
+            first = used.get(item.key) if item.key else None
+            if first is not None:
+                ids.append(first[0])
+                continue
+            execution = self._new(item, grant, written)
+            ids.append(execution.id)
+            if item.key:
+                used[item.key] = (execution.id, item.request.request_hash)
+        written.answers.append(ids)
+
+    def _new(self, item: _Resolved, grant: Grant, written: _Written) -> NewExecution:
+        request = item.request
+        facts = ExecutionFacts(
+            id=new_id(),
+            namespace=request.namespace,
+            workflow_id=request.workflow_id,
+            version=item.version,
+            priority=request.priority,
+            trigger_json=(request.payload or "null").encode(),
+            traceparent=request.traceparent,
+        )
+        plan = item.planned.plan
+        leased = {}
+        for root in plan.roots:
+            node = plan.nodes[root]
+            if self._handoff.serves(node) and grant.take():
+                leased[root] = prepare(
+                    plan, facts, node, taken=(), epoch=1, attempt=1, ready_revision=1, result_of=lambda _node: None
+                )
+        execution = NewExecution(facts.id, request, item.version, plan, item.planned.task_ids, leased)
+        written.new.append(execution)
+        written.known[facts.id] = Known(facts, item.planned)
+        return execution
+
+    async def _follow_up(self, written: _Written, leased: Sequence[Prepared]) -> None:
+        """After the commit: control roots are decided, what found no room is announced, what cannot start fails."""
+        events: list[Event] = [*refusals(leased)]
+        for execution in written.new:
+            self._cache.remember(written.known[execution.id].facts)
+            plan = execution.plan
+            events += [ControlReady(execution.id, run_id(execution.id, root)) for root in plan.control_roots]
+            for root in plan.roots:
+                if root not in execution.leased and plan.nodes[root].control is None:
+                    self._signals.left_ready(rank_of(execution.request.priority, plan.nodes[root].priority))
+        if events:
+            await self._progress.apply(events)
+        self._signals.executions_changed([execution.id for execution in written.new])
+
+
+def _number_of_rows(group: Group) -> int:
+    return sum(1 + len(item.planned.plan.nodes) for item in group)
+
+
+def _reused(request: StartRequest, first: UUID) -> RequestIdReused:
+    return RequestIdReused(
+        f"request_id {request.request_id!r} was used before, for execution {first}, with another request",
+        hint="use a new request_id for a new execution",
+        metadata={"executionId": str(first)},
+    )

@@ -1,0 +1,114 @@
+"""Leases: taken, kept alive, found expired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from services.executor import queries
+from services.executor.model import Candidate, LeaseEnded, LeasePolicy, Prepared
+from valkyr.flow.results import Lost
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseCensus:
+    """All leases there are, of how many runners, and how many seconds until the first of them runs out."""
+
+    leases: int
+    runners: int
+    next_expiry: float | None
+
+
+async def ready_classes(tx: Any, pool: str) -> list[str]:
+    """Class names with READY runs in the pool."""
+    return [row[0] for row in await tx.fetch(queries.READY_CLASSES, pool)]
+
+
+async def select_to_lease(
+    tx: Any, pool: str, *, marks: Sequence[tuple[str, int, datetime]], limit: int
+) -> list[tuple[str, Candidate]]:
+    """Locks up to `limit` READY runs: (class name, candidate). `marks` is (class, rank, ready_at) to begin from."""
+    rows = await tx.fetch(queries.SELECT_TO_LEASE, *zip(*marks, strict=True), pool, limit)
+    return [(row["class_name"], _candidate(row)) for row in rows]
+
+
+def _candidate(row: Any) -> Candidate:
+    chosen = row["chosen_edges"]
+    return Candidate(
+        execution_id=row["execution_id"],
+        id=row["id"],
+        node_index=row["node_index"],
+        epoch=row["epoch"],
+        attempt=row["attempt"],
+        excluded=tuple(row["excluded_edges"] or ()),
+        chosen=tuple(chosen) if chosen else None,
+        ready_revision=row["ready_revision"],
+        rank=row["rank"],
+        ready_at=row["ready_at"],
+        idempotency_key=row["idempotency_key"],
+    )
+
+
+async def lease_runs(tx: Any, runs: Sequence[Prepared], policy: LeasePolicy) -> None:
+    """Makes locked READY runs LEASED, their epoch and attempt one higher."""
+    rows = [(r.execution_id, r.id, r.idempotency_key, r.inputs_hash, r.config_hash) for r in runs]
+    await tx.execute(queries.LEASE_RUNS, *zip(*rows, strict=True), policy.holder, policy.runner_id, policy.duration)
+
+
+async def heartbeat_runs(tx: Any, leases: Sequence[tuple[UUID, UUID, int]], duration: timedelta) -> set[UUID]:
+    """Extends leases given as (execution, run, epoch); answers the runs that are still held."""
+    rows = await tx.fetch(queries.HEARTBEAT_RUNS, *zip(*sorted(leases), strict=True), duration)
+    return {row[0] for row in rows}
+
+
+async def expired_leases(tx: Any, limit: int) -> list[LeaseEnded]:
+    """Leases whose time has run out, the oldest first."""
+    return [_lost(row, only_if_expired=True) for row in await tx.fetch(queries.SELECT_EXPIRED, limit)]
+
+
+async def leases_of_older_incarnations(tx: Any, policy: LeasePolicy, limit: int) -> list[LeaseEnded]:
+    """What this runner held before it was started anew."""
+    rows = await tx.fetch(queries.SELECT_LEASES_OF_OLDER, policy.runner_id, policy.holder, limit)
+    return [_lost(row, only_if_expired=False) for row in rows]
+
+
+async def leases_of_holder(tx: Any, policy: LeasePolicy, older_than: timedelta) -> list[tuple[UUID, UUID, int]]:
+    """(execution, run, epoch) of what was leased to this very process longer ago than that."""
+    rows = await tx.fetch(queries.SELECT_LEASES_OF_HOLDER, policy.holder, older_than)
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
+def _lost(row: Any, *, only_if_expired: bool) -> LeaseEnded:
+    return LeaseEnded(row[0], row[1], row[2], Lost(), only_if_expired=only_if_expired)
+
+
+async def take_census(tx: Any) -> LeaseCensus:
+    row = await tx.fetchrow(queries.COUNT_LEASES)
+    return LeaseCensus(row[0], row[1], row[2])
+
+
+async def register_runner(
+    tx: Any, policy: LeasePolicy, *, namespace: str, pool: str, class_names: Sequence[str], capacity: int
+) -> None:
+    await tx.execute(
+        queries.REGISTER_RUNNER, namespace, policy.runner_id, policy.incarnation, pool, list(class_names), capacity
+    )
+
+
+async def control_runs(tx: Any, limit: int) -> list[tuple[UUID, UUID]]:
+    """READY control nodes, (execution, run), the oldest first."""
+    return [(row[0], row[1]) for row in await tx.fetch(queries.SELECT_CONTROL, limit)]
+
+
+async def due_timers(tx: Any, limit: int) -> list[tuple[UUID, UUID]]:
+    """WAITING runs whose time has come, (execution, run)."""
+    return [(row[0], row[1]) for row in await tx.fetch(queries.SELECT_TIMERS, limit)]
+
+
+async def next_due(tx: Any) -> timedelta | None:
+    """How long until the next timer or retry is due; None if there is none."""
+    seconds = await tx.fetchval(queries.NEXT_DUE)
+    return None if seconds is None else timedelta(seconds=seconds)

@@ -1,0 +1,186 @@
+"""What clients ask for, and what is cached: executions, runs, pinned graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.executor import queries
+from services.executor.model import AttemptView, ExecutionFacts, ExecutionView, RunView
+from valkyr.flow.states import ExecutionState, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedGraph:
+    """A version as JSON texts."""
+
+    document: str
+    task_ids: str
+    content_hash: str
+
+
+async def read_pinned_graph(connection: Any, key: tuple[str, UUID, int]) -> PinnedGraph | None:
+    row = await connection.fetchrow(queries.READ_PINNED_GRAPH, *key)
+    return None if row is None else PinnedGraph(row[0], row[1], row[2])
+
+
+async def pin_graph(tx: Any, key: tuple[str, UUID, int], pinned: PinnedGraph) -> None:
+    await tx.execute(queries.PIN_GRAPH, *key, pinned.content_hash, pinned.document, pinned.task_ids)
+
+
+async def read_facts(connection: Any, ids: Iterable[UUID]) -> list[ExecutionFacts]:
+    """What never changes of executions; unknown ids are absent."""
+    rows = await connection.fetch(queries.READ_FACTS, list(ids))
+    return [ExecutionFacts(r[0], r[1], r[2], r[3], r[4], (r[5] or "null").encode(), r[6]) for r in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionFilter:
+    """Empty fields do not restrict. `before` is an id: only older ones; `changed_since` is by the database's clock."""
+
+    namespace: str
+    ids: Sequence[UUID] = ()
+    workflow_id: UUID | None = None
+    states: Sequence[ExecutionState] = ()
+    before: UUID | None = None
+    changed_since: datetime | None = None
+
+
+async def list_executions(connection: Any, wanted: ExecutionFilter, *, limit: int) -> list[ExecutionView]:
+    """Newest first. `outputs` and `run_counts` are not filled."""
+    statement = queries.list_executions(
+        by_ids=bool(wanted.ids),
+        by_workflow=wanted.workflow_id is not None,
+        states=wanted.states,
+        before=wanted.before is not None,
+        changed_since=wanted.changed_since is not None,
+    )
+    given = [
+        list(wanted.ids) or None,
+        wanted.workflow_id,
+        wanted.before,
+        wanted.changed_since,
+    ]
+    arguments = [value for value in given if value is not None]
+    rows = await connection.fetch(statement, wanted.namespace, limit, *arguments)
+    return [_execution(row) for row in rows]
+
+
+def _execution(row: Any) -> ExecutionView:
+    return ExecutionView(
+        id=row["id"],
+        namespace=row["namespace"],
+        workflow_id=row["workflow_id"],
+        version=row["version"],
+        state=ExecutionState(row["state"]),
+        revision=row["revision"],
+        priority=row["priority"],
+        trigger_type=row["trigger_type"],
+        trigger_payload=row["trigger_payload"],
+        created_at=row["created_date"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        error_type=row["error_type"],
+        error_message=row["error_message"],
+        trace_id=row["trace_id"],
+        created_by=row["created_by_name"],
+        modified_at=row["last_modified_date"],
+    )
+
+
+async def count_runs(connection: Any, ids: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
+    """Runs by state, of each execution."""
+    counts: dict[UUID, dict[str, int]] = {}
+    for row in await connection.fetch(queries.COUNT_RUNS, list(ids)):
+        counts.setdefault(row[0], {})[row[1]] = row[2]
+    return counts
+
+
+async def read_outputs(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, dict[str, str]]:
+    """Outputs (JSON text) of those of the named runs that ended in SUCCESS: execution -> node id -> outputs."""
+    outputs: dict[UUID, dict[str, str]] = {}
+    if keys:
+        for row in await connection.fetch(queries.READ_OUTPUTS, *zip(*keys, strict=True)):
+            outputs.setdefault(row[0], {})[row[1]] = row[2] or "null"
+    return outputs
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Empty fields do not restrict. `after` is (execution, run): only those that come later."""
+
+    namespace: str
+    execution_id: UUID | None = None
+    workflow_id: UUID | None = None
+    states: Sequence[RunState] = ()
+    after: tuple[UUID, UUID] | None = None
+
+
+async def list_runs(connection: Any, wanted: RunFilter, *, limit: int, include_outputs: bool) -> list[RunView]:
+    """By execution, newest first, and within one in the order of its nodes."""
+    statement = queries.list_runs(
+        by_execution=wanted.execution_id is not None,
+        by_workflow=wanted.workflow_id is not None,
+        states=wanted.states,
+        after=wanted.after is not None,
+        include_outputs=include_outputs,
+    )
+    given = [wanted.execution_id, wanted.workflow_id, *(wanted.after or ())]
+    arguments = [value for value in given if value is not None]
+    rows = await connection.fetch(statement, wanted.namespace, limit, *arguments)
+    if not rows:
+        return []
+    keys = [(row["execution_id"], row["id"]) for row in rows]
+    attempts: dict[UUID, list[AttemptView]] = {}
+    for row in await connection.fetch(queries.READ_ATTEMPTS, *zip(*keys, strict=True)):
+        attempts.setdefault(row[0], []).append(AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or ""))
+    return [_run(row, attempts.get(row["id"], [])) for row in rows]
+
+
+def _run(row: Any, earlier: list[AttemptView]) -> RunView:
+    return RunView(
+        id=row["id"],
+        execution_id=row["execution_id"],
+        node_id=row["node_id"],
+        map_index=row["map_index"],
+        task_id=row["task_id"],
+        state=RunState(row["state"]),
+        parked_by=row["parked_by"],
+        attempt=row["attempt"],
+        target=row["target"],
+        pool=row["pool"],
+        class_name=row["class_name"],
+        outputs=row["outputs"],
+        error=row["error"],
+        error_type=row["error_type"],
+        leased_by=row["leased_by"],
+        lease_until=row["lease_until"],
+        heartbeat_at=row["heartbeat_at"],
+        retry_after=row["retry_after"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        duration_ms=row["duration_ms"],
+        cost_tokens=None if row["cost_tokens"] is None else float(row["cost_tokens"]),
+        idempotency_key=row["idempotency_key"],
+        quarantine_number=row["quarantine_number"],
+        attempts=[*earlier, *_present_attempt(row)],
+    )
+
+
+def _present_attempt(row: Any) -> list[AttemptView]:
+    """The attempt that stands in the run itself: the running one, or the one that succeeded."""
+    outcomes = {RunState.LEASED: "RUNNING", RunState.SUCCESS: "SUCCESS"}
+    outcome = outcomes.get(RunState(row["state"]))
+    if outcome is None or row["attempt"] == 0:
+        return []
+    runner = row["runner_id"] or ""
+    return [AttemptView(row["attempt"], outcome, runner, row["started_at"], row["finished_at"], "")]
+
+
+async def database_now(connection: Any) -> datetime:
+    """The clock that decides."""
+    now: datetime = await connection.fetchval("SELECT now()")
+    return now

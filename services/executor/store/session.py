@@ -1,0 +1,51 @@
+"""Transactions of the executor: hot statements on asyncpg, driver errors translated."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from services.chassis.database import Database, translated, with_retries
+
+Result = TypeVar("Result")
+
+# A plan made while the tables were small must not outlive that: every hot statement is a walk along an index.
+PINNED_PLANNER = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+
+
+class Session:
+    """Where use cases get their transactions. Unavailable or Overloaded when the database cannot serve."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """One transaction, READ COMMITTED."""
+        with translated():
+            async with self._database.acquire() as connection, connection.transaction():
+                yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Any]:
+        """A connection for single statements."""
+        with translated():
+            async with self._database.acquire() as connection:
+                yield connection
+
+    async def repeat(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
+        """`work` in a transaction, the whole of it again where PostgreSQL asks for that (40001, 40P01)."""
+
+        async def once() -> Result:
+            async with self._database.acquire() as connection, connection.transaction():
+                return await work(connection)
+
+        with translated():
+            return await with_retries(once)

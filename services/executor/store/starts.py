@@ -1,0 +1,108 @@
+"""Writes new executions and their runs; finds those that a request_id made before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.executor import queries
+from services.executor.model import LeasePolicy, Prepared, StartRequest, rank_of, run_id
+from valkyr.flow.plan import Plan
+from valkyr.flow.states import ExecutionState, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class NewExecution:
+    """An execution to insert. `leased` maps a node to what is handed to a runner in the same transaction."""
+
+    id: UUID
+    request: StartRequest
+    version: int
+    plan: Plan
+    task_ids: Sequence[UUID | None]
+    leased: dict[int, Prepared]
+
+
+async def find_requests(tx: Any, requests: Iterable[StartRequest]) -> dict[tuple[str, str], tuple[UUID, bytes]]:
+    """(namespace, request_id) -> (execution, hash of the first request), for those that were used before."""
+    keyed = [(r.namespace, r.request_id) for r in requests if r.request_id]
+    if not keyed:
+        return {}
+    rows = await tx.fetch(queries.FIND_REQUESTS, *zip(*keyed, strict=True))
+    return {(row[0], row[1]): (row[2], row[3]) for row in rows}
+
+
+async def insert_executions(tx: Any, executions: Sequence[NewExecution]) -> dict[UUID, datetime]:
+    """Inserts executions, not their runs. Those whose request_id was taken meanwhile are missing from the answer."""
+    rows = [
+        (
+            e.id,
+            e.request.namespace,
+            e.request.workflow_id,
+            e.version,
+            _first_state(e),
+            len(e.plan.roots),
+            e.request.priority,
+            e.request.trigger_type,
+            e.request.payload,
+            e.request.traceparent,
+            e.request.request_id,
+            e.request.request_hash if e.request.request_id else None,
+            _uuid_or_none(e.request.principal),
+            e.request.principal,
+        )
+        for e in executions
+    ]
+    inserted = await tx.fetch(queries.INSERT_EXECUTIONS, *zip(*rows, strict=True))
+    return {row[0]: row[1] for row in inserted}
+
+
+def _first_state(execution: NewExecution) -> str:
+    if not execution.plan.nodes:
+        return ExecutionState.SUCCESS
+    return ExecutionState.RUNNING if execution.leased else ExecutionState.PENDING
+
+
+def _uuid_or_none(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+async def insert_runs(tx: Any, executions: Sequence[NewExecution], policy: LeasePolicy) -> None:
+    """One run per node: roots READY, or LEASED where handed to a runner at once; the others PENDING."""
+    rows = [row for execution in executions for row in _rows_of(execution)]
+    if rows:
+        await tx.execute(
+            queries.INSERT_RUNS, *zip(*rows, strict=True), policy.holder, policy.runner_id, policy.duration
+        )
+
+
+def _rows_of(execution: NewExecution) -> Iterable[tuple[Any, ...]]:
+    base = execution.request.priority
+    for node in execution.plan.nodes:
+        prepared = execution.leased.get(node.index)
+        state = RunState.PENDING if node.incoming else RunState.LEASED if prepared else RunState.READY
+        yield (
+            execution.id,
+            run_id(execution.id, node.index),
+            execution.request.namespace,
+            node.index,
+            node.node_id,
+            execution.task_ids[node.index],
+            node.class_name,
+            node.control is not None,
+            node.pool,
+            rank_of(base, node.priority),
+            node.target or None,
+            state,
+            len(node.incoming),
+            1 if prepared else 0,
+            prepared.idempotency_key if prepared else None,
+            prepared.inputs_hash if prepared else None,
+            prepared.config_hash if prepared else None,
+        )

@@ -1,0 +1,242 @@
+"""Protobuf <-> the executor's values, both directions, nothing else. What cannot be read is InvalidRequest naming the field."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.executor.model import AttemptView, ExecutionView, RunView, StartRequest
+from services.executor.watch import Watched
+from valkyr.api.executor.v1 import executor_pb2 as pb
+from valkyr.errors import InvalidRequest, LimitExceeded
+from valkyr.flow.states import ExecutionState, RunState
+from valkyr.rpc.values import plain_to_value, value_to_plain
+
+MAX_REQUEST_ID = 255
+MAX_WATCHED = 10_000
+MAX_WAIT = timedelta(seconds=60)
+DEFAULT_WAIT = timedelta(seconds=20)
+
+
+def read_uuid(text: str, path: str) -> UUID:
+    """Any spelling of a UUID."""
+    try:
+        return UUID(text)
+    except ValueError:
+        what = "is required" if not text else f"{text[:64]!r} is no UUID"
+        raise InvalidRequest.of_field(path, f"{what}; takes one such as 01920000-0000-7000-8000-000000000000") from None
+
+
+def read_start(
+    request: pb.StartExecutionRequest,
+    *,
+    namespace: str,
+    principal: str,
+    traceparent: str,
+    payload_limit: int,
+    path: str = "",
+) -> StartRequest:
+    """`path` is the prefix of field names in errors: `executions[3].`."""
+    payload = _read_payload(request, path, payload_limit)
+    trigger = _enum_name(pb.Execution.TriggerType, request.trigger_type, path + "trigger_type")
+    version = request.version if request.HasField("version") else None
+    if version is not None and version < 1:
+        raise InvalidRequest.of_field(path + "version", f"{version} is no version; the first is 1")
+    if not -100 <= request.priority <= 100:
+        raise InvalidRequest.of_field(path + "priority", f"{request.priority} is not from -100 to 100")
+    workflow_id = read_uuid(request.workflow_id, path + "workflow_id")
+    return StartRequest(
+        namespace=namespace,
+        workflow_id=workflow_id,
+        version=version,
+        trigger_type="MANUAL" if trigger == "TRIGGER_TYPE_UNSPECIFIED" else trigger,
+        payload=payload,
+        request_id=read_request_id(request.request_id, path + "request_id"),
+        request_hash=_hash_of(workflow_id, version, trigger, payload, request.priority),
+        priority=request.priority,
+        principal=principal,
+        traceparent=traceparent,
+    )
+
+
+def _read_payload(request: pb.StartExecutionRequest, path: str, limit: int) -> str | None:
+    if not request.HasField("payload"):
+        return None
+    text = orjson.dumps(value_to_plain(request.payload, path + "payload"))
+    if len(text) > limit:
+        raise LimitExceeded.of_field(
+            path + "payload", f"{len(text)} bytes of JSON, over {limit}; store it elsewhere and send where it is"
+        )
+    return text.decode()
+
+
+def _hash_of(*parts: object) -> bytes:
+    return hashlib.sha256(orjson.dumps([None if part is None else str(part) for part in parts])).digest()
+
+
+def read_request_id(text: str, path: str) -> str | None:
+    if not text:
+        return None
+    if len(text) > MAX_REQUEST_ID or not text.isprintable():
+        raise InvalidRequest.of_field(
+            path, f"{text[:64]!r} is no request id; takes up to {MAX_REQUEST_ID} printable characters, a UUID say"
+        )
+    return text
+
+
+def read_wait(request: pb.WaitExecutionRequest) -> timedelta:
+    if not request.HasField("timeout"):
+        return DEFAULT_WAIT
+    try:
+        timeout: timedelta = request.timeout.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise InvalidRequest.of_field("timeout", "is no duration; takes one such as 20s") from None
+    if timeout < timedelta():
+        raise InvalidRequest.of_field("timeout", f"{timeout.total_seconds():g}s is negative")
+    return min(timeout, MAX_WAIT)
+
+
+def read_watch(request: pb.WatchExecutionsRequest, namespace: str) -> Watched:
+    if len(request.execution_ids) > MAX_WATCHED:
+        raise LimitExceeded.of_field("execution_ids", f"{len(request.execution_ids)} ids, over {MAX_WATCHED}")
+    if request.until_settled and not request.execution_ids:
+        raise InvalidRequest.of_field("until_settled", "needs execution_ids: name the executions to wait for")
+    return Watched(
+        namespace=namespace,
+        ids=tuple(dict.fromkeys(read_ids(request.execution_ids))),
+        workflow_id=read_uuid(request.workflow_id, "workflow_id") if request.workflow_id else None,
+        since=_read_resume_token(request.resume_token),
+        include_outputs=request.include_outputs,
+        until_settled=request.until_settled,
+    )
+
+
+def read_ids(texts: Iterable[str]) -> list[UUID]:
+    return [read_uuid(text, f"execution_ids[{index}]") for index, text in enumerate(texts)]
+
+
+def resume_token(seen_to: datetime) -> str:
+    return f"{seen_to.timestamp():.6f}"
+
+
+def _read_resume_token(token: str) -> datetime | None:
+    if not token:
+        return None
+    try:
+        return datetime.fromtimestamp(float(token), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest.of_field(
+            "resume_token", f"{token[:64]!r} was not given out by WatchExecutions; leave it empty to begin now"
+        ) from None
+
+
+def read_execution_states(values: Sequence[int]) -> list[ExecutionState]:
+    names = (_enum_name(pb.Execution.State, value, f"states[{index}]") for index, value in enumerate(values))
+    return [ExecutionState(_named_state(name, index)) for index, name in enumerate(names)]
+
+
+def read_run_states(values: Sequence[int]) -> list[RunState]:
+    names = (_enum_name(pb.Run.State, value, f"states[{index}]") for index, value in enumerate(values))
+    return [RunState(_named_state(name, index)) for index, name in enumerate(names)]
+
+
+def _named_state(name: str, index: int) -> str:
+    if name == "STATE_UNSPECIFIED":
+        raise InvalidRequest.of_field(f"states[{index}]", "STATE_UNSPECIFIED is no state; leave it out")
+    return name
+
+
+def _enum_name(enum: Any, number: int, path: str) -> str:
+    try:
+        name: str = enum.Name(number)
+    except ValueError:
+        raise InvalidRequest.of_field(path, f"{number} is unknown; takes one of {', '.join(enum.keys())}") from None
+    return name
+
+
+def write_execution(view: ExecutionView) -> pb.Execution:
+    message = pb.Execution(
+        id=str(view.id),
+        namespace=view.namespace,
+        workflow_id=str(view.workflow_id),
+        version=view.version,
+        state=pb.Execution.State.Value(view.state),
+        trigger_type=pb.Execution.TriggerType.Value(view.trigger_type),
+        revision=view.revision,
+        priority=view.priority,
+        error_type=view.error_type or "",
+        error_message=view.error_message or "",
+        trace_id=view.trace_id,
+        created_by=view.created_by,
+        run_counts=view.run_counts,
+        create_time=_timestamp(view.created_at),
+        start_time=_timestamp(view.started_at),
+        finish_time=_timestamp(view.finished_at),
+    )
+    if view.trigger_payload is not None:
+        message.trigger_payload.CopyFrom(_value(view.trigger_payload))
+    if view.outputs is not None:
+        message.outputs.CopyFrom(Struct(fields={node: _value(text) for node, text in view.outputs.items()}))
+    return message
+
+
+def write_run(view: RunView) -> pb.Run:
+    message = pb.Run(
+        id=str(view.id),
+        execution_id=str(view.execution_id),
+        node_id=view.node_id,
+        map_index=view.map_index,
+        task_id=str(view.task_id) if view.task_id else "",
+        state=pb.Run.State.Value(view.state),
+        parked_by=view.parked_by or "",
+        attempt=view.attempt,
+        target=view.target or "",
+        pool=view.pool,
+        class_name=view.class_name,
+        error=view.error or "",
+        error_type=view.error_type or "",
+        leased_by=view.leased_by or "",
+        lease_until=_timestamp(view.lease_until),
+        heartbeat_time=_timestamp(view.heartbeat_at),
+        retry_after=_timestamp(view.retry_after),
+        start_time=_timestamp(view.started_at),
+        finish_time=_timestamp(view.finished_at),
+        duration_ms=view.duration_ms or 0,
+        cost_tokens=view.cost_tokens or 0.0,
+        idempotency_key=view.idempotency_key or "",
+        quarantine_number=view.quarantine_number,
+        attempts=[_attempt(attempt) for attempt in view.attempts],
+    )
+    if view.outputs is not None:
+        message.outputs.CopyFrom(_value(view.outputs))
+    return message
+
+
+def _attempt(view: AttemptView) -> pb.Attempt:
+    return pb.Attempt(
+        attempt=view.attempt,
+        outcome=view.outcome,
+        runner_id=view.runner_id,
+        start_time=_timestamp(view.started_at),
+        finish_time=_timestamp(view.finished_at),
+        error=view.error,
+    )
+
+
+def _value(text: str) -> Value:
+    return plain_to_value(orjson.loads(text))
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp
