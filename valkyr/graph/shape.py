@@ -18,7 +18,6 @@ class Shape:
     """
 
     numbers: Mapping[str, int]
-    predecessors: Sequence[Sequence[int]]
     successors: Sequence[Sequence[int]]
     order: Sequence[int]
     components: Sequence[Sequence[int]]
@@ -33,10 +32,15 @@ class Shape:
         """For each node the set of its ancestors, as the bits of an integer. In a cycle all are ancestors of all."""
         found = [0] * len(self.numbers)
         for node in self.order:
-            for predecessor in self.predecessors[node]:
-                found[node] |= found[predecessor] | 1 << predecessor
+            _hand_on([node], found[node] | 1 << node, found, self.successors)
         for component in self.components:
-            _add_ancestors_of(component, found, self.predecessors)
+            ancestors = 0
+            for node in component:
+                ancestors |= found[node] | 1 << node
+            if len(component) > 1:
+                for node in component:
+                    found[node] = ancestors
+            _hand_on(component, ancestors, found, self.successors)
         return found
 
 
@@ -46,23 +50,22 @@ def shape_of(nodes: Sequence[Node], edges: Sequence[Edge]) -> Shape:
     for node in nodes:
         numbers.setdefault(node.node_id, len(numbers))
     successors: list[list[int]] = [[] for _ in numbers]
-    predecessors: list[list[int]] = [[] for _ in numbers]
+    unmet = [0] * len(numbers)
     find = numbers.get
     for edge in edges:
         source, target = find(edge.source), find(edge.target)
         if source is not None and target is not None and source != target:
             successors[source].append(target)
-            predecessors[target].append(source)
-    order = _topological_order(successors, predecessors)
+            unmet[target] += 1
+    order = _topological_order(successors, unmet)
     components: list[list[int]] = []
     if len(order) < len(numbers):
         components = _components(sorted(set(range(len(numbers))).difference(order)), successors)
-    return Shape(numbers, predecessors, successors, order, components)
+    return Shape(numbers, successors, order, components)
 
 
-def _topological_order(successors: Sequence[Sequence[int]], predecessors: Sequence[Sequence[int]]) -> list[int]:
-    """Kahn's algorithm; nodes in or behind a cycle are missing from the answer."""
-    unmet = [len(sources) for sources in predecessors]
+def _topological_order(successors: Sequence[Sequence[int]], unmet: list[int]) -> list[int]:
+    """Kahn's algorithm; nodes in or behind a cycle are missing from the answer. Counts `unmet`, the edges in, down."""
     order = [node for node, count in enumerate(unmet) if not count]
     for node in order:
         for successor in successors[node]:
@@ -142,13 +145,8 @@ def _path_to(node: int, first: int, came_from: Mapping[int, int]) -> list[int]:
     return path[::-1]
 
 
-def _add_ancestors_of(component: Sequence[int], found: list[int], predecessors: Sequence[Sequence[int]]) -> None:
-    ancestors = 0
+def _hand_on(component: Sequence[int], ancestors: int, found: list[int], successors: Sequence[Sequence[int]]) -> None:
+    """What is before a component, and itself, is before whatever follows it."""
     for node in component:
-        for predecessor in predecessors[node]:
-            ancestors |= found[predecessor] | 1 << predecessor
-    if len(component) > 1:
-        for node in component:
-            ancestors |= 1 << node
-    for node in component:
-        found[node] = ancestors
+        for successor in successors[node]:
+            found[successor] |= ancestors
