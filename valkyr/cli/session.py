@@ -21,9 +21,8 @@ from valkyr import telemetry
 from valkyr.cli.exits import ExitCode, exit_code_of
 from valkyr.cli.printing import Printer
 from valkyr.client import Client
+from valkyr.duration import parse_duration
 from valkyr.errors import Internal, ValkyrError
-from valkyr.graph.fields import Problems
-from valkyr.graph.fields import read_duration as read_iso
 
 DEFAULT_PORT_BASE = 50051
 EXECUTOR_OFFSET = 1
@@ -159,7 +158,7 @@ def read_duration(text: str) -> timedelta:
     number = plain[:-1] if unit else plain
     if number.replace(".", "", 1).isdecimal():
         return timedelta(seconds=float(number) * (unit or 1))
-    value = read_iso(text.strip().upper(), "timeout", Problems())
-    if value is None:
-        raise typer.BadParameter(f"{text!r} is no duration; say 30s, 2m, 1h or PT1M30S")
-    return value
+    try:
+        return parse_duration(text.strip().upper())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no duration; say 30s, 2m, 1h or PT1M30S") from None

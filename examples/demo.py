@@ -1,0 +1,212 @@
+"""`make demo`: a stack of its own, an order on its way, three real graphs, a trace. It leaves nothing running.
+
+Exit code 0 if all went well, 1 if something failed (what is said), 130 on Ctrl-C, 143 on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from examples.target_server import TargetServer
+from services.local.errors import StackError
+from services.local.stack import LocalStack
+from valkyr import Client, ValkyrError, WorkflowInfo
+from valkyr.cli.following import follow
+from valkyr.cli.graph_files import BadGraphFile, read_graph_file
+from valkyr.cli.printing import Printer, clean, seconds
+from valkyr.cli.trace_tree import trace_tree
+from valkyr.cli.views import view_for
+from valkyr.client import Execution, ExecutionState
+
+ROOT = Path(__file__).resolve().parents[1]
+ORDER = ROOT / "examples" / "order_fulfilment.yaml"
+REAL_GRAPHS = (
+    ("galaxy-rnaseq-pe-ga-d1a60a84.json", "an RNA sequencing pipeline of the Galaxy project"),
+    ("bpmn-c-5-0-bpmn-ae58a182.json", "a business process in BPMN"),
+    ("lock-hatchet-dev-hatchet-uv-lock-986afedd.json", "the dependencies of a Python project"),
+)
+LIMIT = timedelta(seconds=60)
+KEPT_VARIABLES = ("VALKYR_POSTGRES_BIN", "VALKYR_DEBUG")
+
+
+class DemoFailed(Exception):
+    """Something did not go as it should; the text says what."""
+
+
+def main() -> int:
+    """The whole demo; the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    began = time.monotonic()
+    printer = Printer(as_json=False)
+    try:
+        with tempfile.TemporaryDirectory(prefix="valkyr-demo-") as home, TargetServer() as target:
+            show(printer, Path(home), target)
+    except KeyboardInterrupt:
+        printer.remark("interrupted; everything is stopped")
+        return 130
+    except (DemoFailed, ValkyrError, StackError, BadGraphFile) as error:
+        hint = getattr(error, "hint", "")
+        printer.remark(f"the demo failed: {error}" + (f" ({hint})" if hint else ""))
+        return 1
+    printer.line(f"That was Valkyr, in {seconds(time.monotonic() - began)}; nothing is left running.")
+    printer.line("Next: `make up` for a stack that stays, then `valkyr --help`.")
+    return 0
+
+
+def show(printer: Printer, home: Path, target: TargetServer) -> None:
+    """Starts the stack, tells the story, stops the stack whatever happens."""
+    step(printer, 1, "Starting a stack of its own: PostgreSQL, graph store, executor")
+    say(printer, f"Its data lie in {home} and are gone afterwards.")
+    stack = LocalStack(home, free_ports(2), extra_env=stack_settings(target))
+    began = time.monotonic()
+    try:
+        stack.start()
+        say(printer, f"Up and healthy after {seconds(time.monotonic() - began)}.")
+        asyncio.run(tell(printer, stack, target))
+    except BaseException:
+        tell_the_log(printer, stack)
+        raise
+    finally:
+        with uninterrupted():
+            step(printer, 6, "Stopping everything")
+            stack.stop()
+
+
+def stack_settings(target: TargetServer) -> dict[str, str]:
+    """What this stack allows beside the defaults; of the caller's own VALKYR_ variables nothing applies here."""
+    for name in [name for name in os.environ if name.startswith("VALKYR_") and name not in KEPT_VARIABLES]:
+        del os.environ[name]
+    return {
+        "VALKYR_EXECUTOR__RUNNER__HTTP__ALLOW_HOSTS": json.dumps([target.host]),
+        "VALKYR_EXECUTOR__RUNNER__MODULES": json.dumps(["examples.my_modules"]),
+        "VALKYR_EXECUTOR__RUNNER__UNKNOWN_AS_NOOP": "true",
+    }
+
+
+async def tell(printer: Printer, stack: LocalStack, target: TargetServer) -> None:
+    """Steps 2 to 5."""
+    addresses = stack.addresses
+    async with Client(addresses["graph_store"], addresses["executor"], principal="demo") as client:
+        order = await run_the_order(printer, client, target)
+        await run_real_graphs(printer, client)
+        step(printer, 5, "The trace of the order, from what is stored: it survives restarts and needs no collector")
+        runs = await client.executions.list_runs(order.id).all()
+        for line in trace_tree(order, runs, title="order_fulfilment"):
+            printer.line("  ", line)
+
+
+async def run_the_order(printer: Printer, client: Client, target: TargetServer) -> Execution:
+    """Steps 2 and 3: the example is saved, run, watched, and held against what it should have done."""
+    step(printer, 2, f"Saving {ORDER.relative_to(ROOT)}: validated, then stored whole as version 1")
+    saved = await client.graphs.save(read_graph_file(str(ORDER)).document.value, message="the demo's first save")
+    nodes, edges = len(saved.graph.nodes), len(saved.graph.edges)
+    say(printer, f"Workflow {saved.workflow.id}, {nodes} nodes, {edges} edges; version {saved.workflow.version}.")
+
+    step(printer, 3, "Running it: three checks at once, a join, one of two branches, calls to services over HTTP")
+    say(printer, f"The services it calls are one small server at {target.url}, which this stack was told to allow;")
+    say(
+        printer, "by default Valkyr's HTTP module refuses addresses of the own network. The pause of 2 s holds no slot."
+    )
+    order = {"id": "A-1001", "customer": "Ada", "country": "DE", "items": [{"sku": "KEY-1", "quantity": 2}]}
+    started = await client.executions.start(saved.workflow.id, payload={"services": target.url, "order": order})
+    with view_for(printer) as view:
+        execution = await follow(client, started, view, timeout=LIMIT)
+    expect_success(execution)
+    counts = dict(execution.run_counts)
+    if counts != {"SUCCESS": nodes - 1, "SKIPPED": 1}:
+        raise DemoFailed(f"expected {nodes - 1} runs to succeed and one to be skipped, got {counts}")
+    say(printer, f"{counts['SUCCESS']} runs succeeded; manual_review was skipped, its condition did not hold.")
+    say(printer, f"It answered: {json.dumps(execution.outputs['close_order'], ensure_ascii=False)}")
+    say(printer, f"The services saw {len(target.calls)} calls: {', '.join(target.calls)}.")
+    return execution
+
+
+async def run_real_graphs(printer: Printer, client: Client) -> None:
+    """Step 4: graphs that nobody made for Valkyr."""
+    step(printer, 4, "Three graphs from the real world; classes that nobody knows run as Noop, by a setting")
+    for name, what in REAL_GRAPHS:
+        graph_file = read_graph_file(str(ROOT / "tests" / "data" / "graphs" / name))
+        saved = await client.graphs.save(graph_file.graph, workflow=WorkflowInfo(name=Path(name).stem))
+        started = time.monotonic()
+        execution = await client.executions.start(saved.workflow.id)
+        execution = await client.executions.wait(execution.id, timeout=LIMIT)
+        took = seconds(time.monotonic() - started)
+        expect_success(execution)
+        counts = (await client.executions.get(execution.id)).run_counts
+        if counts != {"SUCCESS": len(saved.graph.nodes)}:
+            raise DemoFailed(f"{name}: expected {len(saved.graph.nodes)} runs to succeed, got {dict(counts)}")
+        size = f"{len(saved.graph.nodes)} nodes, {len(saved.graph.edges)} edges"
+        say(printer, f"{what}: {size}, {len(saved.warnings)} warnings; SUCCESS in {took}")
+
+
+def expect_success(execution: Execution) -> None:
+    """DemoFailed for any other end."""
+    if execution.state is not ExecutionState.SUCCESS:
+        why = f"{execution.error_type}: {execution.error_message}" if execution.error_message else "no more is known"
+        raise DemoFailed(f"execution {execution.id} is {execution.state}, not SUCCESS: {why}")
+
+
+def step(printer: Printer, number: int, title: str) -> None:
+    """A headline."""
+    printer.line(f"[{number}/6] {title}")
+
+
+def say(printer: Printer, text: str) -> None:
+    """A line of the story."""
+    printer.line(f"      {text}")
+
+
+def tell_the_log(printer: Printer, stack: LocalStack) -> None:
+    """The last words of the stack and of its services, for whoever looks for the reason."""
+    for log in (stack.output, *sorted(stack.home.logs.glob("*.log"))):
+        for line in log.read_text(errors="replace").splitlines()[-5:] if log.exists() else ():
+            printer.remark(f"  {log.name}: {clean(line)}")
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody uses."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first: int = probe.getsockname()[1]
+        if first + count < 65536 and all(_is_free(first + offset) for offset in range(count)):
+            return first
+    raise DemoFailed("there are no free ports")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def uninterrupted() -> Any:
+    """A second Ctrl-C does not interrupt the cleaning up."""
+    before: dict[int, Callable[..., Any] | int | None] = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
