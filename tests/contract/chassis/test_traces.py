@@ -82,7 +82,7 @@ async def test_s31_a_malformed_traceparent_starts_a_new_trace(
 EXITING = """
 import io, sys
 from valkyr import telemetry
-observed = telemetry.configure("toys", otlp_endpoint=sys.argv[1])
+observed = telemetry.configure("toys", otlp_endpoint=sys.argv[1], stream=io.StringIO())
 for _ in range(20_000):
     telemetry.tracer().start_span("x").end()
 print("exiting", flush=True)

@@ -1,0 +1,87 @@
+"""Traces: this process's tracer, W3C traceparents, and spans over OTLP that never hold anything up."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+
+
+def tracer() -> trace.Tracer:
+    """The tracer of this process; its spans are nothing before `configure`."""
+    return _Proxy.provider.get_tracer("valkyr")
+
+
+def traceparent_of(context: SpanContext) -> str:
+    """W3C traceparent, "" for a context that is not valid."""
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags) & 1:02x}"
+
+
+def parse_traceparent(text: str) -> SpanContext | None:
+    """The span context that a W3C traceparent (version 00) names; None if it is malformed or all zero."""
+    match = _TRACEPARENT.fullmatch(text)
+    if match is None:
+        return None
+    context = SpanContext(
+        trace_id=int(match[1], 16),
+        span_id=int(match[2], 16),
+        is_remote=True,
+        trace_flags=TraceFlags(int(match[3], 16) & 1),
+    )
+    return context if context.is_valid else None
+
+
+def context_of(traceparent: str) -> Context:
+    """A context to start spans in: below what the traceparent names, or the root of a new trace."""
+    parent = parse_traceparent(traceparent)
+    return Context() if parent is None else trace.set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def current_traceparent() -> str:
+    """Of the current span, "" outside of any."""
+    return traceparent_of(trace.get_current_span().get_span_context())
+
+
+class _Proxy:
+    """Where `tracer` looks. OpenTelemetry lets its global provider be set once; tests set up several."""
+
+    provider: trace.TracerProvider = trace.NoOpTracerProvider()
+
+
+def install(provider: trace.TracerProvider) -> None:
+    """From now on `tracer` is of `provider`."""
+    _Proxy.provider = provider
+
+
+def provider_of(service_name: str, *, otlp_endpoint: str | None, sample_ratio: float) -> TracerProvider:
+    """Without an endpoint spans have ids, so that logs and rows can name them, and are recorded nowhere."""
+    # The SDK and the exporter are imported here: most processes that import this module trace nothing.
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+
+    ratio = TraceIdRatioBased(sample_ratio)
+    # A caller that records nothing itself does not decide that nobody does.
+    sampler: Sampler = ParentBased(ratio, remote_parent_not_sampled=ratio) if otlp_endpoint else ALWAYS_OFF
+    resource = Resource({"service.name": service_name})
+    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+    if otlp_endpoint:
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from valkyr.telemetry.exporter import CollectorExporter
+
+        exporter = CollectorExporter(otlp_endpoint)
+        provider.add_span_processor(
+            BatchSpanProcessor(exporter, max_queue_size=16384, schedule_delay_millis=1000, export_timeout_millis=2000)
+        )
+    return provider
