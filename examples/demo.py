@@ -58,7 +58,8 @@ def main() -> int:
         return 130
     except (DemoFailed, ValkyrError, StackError, BadGraphFile) as error:
         hint = getattr(error, "hint", "")
-        printer.remark(f"the demo failed: {error}" + (f" ({hint})" if hint else ""))
+        for line in f"the demo failed: {error}\n{f'hint: {hint}' if hint else ''}".splitlines():
+            printer.remark(line)
         return 1
     printer.line(f"That was Valkyr, in {seconds(time.monotonic() - began)}; nothing is left running.")
     printer.line("Next: `make up` for a stack that stays, then `valkyr --help`.")
@@ -75,8 +76,8 @@ def show(printer: Printer, home: Path, target: TargetServer) -> None:
         stack.start()
         say(printer, f"Up and healthy after {seconds(time.monotonic() - began)}.")
         asyncio.run(tell(printer, stack, target))
-    except BaseException:
-        tell_the_log(printer, stack)
+    except (DemoFailed, ValkyrError):
+        tell_the_logs(printer, stack)
         raise
     finally:
         with uninterrupted():
@@ -89,8 +90,8 @@ def stack_settings(target: TargetServer) -> dict[str, str]:
     for name in [name for name in os.environ if name.startswith("VALKYR_") and name not in KEPT_VARIABLES]:
         del os.environ[name]
     return {
-        "VALKYR_EXECUTOR__RUNNER__HTTP__ALLOW_HOSTS": json.dumps([target.host]),
-        "VALKYR_EXECUTOR__RUNNER__MODULES": json.dumps(["examples.my_modules"]),
+        "VALKYR_EXECUTOR__RUNNER__HTTP__ALLOW_HOSTS": target.host,
+        "VALKYR_EXECUTOR__RUNNER__MODULES": "examples.my_modules",
         "VALKYR_EXECUTOR__RUNNER__UNKNOWN_AS_NOOP": "true",
     }
 
@@ -168,9 +169,9 @@ def say(printer: Printer, text: str) -> None:
     printer.line(f"      {text}")
 
 
-def tell_the_log(printer: Printer, stack: LocalStack) -> None:
-    """The last words of the stack and of its services, for whoever looks for the reason."""
-    for log in (stack.output, *sorted(stack.home.logs.glob("*.log"))):
+def tell_the_logs(printer: Printer, stack: LocalStack) -> None:
+    """The last words of the services, for whoever looks for the reason: the folder will be gone."""
+    for log in sorted(stack.home.logs.glob("*.log")):
         for line in log.read_text(errors="replace").splitlines()[-5:] if log.exists() else ():
             printer.remark(f"  {log.name}: {clean(line)}")
 

@@ -1,4 +1,4 @@
-"""A module of one's own. The executor loads it with VALKYR_EXECUTOR__RUNNER__MODULES='["examples.my_modules"]'."""
+"""A module of one's own. The executor loads it with VALKYR_EXECUTOR__RUNNER__MODULES=examples.my_modules."""
 
 from pydantic import BaseModel
 

@@ -1,15 +1,17 @@
-"""Valkyr, a durable workflow engine: what users import. Each name is loaded when it is first used."""
+"""Valkyr, a durable workflow engine: what users import. What needs gRPC is loaded when it is first used."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Not lazily: the file has the decorator's name, and once somebody imported it, `valkyr.module` would be the file.
+from valkyr.module import Context, PermanentError, Retry, RetryLater, module
+
 if TYPE_CHECKING:
     from valkyr.client import Client, Start, TriggerType
     from valkyr.errors import ValkyrError
     from valkyr.graph.model import Edge, Graph, Module, Node, WorkflowInfo
-    from valkyr.module import Context, PermanentError, Retry, RetryLater, module
 
 __all__ = [
     "Client",
@@ -32,7 +34,6 @@ _HOMES = {
     "valkyr.client": ("Client", "Start", "TriggerType"),
     "valkyr.errors": ("ValkyrError",),
     "valkyr.graph.model": ("Edge", "Graph", "Module", "Node", "WorkflowInfo"),
-    "valkyr.module": ("Context", "PermanentError", "Retry", "RetryLater", "module"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
