@@ -96,13 +96,11 @@ def workflow_from_document(document: Mapping[str, Any]) -> WorkflowInfo:
     problems = fields.Problems()
     root = Reader.of(document, "", problems, known=_FILE_KEYS)
     workflow = root.child("workflow", known=_WORKFLOW_KEYS)
-    version = root.integer("version")
+    inner = workflow.integer("version") if workflow else None
+    version = fields.edited_version(root.integer("version"), inner, problems)
     if workflow is None:
         problems.raise_if_any()
-        return WorkflowInfo(version=version or None)
-    inner = workflow.integer("version")
-    if version and inner and version != inner:
-        problems.add("version", f"{version} differs from workflow.version {inner}; give one of them")
+        return WorkflowInfo(version=version)
     labels = workflow.child("labels")
     identity = workflow.text("id")
     info = WorkflowInfo(
@@ -110,7 +108,7 @@ def workflow_from_document(document: Mapping[str, Any]) -> WorkflowInfo:
         name=workflow.text("name") or None,
         description=workflow.text("description"),
         labels={key: labels.text(key) for key in labels.text_keys()} if labels else {},
-        version=version or inner or None,
+        version=version,
     )
     problems.raise_if_any()
     return info

@@ -80,6 +80,16 @@ def read_uuid(value: str, path: str, problems: Problems) -> str | None:
         return None
 
 
+def edited_version(outer: int | None, inner: int | None, problems: Problems) -> int | None:
+    """The version of `version` or else of `workflow.version`; 0 says nothing. Both and different is a problem."""
+    for path, version in (("version", outer), ("workflow.version", inner)):
+        if version is not None and version < 0:
+            problems.add(path, f"{version} is no version; the first one is 1")
+    if outer and inner and outer != inner:
+        problems.add("version", f"{outer} differs from workflow.version {inner}; give one of them")
+    return outer or inner or None
+
+
 def check_priority(value: int, path: str, problems: Problems) -> None:
     if not -MAX_PRIORITY <= value <= MAX_PRIORITY:
         problems.add(path, f"{value} is out of range; a priority is from -{MAX_PRIORITY} to {MAX_PRIORITY}")

@@ -159,14 +159,8 @@ def _read_workflow(message: GraphMessage, problems: fields.Problems) -> Workflow
 
 
 def _read_version(message: GraphMessage, problems: fields.Problems) -> int | None:
-    inner = message.workflow.version
-    outer = message.version if isinstance(message, pb.SaveGraphRequest) else 0
-    for path, version in (("workflow.version", inner), ("version", outer)):
-        if version < 0:
-            problems.add(path, f"{version} is no version; the first one is 1")
-    if inner and outer and inner != outer:
-        problems.add("version", f"{outer} differs from workflow.version {inner}; give one of them")
-    return outer or inner or None
+    outer = message.version if isinstance(message, pb.SaveGraphRequest) else None
+    return fields.edited_version(outer, message.workflow.version, problems)
 
 
 def _read_node(node: pb.Node, index: int, problems: fields.Problems) -> Node:
