@@ -10,13 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.local.home import PROJECT
+from services.local.home import PROJECT, FileLock
 from tests.free_ports import a_port_base
 from tests.waiting import lives, wait_until
 
@@ -61,17 +61,30 @@ class ToyStack:
 
     def end(self) -> None:
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.terminate()
-            self.process.wait(60)
+            for number, bound in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):
+                with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    self.process.send_signal(number)
+                    self.process.wait(bound)
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[ToyStack]:
-    made = ToyStack(tmp_path / "home", a_port_base())
-    yield made
-    made.end()
-    shutil.rmtree(made.home, ignore_errors=True)
+def a_stack(tmp_path: Path) -> Iterator[Callable[..., ToyStack]]:
+    """Makes stacks, each with a home and, unless told, ports of its own; ends them all."""
+    made: list[ToyStack] = []
+
+    def make(name: str = "home", port_base: int | None = None, **environment: str) -> ToyStack:
+        made.append(ToyStack(tmp_path / name, port_base or a_port_base(), **environment))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+@pytest.fixture
+def stack(a_stack: Callable[..., ToyStack]) -> ToyStack:
+    return a_stack()
 
 
 def test_what_dies_is_started_again_and_said(stack: ToyStack) -> None:
@@ -96,8 +109,9 @@ def test_ctrl_c_stops_services_and_then_postgresql_and_exits_0(stack: ToyStack) 
     pids = stack.pids()
     assert all(lives(pid) for pid in pids)
     assert stack.process is not None
-    stack.process.send_signal(signal.SIGINT)
+    os.killpg(stack.process.pid, signal.SIGINT)  # as a terminal does it: everything in the foreground gets it
     assert stack.process.wait(60) == 0
+    assert "told to stop" in (stack.home / "logs" / "first.log").read_text()
     assert not any(lives(pid) for pid in pids)
     assert not (stack.home / "stack.json").exists()
     assert "is shut down" in (stack.home / "logs" / "postgres.log").read_text()
@@ -114,23 +128,21 @@ def test_kill_9_of_the_stack_takes_all_with_it_and_the_next_start_is_clean(stack
     assert all(lives(pid) for pid in stack.pids())
 
 
-def test_a_second_stack_needs_a_home_and_ports_of_its_own(stack: ToyStack, tmp_path: Path) -> None:
+def test_a_second_stack_needs_a_home_and_ports_of_its_own(
+    stack: ToyStack, a_stack: Callable[..., ToyStack], tmp_path: Path
+) -> None:
     stack.start_and_wait()
     assert stack.process is not None
     same_home = ToyStack(stack.home, a_port_base())
     same_home.output = tmp_path / "same_home.out"
     assert same_home.start().wait(60) == 1
     assert f"a stack is already running in {stack.home} (pid {stack.process.pid})" in same_home.said()
-    same_ports = ToyStack(tmp_path / "other", stack.port_base)
+    same_ports = a_stack("other", stack.port_base)
     assert same_ports.start().wait(60) == 1
     assert f"port {stack.port_base} (for first) is in use by pid" in same_ports.said()
     assert f"port {stack.port_base + 1} (for second) is in use" in same_ports.said()
     assert "VALKYR_PORT_BASE" in same_ports.said()
-    beside = ToyStack(tmp_path / "beside", a_port_base())
-    try:
-        beside.start_and_wait()
-    finally:
-        beside.end()
+    a_stack("beside").start_and_wait()
     assert all(lives(pid) for pid in stack.pids())
 
 
@@ -144,15 +156,15 @@ def test_a_command_runs_in_a_stack_of_its_own_and_its_exit_code_is_handed_on(sta
     assert not (stack.home / "stack.json").exists()
 
 
-def test_a_service_that_does_not_come_up_stops_the_start_with_its_last_words(tmp_path: Path) -> None:
-    stack = ToyStack(tmp_path / "home", a_port_base(), TOY_FAULT="exit")
+def test_a_service_that_does_not_come_up_stops_the_start_with_its_last_words(a_stack: Callable[..., ToyStack]) -> None:
+    stack = a_stack(TOY_FAULT="exit")
     assert stack.start().wait(60) == 1
     assert "ended (exit code 3); its last words:\n  the setting toy.fault is wrong" in stack.said()
     assert "Traceback" not in stack.said()
 
 
-def test_a_service_that_does_not_stop_is_killed_within_the_bound(tmp_path: Path) -> None:
-    stack = ToyStack(tmp_path / "home", a_port_base(), TOY_FAULT="deaf", TOY_STOP_TIMEOUT="0.5")
+def test_a_service_that_does_not_stop_is_killed_within_the_bound(a_stack: Callable[..., ToyStack]) -> None:
+    stack = a_stack(TOY_FAULT="deaf", TOY_STOP_TIMEOUT="0.5")
     stack.start_and_wait()
     pids = stack.pids()
     assert stack.process is not None
@@ -162,8 +174,8 @@ def test_a_service_that_does_not_stop_is_killed_within_the_bound(tmp_path: Path)
     assert not any(lives(pid) for pid in pids)
 
 
-def test_a_second_ctrl_c_does_not_wait_for_draining(tmp_path: Path) -> None:
-    stack = ToyStack(tmp_path / "home", a_port_base(), TOY_FAULT="deaf", TOY_STOP_TIMEOUT="1000")
+def test_a_second_ctrl_c_does_not_wait_for_draining(a_stack: Callable[..., ToyStack]) -> None:
+    stack = a_stack(TOY_FAULT="deaf", TOY_STOP_TIMEOUT="1000")
     stack.start_and_wait()
     pids = stack.pids()
     assert stack.process is not None
@@ -181,17 +193,17 @@ def test_a_stop_while_starting_leaves_nothing(stack: ToyStack) -> None:
     assert process.wait(60) == 0
     assert "Valkyr is up" not in stack.said()
     assert not (stack.home / "postgres" / "postmaster.pid").exists()
+    assert FileLock(stack.home / "postgres.keeper").try_acquire()
 
 
-def test_a_postgresql_of_ones_own_is_used_and_none_is_started(database_url: str, tmp_path: Path) -> None:
-    stack = ToyStack(tmp_path / "home", a_port_base(), VALKYR_DATABASE_URL=database_url)
-    try:
-        stack.start_and_wait()
-        assert stack.state()["postgres"] is None
-        assert not (stack.home / "postgres").exists()
-        assert database_url in (stack.home / "logs" / "first.log").read_text()
-    finally:
-        stack.end()
+def test_a_postgresql_of_ones_own_is_used_and_none_is_started(
+    database_url: str, a_stack: Callable[..., ToyStack]
+) -> None:
+    stack = a_stack(VALKYR_DATABASE_URL=database_url)
+    stack.start_and_wait()
+    assert stack.state()["postgres"] is None
+    assert not (stack.home / "postgres").exists()
+    assert database_url in (stack.home / "logs" / "first.log").read_text()
 
 
 def test_a_taken_port_is_said_before_anything_is_started(stack: ToyStack) -> None:

@@ -36,5 +36,6 @@ async def main(room: Room) -> int:
     await server.start()
     print(os.environ["VALKYR_DATABASE_URL"], flush=True)
     await stop.wait()
+    print("told to stop", flush=True)
     await server.stop(1)
     return 0
