@@ -118,6 +118,7 @@ class Parts:
         )
         self.handoff = Handoff(
             self.worker,
+            self.signals,
             pool=runner.pool,
             class_names=frozenset(name for name, spec in self.modules.items() if not spec.control),
             serves_all=runner.unknown_as_noop,
@@ -181,7 +182,15 @@ class Parts:
         if ended:
             log.warning("leases.of_older_incarnation_ended", count=ended, runner_id=self.lease.runner_id)
         self._working = asyncio.create_task(self.worker.run(), name="worker")
+        self._working.add_done_callback(self._worker_ended)
         self._tasks = [asyncio.create_task(loop, name=name) for name, loop in self._loops().items()]
+
+    def _worker_ended(self, task: asyncio.Task[None]) -> None:
+        """The worker ends by draining only; anything else takes the executor out of service, so that it is restarted."""
+        if task.cancelled() or task.exception() is None:
+            return
+        log.critical("worker.died", error=str(task.exception()), exc_info=task.exception())
+        self.health.mark("worker", f"the worker died: {task.exception()}")
 
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         runner, signals, health = self.settings.runner, self.signals, self.health

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -13,13 +13,21 @@ from services.executor.facts import ExecutionCache
 from services.executor.model import ExecutionView, RunView, run_id
 from services.executor.signals import Signals
 from services.executor.store import reads as store
-from services.executor.store.reads import ExecutionFilter, RunFilter
+from services.executor.store.reads import ExecutionFilter, RunFilter, StoredOutputs
 from services.executor.store.session import Session
 from valkyr.errors import ExecutionNotFound
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
 
 LOOK_INTERVAL = timedelta(seconds=1)
 """How soon a change made by another replica is seen; changes made here are seen at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """Some runs, and whether there are more."""
+
+    runs: Sequence[RunView]
+    more: bool
 
 
 class Executions:
@@ -33,7 +41,8 @@ class Executions:
     async def get(self, namespace: str, execution_id: UUID) -> ExecutionView:
         """With outputs and run counts. ExecutionNotFound."""
         async with self._session.reading() as connection:
-            found = await store.list_executions(connection, ExecutionFilter(namespace, [execution_id]), limit=1)
+            wanted = ExecutionFilter(namespace, [execution_id])
+            found = await store.list_executions(connection, wanted, limit=1, payload=True)
             if not found:
                 raise execution_not_found(execution_id)
             return (await self._filled(connection, found))[0]
@@ -86,10 +95,15 @@ class Executions:
         async with self._session.reading() as connection:
             return await store.list_executions(connection, wanted, limit=limit)
 
-    async def list_runs(self, wanted: RunFilter, *, limit: int, include_outputs: bool) -> list[RunView]:
-        """By execution, newest first, and within one in the graph's order of nodes."""
+    async def list_runs(self, wanted: RunFilter, *, limit: int, include_outputs: bool) -> RunPage:
+        """By execution, newest first, and within one in the graph's order of nodes. Fewer where outputs fill a page."""
         async with self._session.reading() as connection:
-            return await store.list_runs(connection, wanted, limit=limit, include_outputs=include_outputs)
+            found = await store.list_runs(connection, wanted, limit=limit + 1)
+            runs = found[:limit]
+            if include_outputs:
+                stored = await store.read_outputs(connection, [(run.execution_id, run.id) for run in runs])
+                runs = _with_outputs(runs, stored)
+        return RunPage(runs, more=len(runs) < len(found))
 
     async def fill(self, views: Sequence[ExecutionView]) -> list[ExecutionView]:
         """With outputs and run counts."""
@@ -102,8 +116,30 @@ class Executions:
         counts = await store.count_runs(connection, [view.id for view in views])
         known = await self._cache.get_many(view.id for view in views)
         keys = [(view.id, run_id(view.id, leaf)) for view in views for leaf in known[view.id].version.plan.leaves]
-        outputs = await store.read_outputs(connection, sorted(keys))
-        return [replace(view, outputs=outputs.get(view.id, {}), run_counts=counts.get(view.id, {})) for view in views]
+        outputs: dict[UUID, dict[str, str]] = {view.id: {} for view in views}
+        omitted: dict[UUID, list[str]] = {view.id: [] for view in views}
+        for stored in await store.read_outputs(connection, keys):
+            if stored.text is None:
+                omitted[stored.execution_id].append(stored.node_id)
+            else:
+                outputs[stored.execution_id][stored.node_id] = stored.text
+        return [
+            replace(
+                view, outputs=outputs[view.id], omitted_outputs=omitted[view.id], run_counts=counts.get(view.id, {})
+            )
+            for view in views
+        ]
+
+
+def _with_outputs(runs: Sequence[RunView], stored: Sequence[StoredOutputs]) -> list[RunView]:
+    """Up to the first run whose outputs did not fit."""
+    texts = {outputs.run_id: outputs.text for outputs in stored}
+    filled = []
+    for run in runs:
+        if run.id in texts and texts[run.id] is None:
+            break
+        filled.append(replace(run, outputs=texts.get(run.id)))
+    return filled
 
 
 async def wait_for(event: asyncio.Event, timeout: timedelta) -> None:

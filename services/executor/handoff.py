@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from services.executor.model import ExecutionFacts, LeasePolicy, Prepared
+from services.executor.signals import Signals
 from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.runner.leases import LeasedRun, LeaseRef
 
@@ -39,11 +40,14 @@ class Grant:
 class Handoff:
     """The door to the own pool. I13: room is the concurrency less live leases less grants under way, never a counter."""
 
-    def __init__(self, worker: Pool, *, pool: str, class_names: frozenset[str], serves_all: bool) -> None:
+    def __init__(
+        self, worker: Pool, signals: Signals, *, pool: str, class_names: frozenset[str], serves_all: bool
+    ) -> None:
         self.pool = pool
         self.class_names = class_names
         self.serves_all = serves_all
         self._worker = worker
+        self._signals = signals
         self._grants: list[int] = []
         self._open = True
 
@@ -70,6 +74,8 @@ class Handoff:
             yield Grant(size)
         finally:
             self._grants.remove(reserved)
+            if self._signals.backlog:
+                self._signals.runs_ready.set()  # the dispatcher may have found all room set aside
 
     def deliver(self, runs: Sequence[LeasedRun], *, granted_at: float) -> None:
         """Starts leased runs. `granted_at` is this process's monotonic clock before their transaction began."""

@@ -217,6 +217,7 @@ class ExecutionView:
     modified_at: datetime
     outputs: Mapping[str, str] | None = None
     run_counts: Mapping[str, int] = field(default_factory=dict)
+    omitted_outputs: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

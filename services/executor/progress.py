@@ -21,6 +21,7 @@ from services.executor.steps import ExecutionStep, Writes, node_of, touched_node
 from services.executor.store import progress as store
 from services.executor.store.progress import ChangedRun, RunKey
 from services.executor.store.session import Session
+from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.advance import Change, Loaded, Need, RunFacts, taken_edges
 from valkyr.flow.attempts import Fence, RetryPolicy
 from valkyr.flow.joins import Gate
@@ -28,6 +29,9 @@ from valkyr.flow.plan import PlannedNode
 from valkyr.flow.results import Failure, FailureType
 from valkyr.flow.states import FINAL_RUN_STATES, RunState
 from valkyr.runner.leases import LeasedRun
+from valkyr.telemetry import get_logger
+
+log = get_logger(__name__)
 
 Walk = Generator[Need, Loaded, list[Change]]
 
@@ -71,7 +75,37 @@ class Progress:
         self._timeouts = timeouts
 
     async def apply(self, events: Sequence[Event]) -> list[Fence]:
-        """One transaction; the answers in order. Unavailable when it is not known whether it committed: apply again."""
+        """One transaction; the answers in order. Unavailable when it is not known whether it committed: apply again.
+
+        Internal for an execution that nobody foresaw; those that share its batch are applied without it.
+        """
+        try:
+            return await self._apply(events)
+        except ValkyrError:
+            raise
+        except Exception as error:
+            if len({event.execution_id for event in events}) > 1:
+                log.error("progress.batch_failed", events=len(events), error=str(error), exc_info=error)
+                return await self._apply_apart(events)
+            log.error("progress.failed", execution_id=str(events[0].execution_id), error=str(error), exc_info=error)
+            raise Internal("this execution cannot be carried on; see the log") from error
+
+    async def _apply_apart(self, events: Sequence[Event]) -> list[Fence]:
+        """Each execution alone; the first error is raised after all were tried."""
+        answers: dict[int, Fence] = {}
+        problem: ValkyrError | None = None
+        for execution_id in dict.fromkeys(event.execution_id for event in events):
+            places = [place for place, event in enumerate(events) if event.execution_id == execution_id]
+            try:
+                applied = await self.apply([events[place] for place in places])
+                answers.update(zip(places, applied, strict=True))
+            except ValkyrError as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+        return [answers[place] for place in range(len(events))]
+
+    async def _apply(self, events: Sequence[Event]) -> list[Fence]:
         known = await self._cache.get_many(event.execution_id for event in events)
         own = sum(isinstance(event, LeaseEnded) and event.from_own_pool for event in events)
         granted_at = monotonic()

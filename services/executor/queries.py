@@ -280,9 +280,9 @@ WHERE namespace = $1 AND workflow_id = $2 AND version = $3
 _SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
         SELECT 1 FROM executor.run r WHERE r.execution_id = e.id AND r.attempt > 0) THEN 'RUNNING' ELSE e.state END"""
 
-_EXECUTION = f"""SELECT e.id, e.namespace, e.workflow_id, e.version, {_SHOWN_STATE} AS state, e.revision, e.priority,
-    e.trigger_type, e.trigger_payload, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
-    e.trace_id, e.created_by_name, e.last_modified_date
+_EXECUTION = """SELECT e.id, e.namespace, e.workflow_id, e.version, {state} AS state, e.revision, e.priority,
+    e.trigger_type, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
+    e.trace_id, e.created_by_name, e.last_modified_date, {payload} AS trigger_payload
 FROM executor.workflow_execution e
 WHERE e.namespace = $1"""
 
@@ -294,12 +294,14 @@ COUNT_RUNS = """
 SELECT execution_id, state, count(*)::int FROM executor.run WHERE execution_id = ANY($1::uuid[]) GROUP BY 1, 2
 """
 
+# Outputs as far as they fit into $3 bytes; null beyond.
 READ_OUTPUTS = """
-SELECT r.execution_id, r.node_id, r.outputs
+SELECT r.execution_id, r.node_id, r.id,
+    CASE WHEN sum(octet_length(r.outputs)) OVER (ORDER BY r.execution_id DESC, r.id) <= $3::bigint THEN r.outputs END
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
 JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
-WHERE r.state = 'SUCCESS'
-ORDER BY r.execution_id, r.id
+WHERE r.state = 'SUCCESS' AND r.outputs IS NOT NULL
+ORDER BY r.execution_id DESC, r.id
 """
 
 READ_ATTEMPTS = """
@@ -311,7 +313,13 @@ ORDER BY a.run_id, a.epoch
 
 
 def list_executions(
-    *, by_ids: bool, by_workflow: bool, before: bool, changed_since: bool, states: Sequence[ExecutionState]
+    *,
+    by_ids: bool,
+    by_workflow: bool,
+    before: bool,
+    changed_since: bool,
+    states: Sequence[ExecutionState],
+    payload: bool,
 ) -> str:
     """Newest first. Parameters: namespace, limit, then those of the conditions asked for, in this order.
 
@@ -326,12 +334,11 @@ def list_executions(
     if states:
         stored = {*states, ExecutionState.PENDING} if ExecutionState.RUNNING in states else set(states)
         conditions += f" AND e.state IN ({_literals(stored)}) AND {_SHOWN_STATE} IN ({_literals(states)})"
-    return f"{_EXECUTION}{conditions}\nORDER BY e.id DESC\nLIMIT $2"
+    select = _EXECUTION.format(state=_SHOWN_STATE, payload="e.trigger_payload" if payload else "NULL::text")
+    return f"{select}{conditions}\nORDER BY e.id DESC\nLIMIT $2"
 
 
-def list_runs(
-    *, by_execution: bool, by_workflow: bool, after: bool, include_outputs: bool, states: Sequence[RunState]
-) -> str:
+def list_runs(*, by_execution: bool, by_workflow: bool, after: bool, states: Sequence[RunState]) -> str:
     """By execution, newest first, and by id within. Parameters: namespace, limit, then those of the conditions."""
     conditions = _numbered(
         (by_execution, "r.execution_id = {}::uuid"),
@@ -340,9 +347,8 @@ def list_runs(
     )
     if states:
         conditions += f" AND r.state IN ({_literals(states)})"
-    outputs = "r.outputs" if include_outputs else "NULL::text AS outputs"
     join = "JOIN executor.workflow_execution e ON e.id = r.execution_id" if by_workflow else ""
-    return f"""SELECT {_RUN_COLUMNS}, {outputs}
+    return f"""SELECT {_RUN_COLUMNS}
 FROM executor.run r {join}
 WHERE r.namespace = $1{conditions}
 ORDER BY r.execution_id DESC, r.id

@@ -129,10 +129,10 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
             states=wire.read_run_states(request.states),
             after=(place[0], place[1]) if place else None,
         )
-        found = await self._executions.list_runs(wanted, limit=size + 1, include_outputs=request.include_outputs)
-        last = [str(found[size - 1].execution_id), str(found[size - 1].id)] if len(found) > size else []
+        page = await self._executions.list_runs(wanted, limit=size, include_outputs=request.include_outputs)
+        last = [str(page.runs[-1].execution_id), str(page.runs[-1].id)] if page.more else []
         return pb.ListRunsResponse(
-            runs=[wire.write_run(view) for view in found[:size]],
+            runs=[wire.write_run(view) for view in page.runs],
             next_page_token=page_token(request, last) if last else "",
         )
 

@@ -176,6 +176,7 @@ def write_execution(view: ExecutionView) -> pb.Execution:
         trace_id=view.trace_id,
         created_by=view.created_by,
         run_counts=view.run_counts,
+        omitted_outputs=view.omitted_outputs,
         create_time=_timestamp(view.created_at),
         start_time=_timestamp(view.started_at),
         finish_time=_timestamp(view.finished_at),

@@ -13,6 +13,10 @@ from services.executor.model import AttemptView, ExecutionFacts, ExecutionView, 
 from valkyr.flow.states import ExecutionState, RunState
 
 
+OUTPUTS_BUDGET = 8 * 1024 * 1024
+"""How many bytes of outputs go into one answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class PinnedGraph:
     """A version as JSON texts."""
@@ -49,14 +53,17 @@ class ExecutionFilter:
     changed_since: datetime | None = None
 
 
-async def list_executions(connection: Any, wanted: ExecutionFilter, *, limit: int) -> list[ExecutionView]:
-    """Newest first. `outputs` and `run_counts` are not filled."""
+async def list_executions(
+    connection: Any, wanted: ExecutionFilter, *, limit: int, payload: bool = False
+) -> list[ExecutionView]:
+    """Newest first, with trigger payloads if asked; `outputs` and `run_counts` are not filled."""
     statement = queries.list_executions(
         by_ids=bool(wanted.ids),
         by_workflow=wanted.workflow_id is not None,
         states=wanted.states,
         before=wanted.before is not None,
         changed_since=wanted.changed_since is not None,
+        payload=payload,
     )
     given = [
         list(wanted.ids) or None,
@@ -99,13 +106,24 @@ async def count_runs(connection: Any, ids: Iterable[UUID]) -> dict[UUID, dict[st
     return counts
 
 
-async def read_outputs(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, dict[str, str]]:
-    """Outputs (JSON text) of those of the named runs that ended in SUCCESS: execution -> node id -> outputs."""
-    outputs: dict[UUID, dict[str, str]] = {}
-    if keys:
-        for row in await connection.fetch(queries.READ_OUTPUTS, *zip(*keys, strict=True)):
-            outputs.setdefault(row[0], {})[row[1]] = row[2] or "null"
-    return outputs
+@dataclass(frozen=True, slots=True)
+class StoredOutputs:
+    """JSON text; None where it did not fit."""
+
+    execution_id: UUID
+    node_id: str
+    run_id: UUID
+    text: str | None
+
+
+async def read_outputs(
+    connection: Any, keys: Sequence[tuple[UUID, UUID]], *, budget: int = OUTPUTS_BUDGET
+) -> list[StoredOutputs]:
+    """Outputs of those of the named runs that ended in SUCCESS, as many as fit into `budget` bytes, in the order of lists."""
+    if not keys:
+        return []
+    rows = await connection.fetch(queries.READ_OUTPUTS, *zip(*keys, strict=True), budget)
+    return [StoredOutputs(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +137,13 @@ class RunFilter:
     after: tuple[UUID, UUID] | None = None
 
 
-async def list_runs(connection: Any, wanted: RunFilter, *, limit: int, include_outputs: bool) -> list[RunView]:
-    """By execution, newest first, and within one in the order of its nodes."""
+async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[RunView]:
+    """Without outputs. By execution, newest first, and within one in the order of its nodes."""
     statement = queries.list_runs(
         by_execution=wanted.execution_id is not None,
         by_workflow=wanted.workflow_id is not None,
         states=wanted.states,
         after=wanted.after is not None,
-        include_outputs=include_outputs,
     )
     given = [wanted.execution_id, wanted.workflow_id, *(wanted.after or ())]
     arguments = [value for value in given if value is not None]
@@ -153,7 +170,7 @@ def _run(row: Any, earlier: list[AttemptView]) -> RunView:
         target=row["target"],
         pool=row["pool"],
         class_name=row["class_name"],
-        outputs=row["outputs"],
+        outputs=None,
         error=row["error"],
         error_type=row["error_type"],
         leased_by=row["leased_by"],
