@@ -1,0 +1,1 @@
+"""The runner SDK: leases runs, runs their modules, heartbeats, reports."""
