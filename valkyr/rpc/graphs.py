@@ -15,6 +15,7 @@ from google.protobuf import duration_pb2
 
 from valkyr.api.common.v1 import common_pb2
 from valkyr.api.graph.v1 import graph_pb2 as pb
+from valkyr.duration import MAX_DURATION
 from valkyr.errors import InvalidRequest
 from valkyr.graph import fields
 from valkyr.graph.configs import expanded, one_of_both
@@ -237,8 +238,8 @@ def _read_retry(retry: pb.Retry, path: str, problems: fields.Problems) -> Retry:
 def _read_duration(
     message: duration_pb2.Duration, path: str, problems: fields.Problems, *, zero: bool = False
 ) -> timedelta | None:
-    if abs(message.seconds) > fields.MAX_DURATION.total_seconds() * 2 or abs(message.nanos) >= 1_000_000_000:
-        problems.add(path, f"{message.seconds} s is out of range; at most {fields.MAX_DURATION.days} days")
+    if abs(message.seconds) > MAX_DURATION.total_seconds() * 2 or abs(message.nanos) >= 1_000_000_000:
+        problems.add(path, f"{message.seconds} s is out of range; at most {MAX_DURATION.days} days")
         return None
     if message.nanos % 1_000:
         problems.add(path, f"{message.seconds} s {message.nanos} ns is finer than a microsecond")
