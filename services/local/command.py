@@ -15,7 +15,7 @@ from pathlib import Path
 from services.local.errors import StackError
 from services.local.home import home_at
 from services.local.ports import parse_port_base
-from services.local.rooms import HOST
+from services.local.rooms import DEFAULT_PORT_BASE, HOST
 from services.local.speech import BOLD, DIM, GREEN, RED, Speech
 from services.local.supervisor import StackSettings, Supervisor, without_password
 
@@ -136,9 +136,10 @@ def announce(supervisor: Supervisor, speech: Speech, *, stays: bool) -> None:
 
 def _suggestions(port_base: int) -> list[str]:
     folder = Path(sys.executable).parent
+    there = "" if port_base == DEFAULT_PORT_BASE else f"VALKYR_PORT_BASE={port_base} "
     return [
-        f"{_short(folder / 'valkyr')} graph save examples/order_fulfilment.yaml",
-        f"{_short(folder / 'valkyr')} run order_fulfilment --watch",
+        f"{there}{_short(folder / 'valkyr')} graph save examples/hello.yaml",
+        f"{there}{_short(folder / 'valkyr')} run hello --watch",
         f"{_short(folder / 'grpcurl')} -plaintext {HOST}:{port_base} list",
     ]
 

@@ -1,4 +1,8 @@
-"""Brings the stack up, keeps it up, takes it down: PostgreSQL first, then migrations, then the services; and back."""
+"""Brings the stack up, keeps it up, takes it down: PostgreSQL first, then the services; and back.
+
+Each service migrates its own schema when it starts. With a PostgreSQL of one's own that is done here first, so that what
+is wrong with it is one sentence at once.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +82,7 @@ class Supervisor:
         require_free(self.settings.rooms, port_base)
         if self._cluster is not None:
             await _to_its_end(self._cluster.start)
-        if self.settings.migrate:
+        if self.settings.database_url is not None and self.settings.migrate:
             await self._migrate()
         self.services = [
             ServiceProcess(room, room.address(port_base), home.log(room.name), self.environment)

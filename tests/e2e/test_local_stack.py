@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.local.errors import StackError
-from services.local.home import PROJECT
+from services.local.home import PROJECT, Home
+from services.local.postgres import Cluster
 from services.local.rooms import ROOMS
 from services.local.stack import LocalStack
 from tests.builders import a_graph
@@ -88,9 +90,20 @@ async def test_what_is_killed_comes_back_with_all_data(tmp_path: Path) -> None:
     shutil.rmtree(stack.home.folder)
 
 
-async def test_two_stacks_run_side_by_side_one_on_a_database_of_ones_own(tmp_path: Path, database_url: str) -> None:
+@pytest.fixture
+def own_database_url(tmp_path: Path) -> Iterator[str]:
+    """A PostgreSQL as it may be installed, of an older version if there is one here."""
+    on_path = shutil.which("postgres")
+    folder = str(Path(on_path).resolve().parent) if on_path else None
+    cluster = Cluster(Home(tmp_path / "own"), binaries_folder=folder, durable_setup=False)
+    cluster.start()
+    yield cluster.url
+    cluster.stop()
+
+
+async def test_two_stacks_run_side_by_side_one_on_a_database_of_ones_own(tmp_path: Path, own_database_url: str) -> None:
     one = LocalStack(tmp_path / "one", a_port_base())
-    two = LocalStack(tmp_path / "two", a_port_base(), extra_env={"VALKYR_DATABASE_URL": database_url})
+    two = LocalStack(tmp_path / "two", a_port_base(), extra_env={"VALKYR_DATABASE_URL": own_database_url})
     async with one, two:
         assert "postgres" in one.pids
         assert "postgres" not in two.pids
@@ -129,3 +142,22 @@ def test_wrong_settings_stop_the_start_with_what_is_wrong(tmp_path: Path) -> Non
         stack.start()
     assert "Traceback" not in str(caught.value)
     assert not stack.home.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (
+            "postgresql://me:secret@127.0.0.1:1/x",
+            r"postgresql://me:\*\*\*@127.0.0.1:1/x could not be migrated: ConnectionRefused",
+        ),
+        ("host=here password=secret", "VALKYR_DATABASE_URL does not begin with postgresql://"),
+    ],
+    ids=["nobody listens", "no URL"],
+)
+def test_a_database_of_ones_own_that_cannot_be_used_is_one_sentence(tmp_path: Path, url: str, said: str) -> None:
+    stack = LocalStack(tmp_path / "home", a_port_base(), extra_env={"VALKYR_DATABASE_URL": url})
+    with pytest.raises(StackError, match=said) as caught:
+        stack.start()
+    assert "secret" not in str(caught.value)
+    assert "Traceback" not in str(caught.value)
