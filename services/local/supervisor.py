@@ -1,7 +1,7 @@
 """Brings the stack up, keeps it up, takes it down: PostgreSQL first, then the services; and back.
 
-Each service migrates its own schema when it starts. With a PostgreSQL of one's own that is done here first, so that what
-is wrong with it is one sentence at once.
+Each service migrates its own schema when it starts. With a PostgreSQL of one's own that is done here first, so that
+what is wrong with it is one sentence at once.
 """
 
 from __future__ import annotations
