@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.box import SIMPLE
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -81,8 +82,16 @@ class Printer:
         self._write(text.removesuffix("\n"))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
-        """A table; on a pipe without borders, every row one line."""
-        self.screen.print(table_of(columns, rows), soft_wrap=False, crop=False)
+        """Columns side by side, a line per row, nothing cut."""
+        cells = [[_cell(cell) for cell in row] for row in rows]
+        cells.insert(0, [Text(name, "bold") for name in columns])
+        widths = [max(cell_len(cell.plain) for cell in column) for column in zip(*cells, strict=True)]
+        for row in cells:
+            line = Text()
+            for cell, width in zip(row, widths, strict=True):
+                line.append_text(cell).append(" " * (width - cell_len(cell.plain) + 2))
+            line.rstrip()
+            self.screen.print(line)
 
     def error(self, error: ValkyrError, code: ExitCode) -> None:
         """One sentence and the hint; a document on standard error with `as_json`."""
@@ -137,13 +146,17 @@ def state_text(state: str) -> Text:
 
 
 def table_of(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
-    """A table without borders."""
+    """A table for a moving picture: what is too wide for the terminal is cut, so that its height is known."""
     table = Table(*columns, box=SIMPLE, show_edge=False, pad_edge=False, header_style="bold")
     for column in table.columns:
         column.no_wrap = True
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     return table
+
+
+def _cell(cell: str | Text) -> Text:
+    return cell if isinstance(cell, Text) else Text(clean(cell))
 
 
 def moment(when: datetime | None) -> str:

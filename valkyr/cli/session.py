@@ -26,6 +26,8 @@ from valkyr.errors import Internal, ValkyrError
 
 DEFAULT_PORT_BASE = 50051
 EXECUTOR_OFFSET = 1
+CONNECT_TIMEOUT = timedelta(seconds=2)
+"""A command that nobody answers says so before its user wonders."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, errors as JSON on standard error.")]
 Namespace = Annotated[
@@ -62,7 +64,13 @@ class Session:
 
     def client(self) -> Client:
         """A client for the services named; use it with `async with`."""
-        return Client(self.graph_store, self.executor, namespace=self.namespace, principal=self.principal)
+        return Client(
+            self.graph_store,
+            self.executor,
+            namespace=self.namespace,
+            principal=self.principal,
+            connect_timeout=CONNECT_TIMEOUT,
+        )
 
 
 def command(function: Command) -> Callable[..., None]:

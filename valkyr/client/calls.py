@@ -26,13 +26,22 @@ class Calls:
     """
 
     def __init__(
-        self, make_stub: Callable[[Any], Any], *, name: str, address: str, principal: str | None, timeout: timedelta
+        self,
+        make_stub: Callable[[Any], Any],
+        *,
+        name: str,
+        address: str,
+        principal: str | None,
+        timeout: timedelta,
+        connect_timeout: timedelta | None,
     ) -> None:
         self._make_stub = make_stub
         self._name = name
         self._address = address
         self._principal = principal
         self._timeout = timeout
+        self._connect_timeout = connect_timeout
+        self._reached = False
         self._budget = RetryBudget()
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
@@ -40,16 +49,18 @@ class Calls:
     async def unary(self, rpc: str, request: Any, *, timeout: timedelta | None = None) -> Any:
         """The answer of the RPC called `rpc`, within `timeout` (all repeats and waits included), or a ValkyrError."""
         budget = self._timeout if timeout is None else timeout
-        expires = time.monotonic() + budget.total_seconds()
+        began = time.monotonic()
+        expires = began + budget.total_seconds()
         failures = 0
         while True:
             try:
                 answer = await getattr(self._open(), rpc)(request, timeout=_left(expires))
             except grpc.RpcError as error:
                 failures += 1
-                delay = self._delay(self._error(error, budget), failures, expires)
+                delay = self._delay(self._error(error, budget), failures, self._last_moment(began, expires))
                 await asyncio.sleep(delay)
             else:
+                self._reached = True
                 self._budget.succeeded()
                 return answer
 
@@ -76,6 +87,12 @@ class Calls:
             self._stub = self._make_stub(self._channel)
         return self._stub
 
+    def _last_moment(self, began: float, expires: float) -> float:
+        """When to stop repeating: sooner where nobody was ever there."""
+        if self._reached or self._connect_timeout is None:
+            return expires
+        return min(expires, began + self._connect_timeout.total_seconds())
+
     def _delay(self, error: ValkyrError, failures: int, expires: float) -> float:
         """Seconds to wait before the call is repeated; raises `error` where it is not."""
         delay = delay_before_repeat(error, failures)
@@ -89,6 +106,7 @@ class Calls:
     def _error(self, error: grpc.RpcError, budget: timedelta) -> ValkyrError:
         translated = from_rpc_error(error)
         if GRPC_CODE not in translated.details.metadata:
+            self._reached = True
             return translated
         match translated:
             case DeadlineExceeded():

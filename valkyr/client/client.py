@@ -21,7 +21,8 @@ class Client:
     """`async with Client() as client: ...`; or call `close()`. Addresses are `host:port` or gRPC targets (`dns:///...`).
 
     `timeout` bounds every call, its repeats included, where the call names no other. `principal` is who calls, for the
-    audit ("anonymous" if None). Connects with the first call, and belongs to the event loop that made it.
+    audit ("anonymous" if None). `connect_timeout`, where given, is how long a server that was never reached is tried.
+    Connects with the first call, and belongs to the event loop that made it.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Client:
         namespace: str = "default",
         principal: str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
+        connect_timeout: timedelta | None = None,
     ) -> None:
         self._graph_store = Calls(
             graph_pb2_grpc.GraphStoreServiceStub,
@@ -39,6 +41,7 @@ class Client:
             address=graph_store,
             principal=principal,
             timeout=timeout,
+            connect_timeout=connect_timeout,
         )
         self._executor = Calls(
             executor_pb2_grpc.ExecutorServiceStub,
@@ -46,6 +49,7 @@ class Client:
             address=executor,
             principal=principal,
             timeout=timeout,
+            connect_timeout=connect_timeout,
         )
         self.namespace = namespace
         self.graphs = Graphs(self._graph_store, namespace)

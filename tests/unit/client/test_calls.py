@@ -113,6 +113,17 @@ async def test_nobody_there_says_where_and_what_to_do() -> None:
     assert "make up" in caught.value.hint
 
 
+async def test_a_server_that_was_never_reached_is_given_up_sooner() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        nowhere = f"127.0.0.1:{reserved.getsockname()[1]}"
+        started = time.monotonic()
+        async with Client(nowhere, nowhere, connect_timeout=timedelta(milliseconds=300)) as client:
+            with pytest.raises(errors.Unavailable):
+                await client.executions.get("e1")
+    assert time.monotonic() - started < 5
+
+
 async def test_a_server_without_the_rpc_is_an_unknown_method(client: Client) -> None:
     with pytest.raises(errors.UnknownMethod) as caught:
         await client.executions.get("e1")
