@@ -115,6 +115,8 @@ class HttpRules:
             raise PermanentError(f"{_shown(text)}: only https URLs are requested, not {url.scheme or 'relative'} ones")
         if url.userinfo:
             raise PermanentError("the URL contains a user name or password: use a header instead")
+        if url.port is not None and not 0 < url.port < 65536:
+            raise PermanentError(f"{_shown(str(url))}: there is no port {url.port}")
         _check_host(url)
         host = url.raw_host.decode("ascii")
         if url.scheme == "http" and not self._is_named(host, _port(url)):
@@ -161,7 +163,7 @@ def _check_host(url: httpx.URL) -> None:
     labels = host.split(".")
     if _NUMBER.fullmatch(labels[-1]):
         try:
-            IPv4Address(host)
+            IPv4Address(url.host)
         except ValueError:
             raise PermanentError(f"{host[:64]!r} is neither a name nor an IPv4 address in its usual form") from None
         return
