@@ -29,6 +29,7 @@ FOLDER_VARIABLE = "VALKYR_TESTS_POSTGRES"
 PREFIX = f"valkyr-tests-{os.geteuid()}-"
 ROOM_NEEDED = 2 << 30
 SETTINGS = {"max_connections": "200", "shared_buffers": "64MB", "max_wal_size": "512MB", "min_wal_size": "80MB"}
+SETTINGS |= {"dynamic_shared_memory_type": "mmap"}  # in the folder, so that a killed server leaves nothing elsewhere
 
 T = TypeVar("T")
 Migrate = Callable[[str, str], Awaitable[object]]
