@@ -12,6 +12,8 @@ from valkyr.module import Context, ModuleSpec, spec_of
 
 
 def _parsed(value: Any) -> Any:
+    if not isinstance(value, str | timedelta):
+        raise ValueError("write an ISO 8601 duration, such as PT30S")
     return parse_duration(value) if isinstance(value, str) else value
 
 
