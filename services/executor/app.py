@@ -186,7 +186,7 @@ class Parts:
         self._tasks = [asyncio.create_task(loop, name=name) for name, loop in self._loops().items()]
 
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
-        """The worker ends by draining only; anything else takes the executor out of service, so that it is restarted."""
+        """The worker ends by draining only; anything else takes the executor out of service, to be restarted."""
         if task.cancelled() or task.exception() is None:
             return
         log.critical("worker.died", error=str(task.exception()), exc_info=task.exception())

@@ -14,8 +14,8 @@ Answer = TypeVar("Answer")
 class NaturalBatcher(Generic[Item, Answer]):
     """Hands items to `process` in batches of at most `limit` (by `weight`), one batch at a time.
 
-    `process` answers in order, an exception in the place of an answer for an item of its own; an exception that it raises
-    goes to every item of the batch. A caller that goes away leaves its item in the batch.
+    `process` answers in order, an exception in the place of an answer for an item of its own; an exception that it
+    raises goes to every item of the batch. A caller that goes away leaves its item in the batch.
     """
 
     def __init__(

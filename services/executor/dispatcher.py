@@ -1,4 +1,4 @@
-"""Leases READY runs to the own pool: per class, by rank and readiness, from a watermark on, as many as there is room for."""
+"""Leases READY runs to the own pool: per class, by rank and readiness, from a watermark on, while there is room."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESCAN = 1.0
 """Seconds between looks at the whole queue, whatever the watermark says."""
 
 OVERLAP = timedelta(milliseconds=200)
-"""`ready_at` is a transaction's start: rows of one that committed late stand before the mark by at most this, mostly."""
+"""`ready_at` is a transaction's start: rows of one that committed late stand before the mark, mostly by less."""
 
 _LOWEST = -32_768
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)

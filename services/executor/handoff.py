@@ -1,4 +1,4 @@
-"""Gives runs to the runners of this process: how much room there is, what they can run, and the runs that go to them."""
+"""Gives runs to the runners of this process: how much room there is, what they can run, and what goes to them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Grant:
 
 
 class Handoff:
-    """The door to the own pool. I13: room is the concurrency less live leases less grants under way, never a counter."""
+    """The door to the own pool. I13: room is concurrency less live leases less grants under way, never a counter."""
 
     def __init__(
         self, worker: Pool, signals: Signals, *, pool: str, class_names: frozenset[str], serves_all: bool

@@ -1,7 +1,7 @@
 """What a run is handed: inputs from its frozen edges, its config resolved, hashes and idempotency key. Pure.
 
-A run sees only ancestors whose outcome has a revision up to the one that readied it, in every attempt, so that hashes and
-key never change.
+A run sees only ancestors whose outcome has a revision up to the one that readied it, in every attempt, so that hashes
+and key never change.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run with its inputs and config resolved. `problem` is set where they could not be: it fails without being started."""
+    """A run with its inputs and config resolved. `problem` is set where they could not be: it fails unstarted."""
 
     execution_id: UUID
     id: UUID

@@ -1,4 +1,4 @@
-"""Pinned graphs, planned: each version is fetched from the graph store once, kept in the executor's own tables, compiled once.
+"""Pinned graphs, planned: a version is fetched from the graph store once, kept in the executor's tables, compiled once.
 
 So running needs no graph store (I16); only starts without a version do.
 """
@@ -50,7 +50,7 @@ class Plans:
         return await self._resolving.submit((namespace, workflow_id))
 
     async def get(self, key: VersionKey) -> PlannedVersion:
-        """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if it never ran and cannot be fetched."""
+        """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if new and not to be had."""
         planned = self._planned.get(key)
         if planned is not None:
             self._planned.move_to_end(key)

@@ -1,7 +1,7 @@
-"""The hot statements, each prepared once per connection. Batches travel as arrays; every statement on runs names its execution.
+"""Every statement, prepared once per connection. Batches travel as arrays; hot ones on runs name the execution.
 
-Rows are locked executions by id first, then runs by id. The connections that run these have their planner pinned to index
-look-ups, see store.session: a plan made while the tables were small must not outlive that.
+Rows are locked executions by id first, then runs by id. The connections that run these have their planner pinned to
+index look-ups, see store.session: a plan made while the tables were small must not outlive that.
 """
 
 from __future__ import annotations
@@ -170,8 +170,8 @@ INSERT INTO executor.outbox (namespace, execution_id, run_id, quarantine_number,
 SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[])
 """
 
-# One look per class, so that a class without a runner never stands in the way of another. (rank, ready_at) of $2, $3 is the
-# watermark: rows before it were leased already, and walking over their dead index entries is what slows a backlog down.
+# One look per class, so that a class without a runner never stands in the way of another. (rank, ready_at) of $2, $3 is
+# the watermark: rows before it were leased already, and walking over their dead index entries slows a backlog down.
 # The locks stand in a materialized CTE: LIMIT with SKIP LOCKED must run once.
 SELECT_TO_LEASE = """
 WITH candidate AS MATERIALIZED (
@@ -275,8 +275,8 @@ SELECT document, task_ids, content_hash FROM executor.pinned_graph
 WHERE namespace = $1 AND workflow_id = $2 AND version = $3
 """
 
-# PENDING stands in the row until the first outcome, since no lease writes it; what clients see is RUNNING from the first
-# lease on.
+# PENDING stands in the row until the first outcome, since no lease writes it; what clients see is RUNNING from the
+# first lease on.
 _SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
         SELECT 1 FROM executor.run r WHERE r.execution_id = e.id AND r.attempt > 0) THEN 'RUNNING' ELSE e.state END"""
 
@@ -352,7 +352,7 @@ def list_runs(*, by_execution: bool, by_workflow: bool, after: bool, states: Seq
 FROM executor.run r {join}
 WHERE r.namespace = $1{conditions}
 ORDER BY r.execution_id DESC, r.id
-LIMIT $2"""
+LIMIT $2"""  # noqa: S608 - put together from constants; values travel as parameters
 
 
 def _literals(states: Iterable[StrEnum]) -> str:

@@ -1,4 +1,4 @@
-"""Wakes WAITING runs when their time has come, and decides control nodes that were written READY. Sleeps until the next."""
+"""Wakes WAITING runs when their time has come, and decides control nodes that were written READY."""
 
 from __future__ import annotations
 

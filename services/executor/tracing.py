@@ -1,4 +1,4 @@
-"""The trace of an execution: below the call that started it, or a new one; stored, so that it survives restarts (I23)."""
+"""The trace of an execution: below the call that started it, or a new one; stored, to survive restarts (I23)."""
 
 from __future__ import annotations
 

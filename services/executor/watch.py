@@ -1,4 +1,4 @@
-"""WatchExecutions: changes of executions, newest state only, at once for those of this process, within a second for others'."""
+"""WatchExecutions: changes of executions, newest state only; those of this process at once, others within a second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.executor.store.reads import ExecutionFilter
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
 
 OVERLAP = timedelta(seconds=10)
-"""`last_modified_date` is a transaction's start: one may commit later than others that started after it, by at most this."""
+"""`last_modified_date` is a transaction's start: one may commit later than others that began after it, by less."""
 
 AT_ONCE = 1_000
 REMEMBERED = 20_000

@@ -1,4 +1,4 @@
-"""Protobuf <-> the executor's values, both directions, nothing else. What cannot be read is InvalidRequest naming the field."""
+"""Protobuf <-> the executor's values, both directions. What cannot be read is InvalidRequest naming the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads and writes what one transaction of progress needs: locked executions and runs, results, and all that changes."""
+"""Reads and writes what a transaction of progress needs: locked executions and runs, results, and all that changes."""
 
 from __future__ import annotations
 

@@ -12,7 +12,6 @@ from services.executor import queries
 from services.executor.model import AttemptView, ExecutionFacts, ExecutionView, RunView
 from valkyr.flow.states import ExecutionState, RunState
 
-
 OUTPUTS_BUDGET = 8 * 1024 * 1024
 """How many bytes of outputs go into one answer."""
 
@@ -119,7 +118,7 @@ class StoredOutputs:
 async def read_outputs(
     connection: Any, keys: Sequence[tuple[UUID, UUID]], *, budget: int = OUTPUTS_BUDGET
 ) -> list[StoredOutputs]:
-    """Outputs of those of the named runs that ended in SUCCESS, as many as fit into `budget` bytes, in the order of lists."""
+    """Outputs of those of the named runs that ended in SUCCESS, as many as fit into `budget` bytes."""
     if not keys:
         return []
     rows = await connection.fetch(queries.READ_OUTPUTS, *zip(*keys, strict=True), budget)
