@@ -1,0 +1,63 @@
+"""Finding workflows and their versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.graph_store.workflows import Workflows
+from tests.integration.graph_store.conftest import Saves
+from valkyr.errors import WorkflowNotFound
+
+Sql = Callable[..., Any]
+ID = "0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80"
+
+
+async def test_versions_come_newest_first_page_by_page(save: Saves, workflows: Workflows) -> None:
+    for version in range(5):
+        await save(f"a -> b{version}", id=ID, version=version or None, message=f"step {version}")
+    first = await workflows.list_versions("default", ID, below=None, limit=3)
+    rest = await workflows.list_versions("default", ID, below=first[-1].version, limit=3)
+    assert [summary.version for summary in [*first, *rest]] == [5, 4, 3, 2, 1]
+    assert (first[0].author, first[0].message, first[0].node_count, first[0].edge_count) == ("tester", "step 4", 2, 1)
+    assert await workflows.list_versions("default", ID, below=1, limit=3) == []
+    with pytest.raises(WorkflowNotFound):
+        await workflows.list_versions("elsewhere", ID, below=None, limit=3)
+
+
+async def test_latest_versions_of_many_come_in_one_call(save: Saves, workflows: Workflows) -> None:
+    first, second = (await save("a"), await save("b"))
+    await save("c", id=first.stored.workflow.id, version=1)
+    ids = [first.stored.workflow.id, second.stored.workflow.id, ID]
+    assert await workflows.resolve_versions("default", ids) == {ids[0]: 2, ids[1]: 1}
+    assert await workflows.resolve_versions("elsewhere", ids) == {}
+
+
+async def test_workflows_are_found_by_id_and_name_newest_first(save: Saves, workflows: Workflows, sql: Sql) -> None:
+    saved = [(await save("a", name=f"w{number}")).stored.workflow for number in range(5)]
+    # Same time for all: the id decides, so that no page misses or repeats one.
+    await sql("update graph_store.workflow set created_date = '2026-01-01T00:00:00Z'")
+    pages = []
+    after = None
+    while page := await workflows.find_workflows("default", workflow_id=None, name=None, after=after, limit=2):
+        pages.append([workflow.id for workflow in page])
+        after = (page[-1].created_at, page[-1].id)
+    assert [len(page) for page in pages] == [2, 2, 1]
+    assert [workflow_id for page in pages for workflow_id in page] == sorted(
+        (workflow.id for workflow in saved), reverse=True
+    )
+
+    async def find(namespace: str = "default", **by: str | None) -> list[str | None]:
+        found = await workflows.find_workflows(
+            namespace, **{"workflow_id": None, "name": None, **by}, after=None, limit=9
+        )
+        return [workflow.name for workflow in found]
+
+    assert await find(name="w3") == ["w3"]
+    assert await find(workflow_id=saved[2].id) == ["w2"]
+    assert await find(workflow_id=saved[2].id, name="w3") == []
+    assert await find(name="W3") == []
+    assert await find(name="w%") == []
+    assert await find("elsewhere", name="w3") == []
