@@ -19,7 +19,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from valkyr import telemetry
-from valkyr.errors import Internal, InvalidRequest, Unavailable, ValkyrError
+from valkyr.errors import Internal, InvalidRequest, LimitExceeded, Unavailable, ValkyrError
 from valkyr.rpc.auth import principal_of
 from valkyr.rpc.status import to_grpc_status
 
@@ -141,6 +141,11 @@ class _Calls:
         try:
             return self._decode(request)
         except DecodeError as error:
+            if "Depth" in str(error):
+                raise LimitExceeded(
+                    "the request is nested deeper than 100 protobuf levels, about 32 objects or 48 lists",
+                    hint="flatten it, or send the inner part as a string of JSON",
+                ) from None
             raise InvalidRequest(
                 f"the request is no valid message: {error}", hint="client and server may be of different versions"
             ) from None
