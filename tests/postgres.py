@@ -22,8 +22,9 @@ from typing import TypeVar
 
 import asyncpg
 
+from services.local.data_folder import ADMIN, ROLE
 from services.local.home import FileLock, Home
-from services.local.postgres import ADMIN, ROLE, Cluster
+from services.local.postgres import Cluster
 
 FOLDER_VARIABLE = "VALKYR_TESTS_POSTGRES"
 PREFIX = f"valkyr-tests-{os.geteuid()}-"

@@ -74,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(run(settings, speech, command=chosen.command, until_stdin=chosen.until_stdin_closes))
     except StackError as error:
         complain(error)
-        return 1
+    except OSError as error:
+        complain(StackError(f"{error.filename or 'the system'}: {error.strerror or error}"))
+    return 1
 
 
 def _own_database(url: str | None) -> str | None:

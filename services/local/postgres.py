@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: makes the data folder, starts the server, shares it between owners, stops it with the last.
+"""The embedded PostgreSQL as a server: starts it, shares it between owners, stops it with the last of them.
 
 Nothing here believes a pid file: what lives is known by locks (see keeper.py). After kill -9 of the server, of its
 keeper or of its owners the next `start` recovers with all that was committed.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,14 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from services.local import data_folder
 from services.local.binaries import Binaries, find_binaries
+from services.local.data_folder import ADMIN, DATABASE, ROLE
 from services.local.errors import StackError
 from services.local.home import FileLock, Home, make_private
 from services.local.identity import Identity, choose_identity
 from services.local.process_table import is_postgres_of
 
 KEEPER = Path(__file__).with_name("keeper.py")
-ADMIN, ROLE, DATABASE, PORT = "postgres", "valkyr", "valkyr", 5432
+PORT = 5432
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "fsync": "on",
@@ -80,11 +81,13 @@ class Cluster:
         self.home.create()
         owner = FileLock(self.home.owners_lock)
         if not owner.acquire(shared=True, timeout=self.stop_timeout + 30):
-            raise StackError(f"the PostgreSQL of {self.home.folder} does not end", hint=self._log_hint())
+            raise StackError(f"the PostgreSQL of {self.home.folder} does not end", hint=data_folder.log_hint(self.home))
         start = FileLock(self.home.start_lock)
         try:
             if not start.acquire(timeout=self.start_timeout):
-                raise StackError(f"another start in {self.home.folder} does not end", hint=self._log_hint())
+                raise StackError(
+                    f"another start in {self.home.folder} does not end", hint=data_folder.log_hint(self.home)
+                )
             if not self._is_served():
                 self._start_server()
         except BaseException:
@@ -107,7 +110,7 @@ class Cluster:
             try:
                 self.keeper.wait(self.stop_timeout + 25)
             except subprocess.TimeoutExpired:
-                raise StackError("PostgreSQL did not stop", hint=self._log_hint()) from None
+                raise StackError("PostgreSQL did not stop", hint=data_folder.log_hint(self.home)) from None
         self.keeper = None
 
     def is_running(self) -> bool:
@@ -157,67 +160,15 @@ class Cluster:
 
     def _start_server(self) -> None:
         binaries = find_binaries(self.binaries_folder)
-        self._check_version(binaries)
-        self._check_space()
+        data_folder.check_version(self.home, binaries)
+        data_folder.check_space(self.home, self.space_needed)
         identity = choose_identity(binaries.postgres, self.home.folder)
         sockets = self.home.socket_folder()
         make_private(sockets, identity.uid if identity.uid is not None else os.geteuid())
         identity.own(sockets)
         if not (self.home.data / "PG_VERSION").exists():
-            self._make_data(binaries, identity)
+            data_folder.make(self.home, binaries, identity, durable=self.durable_setup)
         self._launch(binaries, identity, sockets)
-
-    def _check_version(self, binaries: Binaries) -> None:
-        try:
-            found = (self.home.data / "PG_VERSION").read_text().strip()
-        except FileNotFoundError:
-            return
-        if found != str(binaries.major):
-            raise StackError(
-                f"the data folder {self.home.data} was made by PostgreSQL {found}, and this is {binaries.major}",
-                hint=f"set VALKYR_POSTGRES_BIN to the programs of PostgreSQL {found}, or VALKYR_HOME to another folder",
-            )
-
-    def _check_space(self) -> None:
-        free = shutil.disk_usage(self.home.folder).free
-        if free < self.space_needed:
-            raise _disk_full(self.home, f"{free >> 20} MiB free, {self.space_needed >> 20} needed")
-
-    def _make_data(self, binaries: Binaries, identity: Identity) -> None:
-        """initdb in a folder beside, renamed when complete: a start that dies half way leaves nothing half made."""
-        unfinished = self.home.folder / "postgres.new"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        identity.own(unfinished)
-        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-        self._run(
-            identity.command(
-                *(binaries.initdb, "-D", unfinished, "-U", ADMIN, "--encoding=UTF8", "--auth=trust"),
-                *(locale if binaries.major >= 17 else ["--locale=C"]),
-                *(["--no-instructions"] if self.durable_setup else ["--no-instructions", "--no-sync"]),
-            ),
-            "",
-        )
-        single: list[str | Path] = [binaries.postgres, "--single", "-j", "-D", unfinished]
-        options = [] if self.durable_setup else ["-c", "fsync=off"]
-        self._run(
-            identity.command(*single, *options, ADMIN),
-            f"CREATE ROLE {ROLE} LOGIN;\n\nCREATE DATABASE {DATABASE} OWNER {ROLE};\n\n",
-        )
-        self._run(identity.command(*single, *options, DATABASE), "CREATE EXTENSION pg_stat_statements;\n\n")
-        unfinished.rename(self.home.data)
-
-    def _run(self, command: list[str], text: str) -> None:
-        result = subprocess.run(  # noqa: S603
-            command, input=text, capture_output=True, text=True, timeout=300, check=False, env=_environment()
-        )
-        wrong = [
-            line for line in result.stderr.splitlines() if "FATAL:" in line or "ERROR:" in line or "PANIC:" in line
-        ]
-        if result.returncode != 0 or wrong:
-            with self.home.log("postgres").open("a") as log:
-                log.write(result.stdout + result.stderr)
-            raise self._explained(result.stderr)
 
     def _launch(self, binaries: Binaries, identity: Identity, sockets: Path) -> None:
         settings = {**SETTINGS, "unix_socket_directories": str(sockets), **self.settings}
@@ -235,7 +186,7 @@ class Cluster:
             "keeper_lock": str(self.home.keeper_lock),
             "owners_lock": str(self.home.owners_lock),
             "log": str(log),
-            "env": _environment(),
+            "env": data_folder.environment(),
             "start_timeout": self.start_timeout,
             "stop_timeout": self.stop_timeout,
             "remove": str(self.home.folder) if self.remove_at_end else None,
@@ -244,7 +195,9 @@ class Cluster:
         answer = self._await_keeper(self.keeper)
         if "error" in answer:
             self.keeper = None
-            raise self._explained(log.read_bytes()[seen:].decode(errors="replace") if log.exists() else "")
+            raise data_folder.explained(
+                self.home, log.read_bytes()[seen:].decode(errors="replace") if log.exists() else ""
+            )
 
     def _await_keeper(self, keeper: subprocess.Popen[str]) -> dict[str, object]:
         assert keeper.stdout is not None
@@ -254,18 +207,6 @@ class Cluster:
         if "error" in answer:
             keeper.wait(self.stop_timeout + 25)
         return answer
-
-    def _explained(self, text: str) -> StackError:
-        """One plain sentence from what the server said."""
-        if "No space left on device" in text:
-            return _disk_full(self.home, "PostgreSQL could not write")
-        lines = [line for line in text.splitlines() if line.strip()]
-        worst = next((line for line in reversed(lines) if "FATAL:" in line or "PANIC:" in line or "ERROR:" in line), "")
-        said = (worst or (lines[-1] if lines else "it said nothing")).strip()
-        return StackError(f"PostgreSQL did not start: {said}", hint=self._log_hint())
-
-    def _log_hint(self) -> str:
-        return f"read {self.home.logs / 'postgres.log'}"
 
 
 def _spawn_keeper(orders: dict[str, object], log: Path) -> subprocess.Popen[str]:
@@ -283,16 +224,3 @@ def _spawn_keeper(orders: dict[str, object], log: Path) -> subprocess.Popen[str]
     with keeper.stdin:
         json.dump(orders, keeper.stdin)
     return keeper
-
-
-def _environment() -> dict[str, str]:
-    """The server's: none of PGHOST, PGDATA and the like, and English messages, for they are read here."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    return {**kept, "LC_ALL": "C", "LC_MESSAGES": "C", "TZ": "UTC"}
-
-
-def _disk_full(home: Home, detail: str) -> StackError:
-    return StackError(
-        f"the disk that holds {home.folder} is full: {detail}",
-        hint="free some space, or set VALKYR_HOME to a folder on another disk; what was committed is safe",
-    )

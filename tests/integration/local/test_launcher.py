@@ -182,6 +182,14 @@ def test_data_of_another_version_is_refused_with_the_mend(cluster: Cluster) -> N
     cluster.start()
 
 
+def test_a_folder_that_is_not_postgresqls_is_left_alone(cluster: Cluster) -> None:
+    cluster.home.data.mkdir(parents=True)
+    (cluster.home.data / "letters.txt").write_text("dear")
+    with pytest.raises(StackError, match="is not a data folder of PostgreSQL, and not empty"):
+        cluster.start()
+    assert (cluster.home.data / "letters.txt").read_text() == "dear"
+
+
 def test_a_server_that_somebody_else_started_on_the_data_is_left_alone(cluster: Cluster) -> None:
     cluster.start()
     cluster.stop()
