@@ -230,7 +230,7 @@ class Parts:
             if isinstance(outcome, Exception):
                 log.error("executor.loop_ended", error=str(outcome), exc_info=outcome)
         await self.starts.close()
-        self.transport.close()
+        await self.transport.close()
         await self.gateway.close()
 
 

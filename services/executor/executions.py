@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,7 +58,7 @@ class Executions:
         """The execution when it is settled, or as it is at the timeout. ExecutionNotFound."""
         changed = asyncio.Event()
 
-        def listen(ids: Iterable[UUID]) -> None:
+        def listen(ids: frozenset[UUID]) -> None:
             if execution_id in ids:
                 changed.set()
 

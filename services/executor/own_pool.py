@@ -51,5 +51,6 @@ class InProcessTransport:
         held = self._beats.send([(UUID(ref.execution_id), UUID(ref.run_id), ref.epoch) for ref in leases])
         return [HeartbeatAnswer.CONTINUE if UUID(ref.run_id) in held else HeartbeatAnswer.LEASE_LOST for ref in leases]
 
-    def close(self) -> None:
-        self._beats.close()
+    async def close(self) -> None:
+        """After the worker has ended: a heartbeat under way is waited for, none is sent afterwards."""
+        await asyncio.to_thread(self._beats.close)

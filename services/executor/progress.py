@@ -116,7 +116,7 @@ class Progress:
                 grant.left = size
                 return await _Transaction(self, tx, known, grant).run(events)
 
-            applied = await self._session.repeat(attempt)
+            applied = await self._session.repeat(attempt, reserved=True)
             self._handoff.deliver(applied.granted, granted_at=granted_at)
         self._tell(applied)
         if applied.refused:

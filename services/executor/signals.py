@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
-Listener = Callable[[Iterable[UUID]], None]
+Listener = Callable[[frozenset[UUID]], None]
 
 
 class Signals:
@@ -30,7 +30,7 @@ class Signals:
 
     def executions_changed(self, ids: Iterable[UUID]) -> None:
         """Committed: tells whoever watches."""
-        changed = list(ids)
+        changed = frozenset(ids)
         if changed:
             for listener in tuple(self._listeners):
                 listener(changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -74,7 +74,7 @@ class Watch:
         finally:
             self._signals.unsubscribe(self._listen)
 
-    def _listen(self, ids: Iterable[UUID]) -> None:
+    def _listen(self, ids: frozenset[UUID]) -> None:
         for execution_id in ids:
             if not self._only or execution_id in self._only:
                 self._changed[execution_id] = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -15,26 +17,33 @@ from valkyr.errors import Unavailable
 
 Connect = Callable[[], Any]
 HEARTBEAT_TIMEOUT = timedelta(seconds=5)
+CLOSE_TIMEOUT = timedelta(seconds=1)
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class HeartbeatLink:
-    """A connection that lives on an event loop of the heartbeat thread's own."""
+    """A connection that lives on an event loop of its own, which whoever calls runs: one call at a time."""
 
     def __init__(self, connect: Connect, duration: timedelta) -> None:
         self._connect = connect
         self._duration = duration
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Any = None
+        self._busy = threading.Lock()
+        self._closed = False
 
     def send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[UUID]:
         """The runs that are still held. Unavailable if the database does not answer."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-        try:
-            return self._loop.run_until_complete(self._send(leases))
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            self._connection = None
-            raise Unavailable(f"heartbeats do not reach the database: {error}") from error
+        with self._busy:
+            if self._closed:
+                raise Unavailable("the executor is closing")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+            try:
+                return self._loop.run_until_complete(self._send(leases))
+            except _AWAY as error:
+                self._loop.run_until_complete(self._disconnect())
+                raise Unavailable(f"heartbeats do not reach the database: {error}") from error
 
     async def _send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[UUID]:
         async with asyncio.timeout(HEARTBEAT_TIMEOUT.total_seconds()):
@@ -42,8 +51,17 @@ class HeartbeatLink:
                 self._connection = await self._connect()
             return await heartbeat_runs(self._connection, leases, self._duration)
 
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*_AWAY):
+                await connection.close(timeout=CLOSE_TIMEOUT.total_seconds())
+
     def close(self) -> None:
-        """After the worker has ended; its heartbeat thread sends nothing more."""
-        if self._connection is not None:
-            self._connection.terminate()
-            self._connection = None
+        """Waits for a heartbeat under way; none is sent afterwards. Not to be called on an event loop's thread."""
+        with self._busy:
+            self._closed = True
+            if self._loop is not None:
+                self._loop.run_until_complete(self._disconnect())
+                self._loop.close()
+                self._loop = None

@@ -221,4 +221,4 @@ def _array(values: Iterable[int]) -> str:
 
 
 def _decimal(value: float | None) -> Decimal | None:
-    return None if value is None else Decimal(str(value))
+    return None if value is None else Decimal(str(float(value)))

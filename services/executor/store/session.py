@@ -40,11 +40,14 @@ class Session:
             async with self._database.acquire() as connection:
                 yield connection
 
-    async def repeat(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        """`work` in a transaction, the whole of it again where PostgreSQL asks for that (40001, 40P01)."""
+    async def repeat(self, work: Callable[[Any], Awaitable[Result]], *, reserved: bool = False) -> Result:
+        """`work` in a transaction, the whole of it again where PostgreSQL asks for that (40001, 40P01).
+
+        `reserved`: on the connections that are kept for reports, so that no flood of calls holds them up.
+        """
 
         async def once() -> Result:
-            async with self._database.acquire() as connection, connection.transaction():
+            async with self._database.acquire(reserved=reserved) as connection, connection.transaction():
                 return await work(connection)
 
         with translated():

@@ -100,7 +100,7 @@ CREATE TABLE executor.run (
     outputs text,
     error text,
     error_type varchar(20),
-    cost_tokens numeric(10,4),
+    cost_tokens numeric,
     episode_id uuid,
     created_date timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (execution_id, id)
