@@ -37,7 +37,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What must be known to go on: rows of these nodes, results of those; a result is that of the run if it is settled."""
+    """What must be known to go on: rows of these nodes, results of those (null for a run that is not settled)."""
 
     rows: frozenset[int]
     results: frozenset[int]
@@ -131,8 +131,9 @@ def advance(
         need = _need_of(walk)
         if need is not None:
             loaded = yield need
-            walk.rows.update(loaded.rows)
-            walk.results.update(loaded.results)
+            # Only what was asked for: what this walk has changed already stands, whatever else was loaded.
+            walk.rows.update((index, loaded.rows[index]) for index in need.rows)
+            walk.results.update((index, loaded.results[index]) for index in need.results)
         _follow(walk, walk.queue.popleft())
     return list(walk.changes.values())
 
@@ -226,18 +227,17 @@ def _arrive(walk: _Walk, edge: PlannedEdge, decision: Decision, problem: str) ->
 
 
 def _become_ready(walk: _Walk, node: PlannedNode) -> None:
+    """The run leaves PENDING here and now, also where the queue decides further: an ANY join opens once only."""
     gate = walk.rows[node.index].gate
+    _record(walk, node, RunState.READY)
     if gate.broken:
         failed = FailedForGood(
             node.index, LetterType.PERMANENT_ERROR, FailureType.PERMANENT, gate.broken, handled_by_edges=False
         )
         walk.queue.append(failed)
-        return
-    if node.control is not None and walk.control_budget > 0:
+    elif node.control is not None and walk.control_budget > 0:
         walk.control_budget -= 1
         walk.queue.append(DecideControl(node.index))
-        return
-    _record(walk, node, RunState.READY)
 
 
 def _decide_control(walk: _Walk, node: PlannedNode) -> None:
