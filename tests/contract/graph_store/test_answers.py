@@ -1,0 +1,203 @@
+"""What GraphStoreService answers, over a real channel and through grpcurl."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from google.protobuf import json_format
+
+from services.graph_store.app import App
+from tests.builders import a_graph
+from valkyr.api.graph.v1 import graph_pb2 as pb
+from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
+from valkyr.graph.document import content_hash
+from valkyr.graph.model import Module
+from valkyr.rpc.channel import open_channel
+from valkyr.rpc.graphs import fill_from_graph, graph_from_proto
+
+ID = "0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80"
+SERVICE = "valkyr.api.graph.v1.GraphStoreService"
+V1_BODY = {
+    "workflow": {"id": ID, "description": "Order fulfilment", "version": 5},
+    "nodes": [
+        {"nodeId": "0", "label": "Start\nhere", "position": {"x": -120.5, "y": 0}},
+        {"nodeId": "pay", "label": "", "position": {"x": 240, "y": 12345678901234}},
+        {"nodeId": "Pay", "label": "支付"},
+    ],
+    "edges": [{"edgeId": "e1", "source": "0", "target": "pay"}, {"edgeId": "e2", "source": "0", "target": "Pay"}],
+    "modules": [
+        {"nodeId": "pay", "className": "HttpCall", "moduleData": '{"url": "${not.evaluated}", "n": 9007199254740993}'}
+    ],
+    "version": 5,
+}
+
+
+def a_save(graph: Any, **fields: Any) -> pb.SaveGraphRequest:
+    request = pb.SaveGraphRequest(**fields)
+    fill_from_graph(request, graph)
+    return request
+
+
+async def grpcurl(app: App, *arguments: str, data: str | None = None) -> tuple[int, str]:
+    """Exit code, and what it printed on both streams."""
+    program = shutil.which("grpcurl", path=str(Path(sys.executable).parent)) or "grpcurl"
+    flags = ["-plaintext", "-max-time", "20", *(["-d", "@"] if data is not None else [])]
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *flags,
+        app.server.address,
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate((data or "").encode())
+    return process.returncode or 0, output.decode()
+
+
+async def test_grpcurl_saves_the_v1_body_unchanged(app: App, stub: GraphStoreServiceStub) -> None:
+    code, output = await grpcurl(app, f"{SERVICE}/SaveGraph", data=orjson.dumps(V1_BODY).decode())
+    assert code == 0, output
+    # As clients read it: names in either spelling that JSON of protobuf may have.
+    answer = json_format.MessageToDict(json_format.Parse(output, pb.SaveGraphResponse()))
+    assert (answer["workflow"]["id"], answer["workflow"]["version"]) == (ID, 1)
+    assert answer["workflow"]["description"] == "Order fulfilment"
+    assert answer["nodeIdToTaskId"].keys() == {"0", "pay", "Pay"}
+    assert answer["edgeIdToConnectionId"].keys() == {"e1", "e2"}
+    assert answer["moduleIdMapping"].keys() == {"pay"}
+    assert answer["modules"][0]["moduleData"] == V1_BODY["modules"][0]["moduleData"]  # type: ignore[index]
+    assert answer["nodes"][0]["position"] == {"x": -120.5}
+    assert "position" not in answer["nodes"][2]
+    assert {warning["code"] for warning in answer["warnings"]} == {"MISSING_MODULE", "UNKNOWN_MODULE"}
+    code, output = await grpcurl(app, f"{SERVICE}/SaveGraph", data=orjson.dumps(V1_BODY).decode())
+    assert code != 0
+    assert "VERSION_CONFLICT" in output
+    saved_again = {**V1_BODY, "version": 1, "workflow": {**V1_BODY["workflow"], "version": 1}}  # type: ignore[dict-item]
+    code, output = await grpcurl(app, f"{SERVICE}/SaveGraph", data=orjson.dumps(saved_again).decode())
+    assert orjson.loads(output)["unchanged"] is True
+
+
+async def test_grpcurl_lists_and_describes_the_service(app: App) -> None:
+    assert SERVICE in (await grpcurl(app, "list"))[1]
+    code, output = await grpcurl(app, "describe", SERVICE)
+    assert code == 0, output
+    assert "rpc SaveGraph ( .valkyr.api.graph.v1.SaveGraphRequest )" in output
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"nodes": [{"nodeId": "a", "priority": "high"}]}', '{"knoten": []}', '{"version": 99999999999}', "nonsense"],
+)
+async def test_grpcurl_is_told_what_is_wrong(app: App, body: str) -> None:
+    code, output = await grpcurl(app, f"{SERVICE}/SaveGraph", data=body)
+    assert code != 0
+    assert "Internal" not in output
+
+
+async def test_an_answer_holds_the_graph_its_ids_and_its_hash(stub: GraphStoreServiceStub) -> None:
+    graph = a_graph("a -> b, a -> b", modules={"b": None})
+    saved = await stub.SaveGraph(a_save(graph, workflow=pb.Workflow(name="n", labels={"k": "v"})))
+    assert graph_from_proto(saved)[1] == graph
+    assert saved.workflow.content_hash == content_hash(graph)
+    assert (saved.workflow.name, dict(saved.workflow.labels), saved.workflow.namespace) == ("n", {"k": "v"}, "default")
+    assert [node.task_id for node in saved.nodes] == [saved.node_id_to_task_id[node.node_id] for node in saved.nodes]
+    assert {edge.edge_id: edge.connection_id for edge in saved.edges} == dict(saved.edge_id_to_connection_id)
+    assert {module.node_id: module.module_id for module in saved.modules} == dict(saved.module_id_mapping)
+    assert [warning.code for warning in saved.warnings] == ["PARALLEL_EDGE", "MISSING_MODULE"]
+    read = (await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id))).graph
+    assert (read.workflow, list(read.nodes), list(read.edges)) == (
+        saved.workflow,
+        list(saved.nodes),
+        list(saved.edges),
+    )
+    assert list(read.modules) == list(saved.modules)
+
+
+@pytest.mark.parametrize("expand", [False, True])
+async def test_a_read_can_be_saved_again_and_changes_nothing(stub: GraphStoreServiceStub, expand: bool) -> None:
+    graph = a_graph(
+        "a -> b -> c",
+        modules={
+            "a": Module("a", "M", module_data='{"x": "${y}", "big": 12345678901234567890, "f": 1.50}'),
+            "b": ("M", {"x": "${1}", "y": "$${", "n": [1, 2.5, None, True, {}]}),
+        },
+    )
+    saved = await stub.SaveGraph(a_save(graph))
+    read = (await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id, expand_config=expand))).graph
+    assert read.modules[0].HasField("config") is expand
+    body = json_format.MessageToDict(read)
+    again = await stub.SaveGraph(json_format.ParseDict(body, pb.SaveGraphRequest()))
+    assert again.unchanged
+    assert again.workflow == saved.workflow
+
+
+async def test_a_try_out_answers_and_saves_nothing(stub: GraphStoreServiceStub) -> None:
+    tried = await stub.SaveGraph(a_save(a_graph("a -> b"), workflow=pb.Workflow(id=ID), validate_only=True))
+    assert (tried.workflow.id, tried.workflow.version, len(tried.node_id_to_task_id)) == (ID, 1, 2)
+    assert (await stub.ResolveVersions(pb.ResolveVersionsRequest(workflow_ids=[ID]))).missing_ids == [ID]
+
+
+async def test_validation_answers_every_finding_and_saves_nothing(stub: GraphStoreServiceStub) -> None:
+    request = pb.ValidateGraphRequest()
+    fill_from_graph(request, a_graph("a -> b -> a, c, d -> d", modules={"c": None}))
+    answer = await stub.ValidateGraph(request)
+    assert not answer.valid
+    assert sorted(error.code for error in answer.errors) == ["CYCLE", "SELF_LOOP"]
+    assert sorted(warning.code for warning in answer.warnings) == ["MISSING_MODULE", "ORPHAN_NODE"]
+    assert {error.code: list(error.node_ids) for error in answer.errors} == {"CYCLE": ["a", "b"], "SELF_LOOP": ["d"]}
+    assert not (await stub.FindWorkflows(pb.FindWorkflowsRequest())).workflows
+
+
+async def test_the_configs_of_known_modules_are_checked(stub: GraphStoreServiceStub) -> None:
+    request = pb.ValidateGraphRequest()
+    fill_from_graph(request, a_graph("a, b", modules={"a": ("DelayModule", {"duration": 5}), "b": "Nope"}))
+    answer = await stub.ValidateGraph(request)
+    assert [(error.code, error.path) for error in answer.errors] == [("BAD_MODULE_DATA", "modules[0].config.duration")]
+    assert "UNKNOWN_MODULE" in [warning.code for warning in answer.warnings]
+
+
+async def test_lists_page_and_resolve(stub: GraphStoreServiceStub) -> None:
+    version = 0
+    for number in range(3):
+        request = a_save(a_graph(f"a -> b{number}"), workflow=pb.Workflow(id=ID, name="n"), message=f"m{number}")
+        request.version = version
+        version = (await stub.SaveGraph(request)).workflow.version
+    first = await stub.ListVersions(pb.ListVersionsRequest(workflow_id=ID, page_size=2))
+    rest = await stub.ListVersions(
+        pb.ListVersionsRequest(workflow_id=ID, page_size=2, page_token=first.next_page_token)
+    )
+    assert [(v.version, v.author, v.message) for v in [*first.versions, *rest.versions]] == [
+        (3, "tester", "m2"),
+        (2, "tester", "m1"),
+        (1, "tester", "m0"),
+    ]
+    assert rest.next_page_token == ""
+    other = (await stub.SaveGraph(a_save(a_graph("x")))).workflow.id
+    page = await stub.FindWorkflows(pb.FindWorkflowsRequest(page_size=1))
+    last = await stub.FindWorkflows(pb.FindWorkflowsRequest(page_size=1, page_token=page.next_page_token))
+    assert [workflow.id for workflow in [*page.workflows, *last.workflows]] == [other, ID]
+    assert last.next_page_token == ""
+    upper = ID.upper()
+    resolved = await stub.ResolveVersions(pb.ResolveVersionsRequest(workflow_ids=[upper, other]))
+    assert dict(resolved.versions) == {upper: 3, other: 1}
+
+
+async def test_i04_i23_the_audit_event_names_the_caller_and_its_trace(app: App, graph_store_database_url: str) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    principal = "0B0E7A52-9D1C-4C59-8F43-0A8F1F0D8A11"
+    channel = open_channel(app.server.address, principal=principal)
+    stub = GraphStoreServiceStub(channel)
+    await stub.SaveGraph(a_save(a_graph("a")), metadata=(("traceparent", f"00-{trace_id}-00f067aa0ba902b7-01"),))
+    await channel.close()
+    connection = await asyncpg.connect(graph_store_database_url)
+    (event,) = await connection.fetch("select * from graph_store.audit_event")
+    await connection.close()
+    assert (event["principal_name"], str(event["principal_id"])) == (principal, principal.lower())
+    assert event["trace_id"] == trace_id

@@ -1,0 +1,215 @@
+"""Every documented error of GraphStoreService, provoked over a real channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.builders import a_graph
+from valkyr.api.graph.v1 import graph_pb2 as pb
+from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
+from valkyr.errors import (
+    InvalidGraph,
+    InvalidRequest,
+    LimitExceeded,
+    NameTaken,
+    RequestIdReused,
+    ValkyrError,
+    VersionConflict,
+    VersionNotFound,
+    VersionRequired,
+    WorkflowNotFound,
+)
+from valkyr.rpc.graphs import fill_from_graph
+from valkyr.rpc.status import from_rpc_error
+
+ID = "0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80"
+
+
+def a_save(arrows: str = "a -> b", **fields: Any) -> pb.SaveGraphRequest:
+    request = pb.SaveGraphRequest(workflow=pb.Workflow(id=ID, name="orders"), **fields)
+    fill_from_graph(request, a_graph(arrows))
+    return request
+
+
+async def error_of(call: Any) -> ValkyrError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    trailers = sum(len(key) + len(value) for key, value in caught.value.trailing_metadata() or ())
+    assert trailers < 6 * 1024
+    assert caught.value.code() is not grpc.StatusCode.INTERNAL
+    return from_rpc_error(caught.value)
+
+
+async def test_version_required(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveGraph(a_save())
+    error = await error_of(stub.SaveGraph(a_save("b")))
+    assert isinstance(error, VersionRequired)
+    assert error.details.metadata["currentVersion"] == "1"
+    assert error.hint
+
+
+async def test_version_conflict(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveGraph(a_save())
+    await stub.SaveGraph(a_save("b", version=1))
+    error = await error_of(stub.SaveGraph(a_save("c", version=1)))
+    assert isinstance(error, VersionConflict)
+    assert error.current_version == 2
+
+
+async def test_two_versions_that_differ(stub: GraphStoreServiceStub) -> None:
+    request = a_save(version=1)
+    request.workflow.version = 2
+    error = await error_of(stub.SaveGraph(request))
+    assert isinstance(error, InvalidRequest)
+    assert error.details.violations[0].field == "version"
+    request.workflow.version = 1
+    assert (await stub.SaveGraph(request)).workflow.version == 1
+
+
+async def test_name_taken(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveGraph(a_save())
+    request = a_save()
+    request.workflow.id = ""
+    assert isinstance(await error_of(stub.SaveGraph(request)), NameTaken)
+
+
+async def test_request_id_reused(stub: GraphStoreServiceStub) -> None:
+    first = await stub.SaveGraph(a_save(request_id="r"))
+    assert await stub.SaveGraph(a_save(request_id="r")) == first
+    assert isinstance(await error_of(stub.SaveGraph(a_save("c", request_id="r"))), RequestIdReused)
+
+
+async def test_invalid_graph_names_the_first_findings(stub: GraphStoreServiceStub) -> None:
+    arrows = "\n".join(f"a{number} -> a{number}" for number in range(500))
+    error = await error_of(stub.SaveGraph(a_save(arrows)))
+    assert isinstance(error, InvalidGraph)
+    assert (error.details.metadata["total"], error.details.metadata["truncated"]) == ("500", "true")
+    assert error.details.violations[0].field == "edges[0]"
+    assert error.details.violations[0].description.startswith("SELF_LOOP: ")
+    assert "ValidateGraph" in error.hint
+    request = pb.ValidateGraphRequest()
+    fill_from_graph(request, a_graph(arrows))
+    answer = await stub.ValidateGraph(request)
+    assert (answer.valid, len(answer.errors), len(answer.warnings)) == (False, 500, 0)
+
+
+async def test_workflow_and_version_not_found(stub: GraphStoreServiceStub) -> None:
+    assert isinstance(await error_of(stub.GetGraph(pb.GetGraphRequest(workflow_id=ID))), WorkflowNotFound)
+    assert isinstance(await error_of(stub.ListVersions(pb.ListVersionsRequest(workflow_id=ID))), WorkflowNotFound)
+    await stub.SaveGraph(a_save())
+    error = await error_of(stub.GetGraph(pb.GetGraphRequest(workflow_id=ID, version=2)))
+    assert isinstance(error, VersionNotFound)
+    elsewhere = pb.GetGraphRequest(workflow_id=ID, namespace="elsewhere")
+    assert isinstance(await error_of(stub.GetGraph(elsewhere)), WorkflowNotFound)
+
+
+async def test_a_graph_that_could_not_be_read_again_is_refused(stub: GraphStoreServiceStub) -> None:
+    request = pb.SaveGraphRequest()
+    for number in range(69):
+        request.nodes.add(node_id=f"n{number}")
+        request.modules.add(node_id=f"n{number}", class_name="M", module_data='{"x":"%s"}' % ("y" * 242_500))
+    error = await error_of(stub.SaveGraph(request))
+    assert isinstance(error, LimitExceeded)
+    assert "fit into a message" in str(error)
+    request.modules[0].module_data = "{}"
+    saved = await stub.SaveGraph(request)
+    assert len((await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id))).graph.modules) == 69
+
+
+def deep(request: pb.SaveGraphRequest) -> None:
+    value = request.modules[0].config
+    for _ in range(60):
+        value = value.fields["x"].struct_value
+    value.SetInParent()
+
+
+def many_labels(request: pb.SaveGraphRequest) -> None:
+    request.workflow.labels.update({str(number): "" for number in range(65)})
+
+
+BAD_SAVES: dict[str, tuple[Callable[[pb.SaveGraphRequest], object], str | None]] = {
+    "a namespace with a slash": (lambda r: setattr(r, "namespace", "a/b"), "namespace"),
+    "an id that is no UUID": (lambda r: setattr(r.workflow, "id", "42"), "workflow.id"),
+    "a negative version": (lambda r: setattr(r, "version", -1), "version"),
+    "NUL in a node id": (lambda r: setattr(r.nodes[0], "node_id", "a\x00"), "nodes[0].nodeId"),
+    "NUL in the message": (lambda r: setattr(r, "message", "\x00"), "message"),
+    "NUL in the request id": (lambda r: setattr(r, "request_id", "\x00"), "requestId"),
+    "a long request id": (lambda r: setattr(r, "request_id", "x" * 256), "requestId"),
+    "a long name": (lambda r: setattr(r.workflow, "name", "x" * 256), "workflow.name"),
+    "a long description": (lambda r: setattr(r.workflow, "description", "x" * 10_001), "workflow.description"),
+    "a long message": (lambda r: setattr(r, "message", "x" * 10_001), "message"),
+    "many labels": (many_labels, "workflow.labels"),
+    "a label without a key": (lambda r: r.workflow.labels.update({"": "x"}), "workflow.labels.''"),
+    "a priority out of range": (lambda r: setattr(r.nodes[0], "priority", 101), "nodes[0].priority"),
+    "an unknown join": (lambda r: setattr(r.nodes[0], "join", 7), "nodes[0].join"),
+    "a negative timeout": (lambda r: setattr(r.nodes[0].timeout, "seconds", -3), "nodes[0].timeout"),
+    "a position of NaN": (lambda r: setattr(r.nodes[0].position, "x", float("nan")), "nodes[0].position.x"),
+    "a number of 2^53": (lambda r: r.modules[0].config.update({"n": 2.0**53}), "modules[0].config.n"),
+    "a config too deep for the wire": (deep, None),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SAVES)
+async def test_i25_a_request_that_cannot_be_read_is_invalid_argument_and_stores_nothing(
+    stub: GraphStoreServiceStub, case: str
+) -> None:
+    change, path = BAD_SAVES[case]
+    request = a_save()
+    change(request)
+    error = await error_of(stub.SaveGraph(request))
+    assert isinstance(error, InvalidRequest)
+    if path is not None:
+        assert path in [violation.field for violation in error.details.violations]
+    assert len((await stub.FindWorkflows(pb.FindWorkflowsRequest())).workflows) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "path"),
+    [
+        ("GetGraph", pb.GetGraphRequest(), "workflowId"),
+        ("GetGraph", pb.GetGraphRequest(workflow_id=ID, version=0), "version"),
+        ("GetGraph", pb.GetGraphRequest(workflow_id=ID, version=-1), "version"),
+        ("ResolveVersions", pb.ResolveVersionsRequest(workflow_ids=[ID, "x"]), "workflowIds[1]"),
+        ("ResolveVersions", pb.ResolveVersionsRequest(workflow_ids=[ID] * 1_001), "workflowIds"),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id="x"), "workflowId"),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_size=1_001), "pageSize"),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_size=-1), "pageSize"),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_token="!"), "pageToken"),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_token="WyJ2ZXJzaW9uIiwiMSJd"), "pageToken"),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_token="WyJ2ZXJzaW9uIiwxZTQwXQ"), "pageToken"),
+        ("FindWorkflows", pb.FindWorkflowsRequest(id="x"), "id"),
+        ("FindWorkflows", pb.FindWorkflowsRequest(name="\x00"), "name"),
+        ("FindWorkflows", pb.FindWorkflowsRequest(name="x" * 256), "name"),
+        ("FindWorkflows", pb.FindWorkflowsRequest(page_size=10**6), "pageSize"),
+        ("FindWorkflows", pb.FindWorkflowsRequest(page_token="WyJ2ZXJzaW9uIiwxXQ"), "pageToken"),
+        ("ValidateGraph", pb.ValidateGraphRequest(nodes=[pb.Node(priority=500)]), "nodes[0].priority"),
+        ("ValidateGraph", pb.ValidateGraphRequest(namespace="ä"), "namespace"),
+    ],
+)
+async def test_i25_reads_name_what_cannot_be_read(
+    stub: GraphStoreServiceStub, method: str, request_: Any, path: str
+) -> None:
+    error = await error_of(getattr(stub, method)(request_))
+    assert isinstance(error, InvalidRequest)
+    assert [violation.field for violation in error.details.violations] == [path]
+
+
+async def test_values_at_their_limits_are_saved(stub: GraphStoreServiceStub) -> None:
+    request = a_save(request_id="x" * 255, message="x" * 10_000)
+    request.workflow.name = "n" * 255
+    request.workflow.description = "d" * 10_000
+    request.workflow.labels.update({f"{number:0255}": "v" * 255 for number in range(64)})
+    request.nodes[0].node_id = request.edges[0].source = request.modules[0].node_id = "🙂" * 512
+    request.edges[0].edge_id = "🙂" * 512
+    request.nodes[0].label = "🙂" * 1_000
+    request.namespace = "n" * 255
+    saved = await stub.SaveGraph(request)
+    assert await stub.SaveGraph(request) == saved
+    for size in (1, 1_000):
+        found = await stub.FindWorkflows(pb.FindWorkflowsRequest(namespace="n" * 255, page_size=size))
+        assert len(found.workflows) == 1
+    assert not (await stub.ResolveVersions(pb.ResolveVersionsRequest(workflow_ids=[ID] * 1_000))).versions
