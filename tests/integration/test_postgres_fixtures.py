@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncpg
-import pytest
 
 from tests.postgres import PostgresForTests
 
@@ -19,8 +18,7 @@ async def test_a_database_of_ones_own_is_empty_and_owned(database_url: str) -> N
         await connection.close()
 
 
-@pytest.mark.parametrize("times", range(20))
-def test_two_databases_do_not_share_tables(postgres: PostgresForTests, times: int) -> None:
+def test_two_databases_do_not_share_tables(postgres: PostgresForTests) -> None:
     with postgres.database() as one, postgres.database() as two:
         postgres.execute("CREATE TABLE note (id int)", url=one)
         postgres.execute("CREATE TABLE note (id int)", url=two)
