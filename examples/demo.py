@@ -13,11 +13,11 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from examples.target_server import TargetServer
 from services.local.errors import StackError
@@ -47,7 +47,7 @@ class DemoFailed(Exception):
 
 def main() -> int:
     """The whole demo; the exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _end)
     began = time.monotonic()
     printer = Printer(as_json=False)
     try:
@@ -73,7 +73,8 @@ def show(printer: Printer, home: Path, target: TargetServer) -> None:
     stack = LocalStack(home, free_ports(2), extra_env=stack_settings(target))
     began = time.monotonic()
     try:
-        stack.start()
+        with deferred():
+            stack.start()
         say(printer, f"Up and healthy after {seconds(time.monotonic() - began)}.")
         asyncio.run(tell(printer, stack, target))
     except (DemoFailed, ValkyrError):
@@ -197,16 +198,44 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def uninterrupted() -> Any:
-    """A second Ctrl-C does not interrupt the cleaning up."""
-    before: dict[int, Callable[..., Any] | int | None] = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C does not interrupt the cleaning up."""
+    with handling(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM counts when the block is done: in the middle of starting a process nobody would know
+    which to stop. The second counts at once."""
+    asked: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if asked:
+            _end(number, frame)
+        asked.append(number)
+
+    with handling(remember):
+        yield
+    if asked:
+        _end(asked[0], None)
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to `handler` meanwhile."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,288 @@
+"""The command line against a running stack: save, run, look, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.local.home import PROJECT
+from services.local.stack import LocalStack
+from tests.free_ports import a_port_base
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+GREETING = """workflow:
+  name: {name}
+nodes:
+  - nodeId: greet
+  - nodeId: pause
+  - nodeId: last
+edges:
+  - {{edgeId: e1, source: greet, target: pause}}
+  - {{edgeId: e2, source: pause, target: last}}
+modules:
+  - {{nodeId: greet, className: TransformModule, config: {{output: "Hello, ${{trigger.name}}!"}}}}
+  - {{nodeId: pause, className: DelayModule, config: {{duration: {pause}}}}}
+  - nodeId: last
+    className: TransformModule
+    config: {{output: {{said: '${{nodes["greet"].outputs}}'}}}}
+"""
+
+
+class Shell:
+    """A user at a prompt, with a stack."""
+
+    def __init__(self, folder: Path, port_base: int) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("VALKYR_")}
+        self.environment = kept | {
+            "VALKYR_PORT_BASE": str(port_base),
+            "VALKYR_PRINCIPAL": "ada",
+            "NO_COLOR": "1",
+            "PYTHONPATH": str(PROJECT),
+        }
+
+    def run(self, *arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "valkyr.cli", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            cwd=self.folder,
+            env=self.environment | more,
+            check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """In the background; what it says goes to the file `out`."""
+        with (self.folder / "out").open("w") as out:
+            return subprocess.Popen(
+                [sys.executable, "-m", "valkyr.cli", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                env=self.environment,
+            )
+
+    def read(self, name: str) -> str:
+        return (self.folder / name).read_text()
+
+    def json(self, *arguments: str, **more: Any) -> Any:
+        answer = self.run(*arguments, "--json", **more)
+        assert answer.returncode == 0, answer.stderr
+        return json.loads(answer.stdout)
+
+    def write(self, name: str, text: str) -> str:
+        (self.folder / name).write_text(text)
+        return name
+
+    def save_greeting(self, name: str, pause: str = "PT0.1S") -> str:
+        """The id of a new workflow of this name."""
+        file = self.write(f"{name}.yaml", GREETING.format(name=name, pause=pause))
+        identifier: str = self.json("graph", "save", file)["workflow"]["id"]
+        return identifier
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    with LocalStack(tmp_path_factory.mktemp("home"), a_port_base()) as stack:
+        yield stack
+
+
+@pytest.fixture
+def shell(stack: LocalStack, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, stack.port_base)
+
+
+def error_of(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(answer.stderr)["error"]
+    assert error["exitCode"] == answer.returncode
+    return error
+
+
+def test_a_workflow_is_saved_by_file_and_run_by_name(shell: Shell) -> None:
+    file = shell.write("hello.yaml", GREETING.format(name="by_name", pause="PT0.1S"))
+    saved = shell.run("graph", "save", file, "-m", "first")
+    assert saved.returncode == 0, saved.stderr
+    assert re.match(
+        r"saved by_name \([0-9a-f-]{36}\) as version 1 \(3 nodes, 2 edges\); a new workflow\n", saved.stdout
+    )
+    ran = shell.run("run", "by_name", "--payload", '{"name": "Ada"}', "--wait")
+    assert ran.returncode == 0
+    assert "SUCCESS" in ran.stdout
+    assert '"said": "Hello, Ada!"' in ran.stdout
+
+
+def test_watching_shows_every_run_and_then_the_end(shell: Shell) -> None:
+    shell.save_greeting("watched")
+    answer = shell.run("run", "watched", "--payload", '{"name": "Ada"}', "--watch")
+    assert answer.returncode == 0
+    for line in (r"SUCCESS  greet", r"SUCCESS  pause", r"SUCCESS  last", r"SUCCESS  in "):
+        assert re.search(line, answer.stdout), answer.stdout
+
+
+def test_watching_as_json_is_a_line_per_change_and_the_execution_last(shell: Shell) -> None:
+    shell.save_greeting("streamed")
+    answer = shell.run("run", "streamed", "--payload", '{"name": "Ada"}', "--watch", "--json")
+    lines = [json.loads(line) for line in answer.stdout.splitlines()]
+    assert {line["run"]["nodeId"] for line in lines[:-1]} == {"greet", "pause", "last"}
+    assert lines[-1]["execution"]["state"] == "SUCCESS"
+    assert lines[-1]["execution"]["outputs"] == {"last": {"said": "Hello, Ada!"}}
+
+
+def test_work_that_fails_is_1_and_says_which_run_and_why(shell: Shell) -> None:
+    shell.save_greeting("failing")
+    answer = shell.run("run", "failing", "--payload", "{}", "--wait")
+    assert answer.returncode == 1
+    assert re.search(r"greet  QUARANTINED  PERMANENT: .*trigger\.name", answer.stdout), answer.stdout
+
+
+def test_a_timeout_is_6_and_the_execution_goes_on(shell: Shell) -> None:
+    shell.save_greeting("slow", pause="PT3S")
+    answer = shell.run("run", "slow", "--payload", '{"name": "Ada"}', "--wait", "--timeout", "0.3s", "--json")
+    assert answer.returncode == 6
+    execution = json.loads(answer.stdout)["execution"]
+    assert execution["state"] == "RUNNING"
+    wait_until(lambda: shell.json("execution", "get", execution["id"])["execution"]["state"] == "SUCCESS", "it goes on")
+
+
+def test_the_same_request_id_starts_it_once(shell: Shell) -> None:
+    shell.save_greeting("once")
+    start = ("run", "once", "--payload", '{"name": "Ada"}', "--request-id", "order-17")
+    first, second = shell.run(*start), shell.run(*start)
+    assert first.stdout == second.stdout
+    other = shell.run("run", "once", "--payload", "{}", "--request-id", "order-17", "--json")
+    assert error_of(other)["reason"] == "REQUEST_ID_REUSED"
+    assert other.returncode == 5
+
+
+def test_a_payload_comes_from_a_file_or_from_standard_input(shell: Shell) -> None:
+    shell.save_greeting("fed")
+    shell.write("ada.yaml", "name: Ada\n")
+    by_file = shell.json("run", "fed", "--payload", "@ada.yaml", "--wait")
+    by_pipe = shell.json("run", "fed", "--payload", "-", "--wait", stdin='{"name": "Bob"}')
+    assert by_file["execution"]["outputs"]["last"]["said"] == "Hello, Ada!"
+    assert by_pipe["execution"]["outputs"]["last"]["said"] == "Hello, Bob!"
+
+
+def test_what_get_prints_can_be_edited_and_saved_and_knows_its_version(shell: Shell) -> None:
+    shell.save_greeting("edited")
+    text = shell.run("graph", "get", "edited").stdout
+    shell.write("edited.yaml", text.replace("Hello", "Good day"))
+    assert "as version 2" in shell.run("graph", "save", "edited.yaml").stdout
+    again = shell.run("graph", "save", "edited.yaml", "--json")
+    stale = shell.run("graph", "save", "-", "--json", stdin=text)
+    assert (again.returncode, stale.returncode) == (5, 5)
+    assert error_of(stale)["reason"] == "VERSION_CONFLICT"
+    assert error_of(stale)["metadata"]["currentVersion"] == "2"
+    assert shell.json("graph", "get", "edited", "--version", "1")["workflow"]["version"] == 1
+
+
+def test_a_file_without_a_version_never_overwrites_the_work_of_another(shell: Shell) -> None:
+    shell.save_greeting("shared")
+    mine = shell.write("mine.yaml", GREETING.format(name="shared", pause="PT0.2S"))
+    assert "the latest, which is yours" in shell.run("graph", "save", mine).stdout
+    theirs = shell.write("theirs.yaml", GREETING.format(name="shared", pause="PT0.3S"))
+    refused = shell.run("graph", "save", theirs, "--json", VALKYR_PRINCIPAL="bob")
+    assert refused.returncode == 5
+    assert error_of(refused)["reason"] == "VERSION_REQUIRED"
+    assert "ada saved version 2 last" in error_of(refused)["message"]
+    taken = shell.run("graph", "save", theirs, "--version", "latest", VALKYR_PRINCIPAL="bob")
+    assert "as version 3" in taken.stdout
+
+
+def test_saving_the_same_again_changes_nothing(shell: Shell) -> None:
+    shell.save_greeting("same")
+    answer = shell.run("graph", "save", "same.yaml")
+    assert answer.returncode == 0
+    assert "unchanged" in answer.stdout
+    assert shell.json("graph", "save", "same.yaml")["unchanged"] is True
+
+
+def test_a_dry_run_checks_all_and_saves_nothing(shell: Shell) -> None:
+    file = shell.write("dry.yaml", GREETING.format(name="dry", pause="PT1S"))
+    assert "would save dry" in shell.run("graph", "save", file, "--dry-run").stdout
+    assert shell.run("graph", "get", "dry").returncode == 4
+
+
+def test_what_only_the_graph_store_knows_is_found_with_its_line(shell: Shell) -> None:
+    file = shell.write("bad.yaml", GREETING.format(name="bad", pause="PT1S").replace("duration:", "seconds:"))
+    answer = shell.run("graph", "save", file)
+    assert answer.returncode == 3
+    assert re.search(r"^bad\.yaml:12:\d+: error BAD_MODULE_DATA: ", answer.stderr, re.MULTILINE), answer.stderr
+    remote = shell.run("graph", "validate", file, "--remote", "--json")
+    (report,) = json.loads(remote.stdout)["files"]
+    assert [finding["code"] for finding in report["findings"] if finding["severity"] == "ERROR"] == ["BAD_MODULE_DATA"]
+
+
+def test_lists_show_what_there_is(shell: Shell) -> None:
+    identifier = shell.save_greeting("listed")
+    execution = shell.json("run", "listed", "--payload", '{"name": "Ada"}', "--wait")["execution"]
+    workflows = shell.json("graph", "list", "listed")["workflows"]
+    assert [(found["id"], found["name"]) for found in workflows] == [(identifier, "listed")]
+    assert identifier in shell.run("graph", "list", "--limit", "1000").stdout
+    executions = shell.json("execution", "list", "--workflow", "listed", "--state", "success")["executions"]
+    assert [found["id"] for found in executions] == [execution["id"]]
+    shown = shell.run("execution", "get", execution["id"]).stdout
+    assert re.search(r"^greet +SUCCESS +1 ", shown, re.MULTILINE)
+    assert f"trace {execution['traceId']}" in shown
+
+
+def test_namespaces_do_not_see_each_other(shell: Shell) -> None:
+    shell.save_greeting("private")
+    answer = shell.run("graph", "get", "private", "--namespace", "other", "--json")
+    assert answer.returncode == 4
+    assert error_of(answer)["reason"] == "WORKFLOW_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["run", "nobody"], 4),
+        (["run", "01920000-0000-7000-8000-000000000000"], 4),
+        (["graph", "get", "01920000-0000-7000-8000-000000000000"], 4),
+        (["execution", "get", "01920000-0000-7000-8000-000000000000"], 4),
+        (["execution", "get", "nonsense"], 3),
+        (["graph", "list", "--namespace", "a b"], 3),
+        (["graph", "save", "none.yaml"], 3),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_every_refusal_has_its_exit_code_and_a_sentence(arguments: list[str], code: int, shell: Shell) -> None:
+    answer = shell.run(*arguments)
+    assert answer.returncode == code
+    assert "error" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert answer.stdout == ""
+
+
+def test_ctrl_c_while_watching_is_quiet_and_the_execution_goes_on(shell: Shell) -> None:
+    shell.save_greeting("interrupted", pause="PT5S")
+    process = shell.start("run", "interrupted", "--payload", '{"name": "Ada"}', "--watch")
+    wait_until(lambda: "WAITING  pause" in shell.read("out"), "the pause is shown")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert shell.read("out").rstrip().endswith("WAITING  pause")
+    (execution,) = shell.json("execution", "list", "--workflow", "interrupted")["executions"]
+    assert execution["state"] == "RUNNING"
+
+
+def test_a_watch_survives_the_death_of_the_executor(shell: Shell, stack: LocalStack) -> None:
+    shell.save_greeting("hardy", pause="PT3S")
+    process = shell.start("run", "hardy", "--payload", '{"name": "Ada"}', "--watch")
+    wait_until(lambda: "WAITING  pause" in shell.read("out"), "the pause is shown")
+    os.kill(stack.pids["executor"], signal.SIGKILL)
+    assert process.wait(60) == 0, shell.read("out")
+    assert '"said": "Hello, Ada!"' in shell.read("out")
