@@ -129,7 +129,7 @@ def error_of(result: StoredResult) -> dict[str, Any] | None:
     """What expressions see as an error; null after a success."""
     if result.error is None:
         return None
-    return {"type": result.error_type, "message": result.error}
+    return {"type": str(result.error_type), "message": result.error}
 
 
 def results_by_node(execution_id: UUID, results: Mapping[tuple[UUID, UUID], StoredResult]) -> ResultOf:

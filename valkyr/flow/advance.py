@@ -70,7 +70,7 @@ class FailedForGood:
     @property
     def error(self) -> dict[str, Any]:
         """What expressions see as `error`."""
-        return {"type": self.error_type, "message": self.message}
+        return {"type": str(self.error_type), "message": self.message}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,106 @@
+"""Modules for tests of the executor: they block until the test lets go, fail as told, and count who runs when.
+
+In the test's own process a test steers them through `GATES`, by the node id of the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from valkyr.module import Context, PermanentError, module
+
+
+@dataclass
+class Gates:
+    """Shared by the test and the modules of one event loop; `reset` before each test."""
+
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    started: Counter[str] = field(default_factory=Counter)
+    order: list[str] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
+    running: int = 0
+    most: int = 0
+
+    def reset(self) -> None:
+        self.__init__()  # type: ignore[misc]
+
+    def enter(self, context: Context) -> None:
+        self.started[context.node_id] += 1
+        self.order.append(context.node_id)
+        self.contexts.append(context)
+        self.running += 1
+        self.most = max(self.most, self.running)
+
+
+GATES = Gates()
+
+
+@module("HeldModule")
+async def held(context: Context) -> dict[str, Any]:
+    """Runs until the test opens the gate."""
+    GATES.enter(context)
+    try:
+        await GATES.open.wait()
+    finally:
+        GATES.running -= 1
+    return {"node": context.node_id, "attempt": context.attempt}
+
+
+@module("BriefModule")
+async def brief(context: Context) -> dict[str, Any]:
+    """Notes that it ran, and gives the loop a turn, so that modules could overlap if they were let."""
+    GATES.enter(context)
+    await asyncio.sleep(0)
+    GATES.running -= 1
+    return {"node": context.node_id}
+
+
+class BrokenConfig(BaseModel):
+    """`permanent` chooses the failure type."""
+
+    message: str = "it broke"
+    permanent: bool = True
+
+
+@module("BrokenModule")
+async def broken(context: Context, config: BrokenConfig) -> None:
+    """Fails, always."""
+    GATES.enter(context)
+    GATES.running -= 1
+    raise PermanentError(config.message) if config.permanent else RuntimeError(config.message)
+
+
+class CostConfig(BaseModel):
+    """What the module says it cost."""
+
+    tokens: Any = 1.5
+
+
+@module("CostModule")
+async def costly(context: Context, config: CostConfig) -> dict[str, Any]:
+    """Reports a cost."""
+    context.cost_tokens = config.tokens
+    return {}
+
+
+class SizeConfig(BaseModel):
+    """How many bytes of text to return."""
+
+    size: int = 10
+
+
+@module("SizeModule")
+async def sized(_context: Context, config: SizeConfig) -> dict[str, Any]:
+    """Returns a text of that size."""
+    return {"text": "x" * config.size}
+
+
+@module("InputsModule")
+async def echoes(context: Context, config: BrokenConfig) -> dict[str, Any]:
+    """Returns what it was given."""
+    return {"inputs": context.inputs, "message": config.message, "key": context.idempotency_key}

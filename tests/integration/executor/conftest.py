@@ -1,0 +1,34 @@
+"""Executors in this process, on a fresh migrated database, with a graph store and a client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.executor_modules import GATES
+from tests.executor_stack import Stack, open_stack
+
+OpenStack = Callable[..., AbstractAsyncContextManager[Stack]]
+
+
+@pytest.fixture(autouse=True)
+def gates() -> None:
+    """Every test begins with closed gates and empty counts."""
+    GATES.reset()
+
+
+@pytest.fixture
+def make_stack(migrated_database_url: Callable[..., str], tmp_path: Path) -> OpenStack:
+    """`async with make_stack(runner={"concurrency": 2}, names=("one", "two")) as stack:`"""
+    return partial(open_stack, migrated_database_url("graph_store", "executor"), tmp_path)
+
+
+@pytest.fixture
+async def stack(make_stack: OpenStack) -> AsyncIterator[Stack]:
+    """A stack with one executor and the settings of tests."""
+    async with make_stack() as stack:
+        yield stack
