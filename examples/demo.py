@@ -1,6 +1,7 @@
 """`make demo`: a stack of its own, an order on its way, three real graphs, a trace. It leaves nothing running.
 
-Exit code 0 if all went well, 1 if something failed (what is said), 130 on Ctrl-C, 143 on SIGTERM.
+Exit code 0 if all went well, 1 if something failed (what is said), 130 on Ctrl-C, 143 on SIGTERM,
+141 when nobody reads any more.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ def main() -> int:
         for line in f"the demo failed: {error}\n{f'hint: {hint}' if hint else ''}".splitlines():
             printer.remark(line)
         return 1
+    except BrokenPipeError:
+        # What is still buffered would raise again when Python closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     printer.line(f"That was Valkyr, in {seconds(time.monotonic() - began)}; nothing is left running.")
     printer.line("Next: `make up` for a stack that stays, then `valkyr --help`.")
     return 0
@@ -82,8 +87,10 @@ def show(printer: Printer, home: Path, target: TargetServer) -> None:
         raise
     finally:
         with uninterrupted():
-            step(printer, 6, "Stopping everything")
-            stack.stop()
+            try:
+                step(printer, 6, "Stopping everything")
+            finally:
+                stack.stop()
 
 
 def stack_settings(target: TargetServer) -> dict[str, str]:

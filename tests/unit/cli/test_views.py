@@ -1,0 +1,158 @@
+"""What an execution looks like: lines on a pipe, the choice of rows on a terminal, the tree of its trace."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from valkyr.cli.printing import Printer, seconds
+from valkyr.cli.trace_tree import trace_tree
+from valkyr.cli.views import JsonView, LineView, LiveView, most_telling
+from valkyr.client import Attempt, Execution, ExecutionState, Run, RunState
+
+BEGAN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def after(**units: float) -> datetime:
+    return BEGAN + timedelta(**units)
+
+
+def an_execution(state: str = "RUNNING", **more: Any) -> Execution:
+    values: dict[str, Any] = {
+        "id": "e1",
+        "namespace": "default",
+        "workflow_id": "w1",
+        "version": 1,
+        "state": ExecutionState(state),
+        "trigger_type": None,
+        "trigger_payload": None,
+        "outputs": {},
+        "created_at": BEGAN,
+        "started_at": BEGAN,
+        "finished_at": None,
+        "error_message": "",
+        "error_type": "",
+        "run_counts": {},
+        "revision": 1,
+        "priority": 0,
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "created_by": "ada",
+    }
+    return Execution(**(values | more))
+
+
+def a_run(node_id: str, state: str = "SUCCESS", **more: Any) -> Run:
+    values: dict[str, Any] = dict.fromkeys(
+        ("task_id", "parked_by", "target", "pool", "class_name", "error", "error_type", "leased_by", "idempotency_key"),
+        "",
+    )
+    values |= dict.fromkeys(
+        ("outputs", "lease_until", "heartbeat_at", "retry_after", "started_at", "finished_at"), None
+    )
+    values |= {"id": f"run of {node_id}", "execution_id": "e1", "node_id": node_id, "map_index": -1, "attempt": 0}
+    values |= {"state": RunState(state), "duration_ms": 0, "cost_tokens": 0.0, "quarantine_number": 0}
+    return Run(**(values | more))
+
+
+@pytest.fixture
+def printer() -> Printer:
+    printer = Printer(as_json=False)
+    printer.screen = Console(file=io.StringIO(), width=80, soft_wrap=True, highlight=False)  # type: ignore[assignment]
+    return printer
+
+
+def printed(printer: Printer) -> list[str]:
+    file = printer.screen.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue().splitlines()
+
+
+def test_a_line_is_printed_when_a_run_ends_waits_or_is_tried_again_and_only_once(printer: Printer) -> None:
+    view = LineView(printer)
+    execution = an_execution()
+    view.show(execution, [a_run("a", "LEASED", attempt=1), a_run("b", "PENDING")])
+    assert printed(printer) == []
+    ended = a_run("a", attempt=1, started_at=BEGAN, finished_at=after(milliseconds=250))
+    view.show(execution, [ended, a_run("b", "LEASED", attempt=1)])
+    view.show(execution, [ended, a_run("b", "READY", attempt=2, error_type="TIMEOUT", error="too slow")])
+    view.show(execution, [ended, a_run("b", "READY", attempt=2, error_type="TIMEOUT", error="too slow")])
+    assert printed(printer) == [
+        "  +0.25 s  SUCCESS  a  250 ms",
+        "           READY  b  attempt 2  TIMEOUT: too slow",
+    ]
+
+
+def test_too_many_runs_are_shown_as_counts(printer: Printer) -> None:
+    view = LineView(printer)
+    for _ in range(2):
+        view.show(an_execution(run_counts={"SUCCESS": 7, "PENDING": 9000}, finished_at=after(seconds=3)), None)
+    assert printed(printer) == ["3.00 s  7 SUCCESS, 9000 PENDING"]
+
+
+def test_what_a_module_says_cannot_drive_the_terminal(printer: Printer) -> None:
+    LineView(printer).show(an_execution(), [a_run("a\x1b[2J", "FAILED", error_type="PERMANENT", error="x\r\ny\x07")])
+    (line,) = printed(printer)
+    assert line.endswith("FAILED  a\\x1b[2J  PERMANENT: x\\r\\ny\\x07")
+
+
+def test_json_lines_hold_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:
+    view = JsonView(Printer(as_json=True))
+    view.show(an_execution(), [a_run("a", "LEASED", attempt=1)])
+    view.show(an_execution(), [a_run("a", "LEASED", attempt=1)])
+    view.show(an_execution(), [a_run("a", attempt=1, started_at=BEGAN)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert '"startTime": "2026-03-01T12:00:00Z"' in lines[1]
+
+
+def test_the_moving_picture_keeps_to_the_height_of_the_terminal() -> None:
+    printer = Printer(as_json=False)
+    printer.screen = Console(file=io.StringIO(), width=60, height=12, force_terminal=True)  # type: ignore[assignment]
+    runs = [a_run(f"n{number}") for number in range(100)] + [a_run("stuck", "LEASED", attempt=1)]
+    with LiveView(printer) as view:
+        view.show(an_execution(run_counts={"SUCCESS": 100, "LEASED": 1}), runs)
+    text = "\n".join(printed(printer))
+    assert "stuck" in text
+    assert "and 94 more: 100 SUCCESS, 1 LEASED" in text
+
+
+def test_where_not_all_runs_fit_those_under_way_and_gone_wrong_stay() -> None:
+    runs = [
+        a_run("done"),
+        a_run("bad", "QUARANTINED", error="no"),
+        a_run("later", "PENDING"),
+        a_run("now", "LEASED"),
+        a_run("also done"),
+    ]
+    assert [run.node_id for run in most_telling(runs, 3)] == ["done", "bad", "now"]
+    assert most_telling(runs, 5) is runs
+
+
+def test_the_trace_is_a_tree_in_the_order_of_starting() -> None:
+    failed = Attempt(1, "TIMEOUT", "r1", after(seconds=1), after(seconds=2), "no answer")
+    again = Attempt(2, "SUCCESS", "r1", after(seconds=3), after(seconds=3.5), "")
+    runs = [
+        a_run("last", attempt=2, started_at=after(seconds=1), finished_at=after(seconds=3.5), attempts=(failed, again)),
+        a_run("first", attempt=1, started_at=BEGAN, finished_at=after(milliseconds=20), attempts=(again,)),
+        a_run("never", "SKIPPED"),
+    ]
+    execution = an_execution("SUCCESS", finished_at=after(seconds=3.5))
+    assert [line.plain for line in trace_tree(execution, runs, title="orders")] == [
+        "orders e1  SUCCESS  3.50 s  trace 4bf92f3577b34da6a3ce929d0e0e4736",
+        "├─ first    +0.000 s     20 ms  1 attempt   SUCCESS",
+        "├─ last     +1.000 s    2.50 s  2 attempts  SUCCESS",
+        "│   ├─ attempt 1    +1.000 s    1.00 s  TIMEOUT  no answer",
+        "│   └─ attempt 2    +3.000 s    500 ms  SUCCESS",
+        "└─ never           -         -  0 attempts  SKIPPED",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0004, "0 ms"), (0.25, "250 ms"), (1.5, "1.50 s"), (119, "119.00 s"), (185, "3 min 5 s")]
+)
+def test_durations_read_well(value: float, text: str) -> None:
+    assert seconds(value) == text
