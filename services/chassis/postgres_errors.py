@@ -45,6 +45,8 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "22P05": _UNSTORABLE,
 }
 """By SQLSTATE, the longest prefix that fits."""
+_LOST = ("closed", "closing", "released back to the pool")
+"""asyncpg says the loss of a connection with the class that it has for mistakes; only the words differ."""
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -75,6 +77,8 @@ def _told(error: Exception) -> ValkyrError | None:
 
 
 def _meaning(error: BaseException) -> _Meaning | None:
+    if isinstance(error, UnicodeEncodeError) or isinstance(error.__cause__, UnicodeEncodeError):
+        return _UNSTORABLE
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return next((_MEANINGS[state[:size]] for size in (5, 3, 2) if state[:size] in _MEANINGS), None)
@@ -82,11 +86,8 @@ def _meaning(error: BaseException) -> _Meaning | None:
         return _Meaning(Overloaded, "all connections to the database are in use")
     if isinstance(error, asyncio.TimeoutError | OSError):
         return _AWAY
-    if isinstance(error, asyncpg.InterfaceError) and "clos" in str(error):
-        # "connection is closed", "pool is closing", "underlying connection is closed": they differ only in words.
+    if isinstance(error, asyncpg.InterfaceError) and any(words in str(error) for words in _LOST):
         return _AWAY
-    if isinstance(error, UnicodeEncodeError):
-        return _UNSTORABLE
     return None
 
 

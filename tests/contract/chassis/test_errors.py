@@ -9,11 +9,14 @@ from typing import Any
 import grpc
 import pytest
 import structlog
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.wrappers_pb2 import StringValue
 
 from services.chassis.interceptors import caller, remaining
 from services.chassis.serve import Server
+from services.chassis.settings import ServerSettings
 from tests.contract.chassis.toys import ToyServicer, ToyStub
+from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
 from valkyr.errors import (
     DeadlineExceeded,
     Internal,
@@ -132,6 +135,25 @@ async def test_a_deadline_cancels_the_handler_and_comes_back_as_deadline_exceede
 async def test_i25_bytes_that_are_no_message_are_an_invalid_request(stub: ToyStub) -> None:
     with pytest.raises(InvalidRequest, match="no valid message"), rpc_errors():
         await stub.raw_unary(b"\xff\xff\xff")
+
+
+async def test_i25_bytes_nested_too_deep_are_over_a_stated_limit() -> None:
+    value = innermost = Value()
+    for _ in range(60):
+        innermost = innermost.list_value.values.add()
+    servicer: Any = type("Nothing", (executor_pb2_grpc.ExecutorServiceServicer,), {})()
+    add = executor_pb2_grpc.add_ExecutorServiceServicer_to_server
+    name = "valkyr.api.executor.v1.ExecutorService"
+    field = executor_pb2.StartExecutionRequest.DESCRIPTOR.fields_by_name["payload"].number
+    message = bytes([field << 3 | 2]) + _sized(value.SerializeToString())
+    async with Server(ServerSettings(), [(name, add, servicer)]) as other, open_channel(other.address) as channel:
+        with pytest.raises(LimitExceeded, match="nested"), rpc_errors():
+            await channel.unary_unary(f"/{name}/StartExecution")(message)
+
+
+def _sized(content: bytes) -> bytes:
+    """With its length as a varint in front."""
+    return bytes([len(content) & 127 | 128, len(content) >> 7]) + content
 
 
 async def test_an_unknown_method_names_the_difference_of_versions(stub: ToyStub) -> None:

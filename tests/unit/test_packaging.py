@@ -1,0 +1,38 @@
+"""What installing relies on: the lock, packages that do not overwrite each other; and words that stay in one place."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from importlib.metadata import distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_no_file_belongs_to_two_installed_distributions() -> None:
+    owners: dict[str, set[str]] = defaultdict(set)
+    for distribution in distributions():
+        for file in distribution.files or ():
+            if file.suffix in (".py", ".pyi", ".so"):
+                owners[str(file)].add(distribution.metadata["Name"].lower())
+    shared = {file: names for file, names in owners.items() if len(names) > 1}
+    assert shared == {}
+
+
+def test_the_lock_holds_hashes_and_no_address() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert [line for line in lines if "://" in line or line.startswith("-")] == []
+    pinned = [line for line in lines if re.match(r"^[A-Za-z0-9]", line)]
+    assert len(pinned) > 50
+    assert all(re.match(r"^[A-Za-z0-9._-]+(\[[a-z,-]+\])?==\S+", line) and line.endswith("\\") for line in pinned)
+
+
+def test_status_codes_stand_in_one_table() -> None:
+    users = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("valkyr", "services")
+        for path in (ROOT / folder).rglob("*.py")
+        if "valkyr/api" not in path.as_posix() and re.search(r"\bgrpc\.StatusCode\b", path.read_text())
+    ]
+    assert users == ["valkyr/rpc/status.py"]

@@ -1,0 +1,121 @@
+"""Log lines and traceparents."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from valkyr import telemetry
+from valkyr.telemetry.log_queue import LogQueue
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """Ends logging, and answers with the lines."""
+    stream = io.StringIO()
+    observed = telemetry.configure("x", log_format="json", stream=stream)
+
+    def read() -> list[dict[str, Any]]:
+        observed.shutdown()
+        return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    yield read
+    telemetry.reset()
+
+
+def test_an_event_is_one_line_with_its_fields_and_the_ids_of_its_span(lines: Lines) -> None:
+    with telemetry.tracer().start_as_current_span("outer") as span:
+        telemetry.get_logger("a.b").info("run.leased", attempt=2)
+    (line,) = lines()
+    assert line["event"] == "run.leased"
+    assert (line["attempt"], line["level"], line["logger"]) == (2, "info", "a.b")
+    assert line["trace_id"] == f"{span.get_span_context().trace_id:032x}"
+    assert line["span_id"] == f"{span.get_span_context().span_id:016x}"
+
+
+def test_records_of_libraries_come_out_in_the_same_shape(lines: Lines) -> None:
+    logging.getLogger("some.library").warning("it is %s", "late")
+    (line,) = lines()
+    assert (line["event"], line["logger"], line["level"]) == ("it is late", "some.library", "warning")
+
+
+def test_s23_secrets_are_masked_and_nothing_can_forge_a_line(lines: Lines) -> None:
+    telemetry.get_logger("x").info(
+        "a\n{}", password="p", url="postgresql://u:hunter2@h/d", text="\x1b[2J\u202e", deep={"a": "b\nc"}
+    )
+    (line,) = lines()
+    assert line["event"] == "a\\n{}"
+    assert line["password"] == "***"
+    assert line["url"] == "postgresql://u:***@h/d"
+    assert line["text"] == "\\x1b[2J\\u202e"
+
+
+def test_an_exception_has_its_traceback_without_local_values(lines: Lines) -> None:
+    def fails() -> None:
+        hunter2 = "hunter" + str(2)
+        raise ValueError(len(hunter2))
+
+    try:
+        fails()
+    except ValueError:
+        telemetry.get_logger("x").exception("it.failed")
+    (line,) = lines()
+    assert "ValueError: 7" in line["exception"]
+    assert "'hunter2'" not in line["exception"]
+
+
+def test_what_json_cannot_hold_is_still_logged(lines: Lines) -> None:
+    telemetry.get_logger("x").info("odd", value=object, number=2**70, text="\ud800")
+    (line,) = lines()
+    assert "odd" in line["event"]
+
+
+def test_a_stream_that_blocks_costs_lines_and_never_time() -> None:
+    unblock = threading.Event()
+    written: list[str] = []
+
+    class Blocked(io.StringIO):
+        def write(self, text: str) -> int:
+            unblock.wait(10)
+            written.append(text)
+            return len(text)
+
+    queue = LogQueue(Blocked(), capacity=3)
+    for number in range(600):
+        queue.put(str(number))
+    assert queue.dropped
+    unblock.set()
+    queue.close(timedelta(seconds=10))
+    assert '"event":"log.dropped"' in "".join(written)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "00",
+        "01-" + "1" * 32 + "-" + "1" * 16 + "-01",
+        "00-" + "0" * 32 + "-" + "1" * 16 + "-01",
+        "00-" + "1" * 32 + "-" + "0" * 16 + "-01",
+        "00-" + "1" * 32 + "-" + "1" * 16 + "-01\n",
+        "00-" + "A" * 32 + "-" + "1" * 16 + "-01",
+    ],
+)
+def test_s31_a_malformed_traceparent_is_none(text: str) -> None:
+    assert telemetry.parse_traceparent(text) is None
+
+
+def test_a_traceparent_comes_back() -> None:
+    text = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+    context = telemetry.parse_traceparent(text)
+    assert context is not None
+    assert telemetry.traceparent_of(context) == text
