@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import networkx as nx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,17 @@ def oracle(graph: Graph) -> nx.DiGraph:
 @settings(max_examples=150, deadline=None)
 @given(graphs())
 def test_every_strongly_connected_component_has_its_shortest_cycle(graph: Graph) -> None:
+    check_cycles(graph)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_cycles_of_dense_graphs_are_the_shortest_too(seed: int) -> None:
+    dense = nx.gnp_random_graph(14, 0.1 + seed / 200, seed=seed, directed=True)
+    edges = (Edge(f"{a}-{b}", f"n{a}", f"n{b}") for a, b in dense.edges)
+    check_cycles(Graph(tuple(Node(f"n{number}") for number in dense.nodes), tuple(edges)))
+
+
+def check_cycles(graph: Graph) -> None:
     expected = oracle(graph)
     components = [component for component in nx.strongly_connected_components(expected) if len(component) > 1]
     found = [finding.node_ids for finding in validate(graph) if finding.code == Code.CYCLE]
