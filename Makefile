@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.valkyr-setup
 PROTOS := $(shell find protos -name '*.proto')
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 UNIT_TESTS := tests/unit tests/integration tests/contract
 PROCESS_TESTS := tests/e2e tests/chaos
 
