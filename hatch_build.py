@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def generate(root: Path = ROOT) -> list[Path]:
-    """Writes the stubs of every proto below `root`/protos; returns them. Raises RuntimeError with protoc's own words."""
+    """Writes the stubs of every proto below `root`/protos and returns them. RuntimeError, after protoc's own words."""
     import grpc_tools
     from grpc_tools import protoc
 
