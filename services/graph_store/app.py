@@ -19,6 +19,7 @@ from services.graph_store.graphs import Graphs
 from services.graph_store.servicer import GraphStoreServicer
 from services.graph_store.settings import GraphStoreSettings
 from services.graph_store.store import Store
+from services.graph_store.wire import MAX_WARNING_BYTES
 from services.graph_store.workflows import Workflows
 from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 from valkyr.modules import catalogue
@@ -27,8 +28,8 @@ from valkyr.rpc.channel import MAX_MESSAGE_BYTES
 ROOM = "graph_store"
 SERVICE_NAME: str = graph_pb2.DESCRIPTOR.services_by_name["GraphStoreService"].full_name
 PRUNE_LIMIT = 1_000
-ENVELOPE_BYTES = 64 * 1024
-"""Room in a message for what is neither document nor row: names, labels, framing."""
+ENVELOPE_BYTES = MAX_WARNING_BYTES + 64 * 1024
+"""Room in a message for what is neither document nor row: warnings, names, labels, framing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import orjson
-
 from valkyr.errors import VersionConflict, VersionRequired
+from valkyr.graph.document import document_bytes
 from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph, WorkflowInfo
 
@@ -194,19 +193,16 @@ def _changes(
     updated: list[tuple[str, Mapping[str, Any]]] = []
     ids: list[str] = []
     for item in document.get(collection, ()):
-        row_id, earlier = before.pop(item[key], (None, None))
-        if row_id is None:
-            row_id = new_id()
+        earlier = before.pop(item[key], None)
+        row_id = new_id() if earlier is None else earlier[0]
+        if earlier is None:
             inserted.append((row_id, item))
-        elif not _same(earlier, item):
+        elif not _same(earlier[1], item):
             updated.append((row_id, item))
         ids.append(row_id)
     return Changes(inserted, updated, [row_id for row_id, _ in before.values()]), ids
 
 
-def _same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Equal as JSON; Python's == alone takes true for 1."""
-    return one == other and (
-        "config" not in other
-        or orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
-    )
+    return one == other and ("config" not in other or document_bytes(one) == document_bytes(other))

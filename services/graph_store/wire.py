@@ -24,7 +24,10 @@ from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph, WorkflowInfo
 from valkyr.rpc import graphs as graph_wire
 
-MAX_FINDING_BYTES = 8 * 1024 * 1024
+MAX_FINDING_BYTES = 6 * 1024 * 1024
+"""Of errors, and again of warnings, in the answer to a validation: both together fit into a message."""
+MAX_WARNING_BYTES = 1024 * 1024
+"""Of warnings beside a saved graph."""
 MAX_REQUEST_ID = 255
 MAX_NAME = 255
 MAX_TEXT = 10_000
@@ -107,8 +110,8 @@ def author_of(principal: str, trace_id: str) -> Author:
 def write_validation(findings: Sequence[Finding]) -> pb.ValidateGraphResponse:
     return pb.ValidateGraphResponse(
         valid=not any(finding.is_error for finding in findings),
-        errors=_write_findings([finding for finding in findings if finding.is_error]),
-        warnings=_write_findings([finding for finding in findings if not finding.is_error]),
+        errors=_write_findings([finding for finding in findings if finding.is_error], MAX_FINDING_BYTES),
+        warnings=_write_findings([finding for finding in findings if not finding.is_error], MAX_FINDING_BYTES),
     )
 
 
@@ -116,7 +119,7 @@ def write_saved(saved: SavedVersion) -> pb.SaveGraphResponse:
     message = pb.SaveGraphResponse(
         workflow=write_workflow(saved.stored.workflow),
         unchanged=saved.unchanged,
-        warnings=_write_findings(saved.warnings),
+        warnings=_write_findings(saved.warnings, MAX_WARNING_BYTES),
     )
     ids = _row_ids(saved.stored)
     graph_wire.fill_from_graph(message, saved.graph, ids=ids)
@@ -174,14 +177,14 @@ def _row_ids(stored: StoredVersion) -> graph_wire.RowIds:
     return graph_wire.RowIds(stored.ids.tasks, stored.ids.connections, stored.ids.modules)
 
 
-def _write_findings(findings: Sequence[Finding]) -> list[common_pb2.Finding]:
-    """As many as a message holds; the last then says how many were left out."""
+def _write_findings(findings: Sequence[Finding], limit: int) -> list[common_pb2.Finding]:
+    """As many as `limit` bytes hold; the last then says how many were left out."""
     messages: list[common_pb2.Finding] = []
     size = 0
     for position, finding in enumerate(findings):
         message = graph_wire.finding_to_proto(finding)
         size += message.ByteSize() + 8
-        if size > MAX_FINDING_BYTES:
+        if size > limit:
             left_out = Finding(
                 finding.severity,
                 "LIMIT_EXCEEDED",
