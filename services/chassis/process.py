@@ -16,6 +16,9 @@ from services.chassis.settings import RoomSettings, SettingsError, load_settings
 from valkyr import telemetry
 from valkyr.errors import ValkyrError
 
+# Read when grpc is first imported, which this module does not do: what it has to say at INFO is said in no log of ours.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 
