@@ -7,6 +7,8 @@ from collections import defaultdict
 from importlib.metadata import distributions
 from pathlib import Path
 
+from services.chassis.settings import TOP_LEVEL_VARIABLES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -36,3 +38,14 @@ def test_status_codes_stand_in_one_table() -> None:
         if "valkyr/api" not in path.as_posix() and re.search(r"\bgrpc\.StatusCode\b", path.read_text())
     ]
     assert users == ["valkyr/rpc/status.py"]
+
+
+def test_every_variable_that_the_code_reads_is_known_to_the_settings() -> None:
+    read = {
+        name
+        for folder in ("valkyr", "services", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r'"(VALKYR_[A-Z_]+)"', path.read_text())
+        if "__" not in name
+    }
+    assert read - set(TOP_LEVEL_VARIABLES) == set()
