@@ -7,8 +7,9 @@ from datetime import timedelta
 
 def backoff_ceiling(failures: int, *, base: timedelta, maximum: timedelta) -> timedelta:
     """`min(maximum, base * 2^(n-1))` for the n-th failure, n >= 1."""
-    doublings = min(failures - 1, 62)
-    return min(maximum, base * (1 << doublings))
+    factor = 1 << min(failures - 1, 62)
+    # Compared before it is multiplied: the product of a patient budget is no timedelta any more.
+    return maximum if base and factor > maximum // base else base * factor
 
 
 def backoff(failures: int, *, base: timedelta, maximum: timedelta, jitter: float) -> timedelta:

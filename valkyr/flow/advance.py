@@ -1,7 +1,7 @@
 """Carries outcomes through a graph: edges decided, joins judged, skips propagated, control nodes decided. Pure.
 
-`advance` is a generator: it yields what it needs to know (`Need`) and is sent what was asked for (`Loaded`), so that the
-caller decides how to read, and a test answers from a dict. It returns what changes, each node at most once.
+`advance` is a generator: it yields what it needs to know (`Need`) and is sent what was asked for (`Loaded`), so that
+the caller decides how to read, and a test answers from a dict. It returns what changes, each node at most once.
 """
 
 from __future__ import annotations
@@ -157,9 +157,10 @@ def _missing(walk: _Walk, outcomes: Iterable[Outcome | _Skipped]) -> Need | None
             edge = walk.plan.edges[index]
             rows.add(edge.target)
             results |= edge.needs
-    rows -= walk.rows.keys()
-    results -= walk.results.keys()
-    return Need(frozenset(rows), frozenset(results)) if rows or results else None
+    # Not a difference of sets: that looks at all that is known, each time.
+    unknown_rows = frozenset(index for index in rows if index not in walk.rows)
+    unknown_results = frozenset(index for index in results if index not in walk.results)
+    return Need(unknown_rows, unknown_results) if unknown_rows or unknown_results else None
 
 
 def _follow(walk: _Walk, outcome: Outcome | _Skipped) -> None:

@@ -31,7 +31,7 @@ class LeaseFacts:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Budgets and back-off. `max_lost_leases` is how many lost leases a run may have before it is quarantined, that one included."""
+    """Budgets and back-off. The lost lease that makes `max_lost_leases` is the one that quarantines."""
 
     max_lost_leases: int
     backoff_base: timedelta
@@ -69,7 +69,7 @@ _LETTERS = {FailureType.PERMANENT: LetterType.PERMANENT_ERROR, FailureType.TIMEO
 
 
 def fence(facts: LeaseFacts | None, epoch: int) -> Fence:
-    """I06. Another epoch, or no such run: LEASE_LOST; the same and LEASED: ACCEPTED; the same otherwise: ALREADY_REPORTED."""
+    """I06. Another epoch, or no such run: LEASE_LOST; the same: ACCEPTED if it is LEASED, else ALREADY_REPORTED."""
     if facts is None or facts.epoch != epoch:
         return Fence.LEASE_LOST
     return Fence.ACCEPTED if facts.state is RunState.LEASED else Fence.ALREADY_REPORTED
@@ -78,7 +78,7 @@ def fence(facts: LeaseFacts | None, epoch: int) -> Fence:
 def decide_after_lease(
     facts: LeaseFacts, result: Success | Failure | Release | Omitted | Lost, policy: RetryPolicy, *, jitter: float
 ) -> AfterLease:
-    """What an accepted end of a lease means. A business failure is final at once; lost runners draw on their own budget.
+    """What an accepted end of a lease means. A business failure is final at once; lost runners have their own budget.
 
     `jitter` is uniform in [0, 1), drawn by the caller.
     """

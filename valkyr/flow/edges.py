@@ -69,7 +69,7 @@ def decide_edge(
     """The decision for one edge, and the error of a condition that could not be evaluated.
 
     `holds` evaluates the edge's condition and may raise CannotEvaluate; it is called only where the table asks for it.
-    `decided_before` is true of an ALWAYS edge whose source was quarantined before: UNDECIDED here means "stays as it is".
+    `decided_before` is true of an ALWAYS edge whose source was quarantined before; UNDECIDED means "stays as it is".
     """
     rule = _TABLE[end][kind]
     if isinstance(rule, Decision):

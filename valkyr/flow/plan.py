@@ -1,7 +1,7 @@
 """A graph as arrays, made once per version: what the engine looks at while an execution runs.
 
-Nodes and edges are known by their index in the saved order. Expressions come in as compiled callables, so that this stays
-free of any expression language.
+Nodes and edges are known by their index in the saved order. Expressions come in as compiled callables, so that this
+stays free of any expression language.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Control(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What an expression sees. `nodes` maps an ancestor's id to {"outputs": ..., "error": ...}, null where there is none."""
+    """What an expression sees. `nodes` maps an ancestor's id to {"outputs": ..., "error": ...}, each null or a value."""
 
     trigger: Any = None
     execution: Mapping[str, Any] = field(default_factory=dict)

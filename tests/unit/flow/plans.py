@@ -1,7 +1,7 @@
 """Plans without an expression language: conditions are words, configs are plain values.
 
-Conditions: `yes`, `no`, `broken`, or `v of <node id>`, which holds where that node's outputs have `v` of 1, does not where it
-is 0, and cannot be evaluated where there is none. Classes: `Delay` and the empty one are control nodes.
+Conditions: `yes`, `no`, `broken`, or `v of <node id>`, which holds where that node's outputs have `v` of 1, does not
+where it is 0, and cannot be evaluated where there is none. Classes: `Delay` and the empty one are control nodes.
 """
 
 from __future__ import annotations

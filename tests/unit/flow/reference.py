@@ -1,7 +1,7 @@
 """The end of an execution by the book: every node asked for its own end, straight from the tables of the design.
 
-Naive on purpose, and written without anything from valkyr.flow but the names of states: it looks at finished ends only, has
-no order, no counters and no batches.
+Naive on purpose, and written without anything from valkyr.flow but the names of states: it looks at finished ends
+only, has no order, no counters and no batches.
 """
 
 from __future__ import annotations

@@ -1,0 +1,90 @@
+"""The tables of transitions, and the end of an execution."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from valkyr.flow.states import (
+    FINAL_RUN_STATES,
+    MOVABLE_RUN_STATES,
+    RUN_TRANSITIONS,
+    SETTLED_EXECUTION_STATES,
+    ExecutionState,
+    RunState,
+    execution_state_after,
+    open_delta,
+)
+
+R, E = RunState, ExecutionState
+
+# As drawn in the design, with what one transaction may put together: a hand-off goes from PENDING to LEASED, a control
+# node that fails from PENDING or READY to FAILED or QUARANTINED.
+ALLOWED = {
+    R.PENDING: {
+        R.READY,
+        R.WAITING,
+        R.PARKED,
+        R.SUCCESS,
+        R.SKIPPED,
+        R.QUARANTINED,
+        R.CANCELLED,
+        R.LEASED,
+        R.FAILED,
+    },
+    R.READY: {R.LEASED, R.PARKED, R.FAILED, R.QUARANTINED, R.CANCELLED, R.WAITING, R.SUCCESS},
+    R.LEASED: {R.SUCCESS, R.READY, R.FAILED, R.QUARANTINED, R.CANCELLED},
+    R.PARKED: {R.READY, R.FAILED, R.QUARANTINED, R.CANCELLED},
+    R.WAITING: {R.READY, R.SUCCESS, R.FAILED, R.QUARANTINED, R.CANCELLED},
+    R.QUARANTINED: {R.READY, R.SUCCESS, R.FAILED},
+}
+
+
+@pytest.mark.parametrize(("before", "after"), [*product(R, R)], ids=lambda state: state.value)
+def test_runs_move_as_the_design_draws_it(before: RunState, after: RunState) -> None:
+    assert (after in RUN_TRANSITIONS[before]) == (after in ALLOWED.get(before, set()))
+
+
+@pytest.mark.parametrize("state", [R.SUCCESS, R.FAILED, R.SKIPPED, R.CANCELLED])
+def test_i05_nothing_leaves_a_final_state(state: RunState) -> None:
+    assert state in FINAL_RUN_STATES
+    assert RUN_TRANSITIONS[state] == frozenset()
+
+
+def test_a_state_is_final_movable_or_waits_for_others() -> None:
+    assert set(R) - FINAL_RUN_STATES - MOVABLE_RUN_STATES == {R.PENDING, R.QUARANTINED}
+
+
+@pytest.mark.parametrize(("before", "after"), [*product(R, R)], ids=lambda state: state.value)
+def test_open_runs_count_what_can_move(before: RunState, after: RunState) -> None:
+    movable = {R.READY, R.LEASED, R.WAITING, R.PARKED}
+    assert open_delta(before, after) == int(after in movable) - int(before in movable)
+
+
+@pytest.mark.parametrize("current", sorted(SETTLED_EXECUTION_STATES))
+@pytest.mark.parametrize(("open_runs", "bad_runs"), [(0, 0), (1, 0), (0, 1), (3, 2)])
+def test_i05_a_settled_execution_stays_what_it_is(current: ExecutionState, open_runs: int, bad_runs: int) -> None:
+    assert execution_state_after(current, open_runs=open_runs, bad_runs=bad_runs) is current
+
+
+@pytest.mark.parametrize(
+    ("current", "open_runs", "bad_runs", "expected"),
+    [
+        (E.PENDING, 1, 0, E.RUNNING),
+        (E.RUNNING, 1, 0, E.RUNNING),
+        (E.PAUSED, 1, 0, E.PAUSED),
+        (E.RUNNING, 1, 1, E.RUNNING),
+        (E.PAUSED, 1, 1, E.PAUSED),
+        (E.PENDING, 0, 0, E.SUCCESS),
+        (E.RUNNING, 0, 0, E.SUCCESS),
+        (E.PAUSED, 0, 0, E.SUCCESS),
+        (E.PENDING, 0, 1, E.FAILED),
+        (E.RUNNING, 0, 2, E.FAILED),
+        (E.PAUSED, 0, 1, E.FAILED),
+    ],
+)
+def test_an_execution_ends_when_nothing_can_move_and_independent_branches_finish_first(
+    current: ExecutionState, open_runs: int, bad_runs: int, expected: ExecutionState
+) -> None:
+    assert execution_state_after(current, open_runs=open_runs, bad_runs=bad_runs) is expected
