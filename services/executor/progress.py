@@ -222,8 +222,9 @@ class _Transaction:
     async def _lock(self, events: Sequence[Event]) -> None:
         nodes: dict[UUID, list[int]] = {}
         for event in events:
-            if event.execution_id in self._known:
-                nodes.setdefault(event.execution_id, []).append(node_of(event.run_id))
+            known, node = self._known.get(event.execution_id), node_of(event.run_id)
+            if known is not None and node < len(known.version.plan.nodes):
+                nodes.setdefault(event.execution_id, []).append(node)
         locked = await store.lock_executions(self._tx, nodes)
         keys = [
             (execution_id, run_id(execution_id, node))

@@ -80,7 +80,7 @@ class ExecutionStep:
     def take(self, event: Event) -> Fence:
         """Decides what an event means; the answer to whoever brought it. Only what is ACCEPTED changes anything."""
         node = node_of(event.run_id)
-        row = self.rows.get(node)
+        row = self.rows.get(node) if event.run_id == run_id(self.facts.id, node) else None
         match event:
             case TimerDue():
                 if row is None or row.facts.state is not RunState.WAITING or not row.due:

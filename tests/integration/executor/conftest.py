@@ -7,8 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
+import asyncpg
 import pytest
 
+from tests.postgres import PostgresForTests
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, open_stack
 
@@ -32,3 +34,13 @@ async def stack(make_stack: OpenStack) -> AsyncIterator[Stack]:
     """A stack with one executor and the settings of tests."""
     async with make_stack() as stack:
         yield stack
+
+
+@pytest.fixture
+async def database_killer(postgres: PostgresForTests) -> AsyncIterator[asyncpg.Connection]:
+    """The superuser's connection, which may end others'."""
+    connection = await asyncpg.connect(postgres.admin_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
