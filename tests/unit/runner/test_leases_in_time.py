@@ -339,6 +339,17 @@ async def test_i12_a_draining_worker_leases_nothing_and_releases_what_has_not_st
         assert gate.started == 1
 
 
+async def test_i12_a_drain_takes_back_the_question_that_is_being_asked() -> None:
+    transport = FakeTransport()
+    async with a_running(transport) as worker:
+        await eventually(lambda: transport.asked)
+        await worker.drain(timedelta(seconds=1))
+        transport.offer(a_lease("never"))
+        await turns()
+        assert len(transport.ready) == 1
+        assert not transport.results
+
+
 async def test_what_outlasts_the_grace_is_cancelled_and_left_to_run_out() -> None:
     gate, transport = Gate(), FakeTransport()
     async with a_running(transport, modules_with(M=gate.run), heartbeat_interval=BEAT) as worker:
