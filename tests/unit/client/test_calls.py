@@ -148,6 +148,14 @@ async def test_every_error_comes_back_as_its_class(kind: type[errors.ValkyrError
     assert caught.value.hint == "what to do"
 
 
+async def test_a_crowd_of_failing_calls_does_not_multiply_itself(script: Any, client: Client) -> None:
+    script.answer("GetExecution", errors.Unavailable("away"))
+    calls = [client.executions.get("e1", timeout=timedelta(seconds=2)) for _ in range(100)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(answer, errors.Unavailable) for answer in answers)
+    assert 100 < len(script.received) < 160
+
+
 def test_a_budget_stops_repeats_in_an_outage_and_recovers() -> None:
     budget = RetryBudget()
     assert [budget.failed() for _ in range(60)].count(True) == 49
