@@ -58,7 +58,9 @@ class Reader:
         return int(value)
 
     def number(self, key: str) -> float:
-        value = self.values.get(key, 0)
+        value = self.values.get(key)
+        if value is None:
+            return 0.0
         if isinstance(value, bool) or not isinstance(value, int | float):
             self.problems.add(self.path(key), f"expected a number, got {fields.shown(value)}")
             return 0.0

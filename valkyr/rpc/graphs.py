@@ -5,10 +5,11 @@ Strict on the way in: one InvalidRequest names every field that cannot be read. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from itertools import repeat
 from typing import Any, TypeVar
 
 from google.protobuf import duration_pb2
@@ -38,6 +39,7 @@ from valkyr.rpc.values import plain_to_struct, struct_to_plain
 
 GraphMessage = pb.Graph | pb.SaveGraphRequest | pb.ValidateGraphRequest | pb.SaveGraphResponse
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_Item = TypeVar("_Item")
 
 _JOINS = {0: Join.ALL, pb.Node.ALL: Join.ALL, pb.Node.ANY: Join.ANY}
 _KINDS = {
@@ -51,6 +53,8 @@ _POLICIES = {
     pb.Settings.FINISH_BRANCHES: FailurePolicy.FINISH_BRANCHES,
     pb.Settings.FAIL_FAST: FailurePolicy.FAIL_FAST,
 }
+_JOIN_NUMBERS = {join: number for number, join in _JOINS.items() if number}
+_KIND_NUMBERS = {kind: number for number, kind in _KINDS.items() if number}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +107,14 @@ def fill_from_graph(
 
     `expand_config` adds to modules with `moduleData` the `config` that means the same.
     """
-    message.nodes.extend([_node_to_proto(node) for node in graph.nodes])
-    message.edges.extend([_edge_to_proto(edge) for edge in graph.edges])
-    message.modules.extend([_module_to_proto(module, expand=expand_config) for module in graph.modules])
+    tasks, connections, modules = (ids.tasks, ids.connections, ids.modules) if ids else ((), (), ())
+    for node, task_id in _beside(graph.nodes, tasks):
+        _add_node(message.nodes, node, task_id)
+    for edge, connection_id in _beside(graph.edges, connections):
+        _add_edge(message.edges, edge, connection_id)
+    for module, module_id in _beside(graph.modules, modules):
+        _add_module(message.modules, module, module_id, expand=expand_config)
     message.settings.CopyFrom(_settings_to_proto(graph.settings))
-    if ids is None:
-        return
-    for node, task_id in zip(message.nodes, ids.tasks, strict=True):
-        node.task_id = task_id
-    for edge, connection_id in zip(message.edges, ids.connections, strict=True):
-        edge.connection_id = connection_id
-    for module, module_id in zip(message.modules, ids.modules, strict=True):
-        module.module_id = module_id
 
 
 def finding_to_proto(finding: Finding) -> common_pb2.Finding:
@@ -269,47 +269,53 @@ def _read_settings(settings: pb.Settings, problems: fields.Problems) -> Settings
     )
 
 
-def _node_to_proto(node: Node) -> pb.Node:
-    message = pb.Node(
+def _beside(items: Sequence[_Item], ids: Sequence[str]) -> Iterable[tuple[_Item, str]]:
+    return zip(items, ids, strict=True) if ids else zip(items, repeat(""))
+
+
+def _add_node(messages: Any, node: Node, task_id: str) -> None:
+    position = node.position
+    message = messages.add(
         node_id=node.node_id,
         label=node.label,
+        position=None if position is None else pb.Position(x=position.x, y=position.y),
         pool=node.pool,
         priority=node.priority,
-        join=pb.Node.ANY if node.join is Join.ANY else pb.Node.ALL,
+        join=_JOIN_NUMBERS[node.join],
+        task_id=task_id,
     )
-    if node.position is not None:
-        message.position.x = node.position.x
-        message.position.y = node.position.y
-        message.position.SetInParent()
     if node.retry is not None:
         message.retry.CopyFrom(_retry_to_proto(node.retry))
     if node.timeout is not None:
         message.timeout.FromTimedelta(node.timeout)
     if node.deadline is not None:
         message.deadline.FromTimedelta(node.deadline)
-    return message
 
 
-def _edge_to_proto(edge: Edge) -> pb.Edge:
-    return pb.Edge(
+def _add_edge(messages: Any, edge: Edge, connection_id: str) -> None:
+    messages.add(
         edge_id=edge.edge_id,
         source=edge.source,
         target=edge.target,
         condition=edge.condition,
-        kind=pb.Edge.Kind.Value(edge.kind.value),
+        kind=_KIND_NUMBERS[edge.kind],
+        connection_id=connection_id,
     )
 
 
-def _module_to_proto(module: Module, *, expand: bool) -> pb.Module:
-    message = pb.Module(
-        node_id=module.node_id, class_name=module.class_name, module_data=module.module_data or "", target=module.target
+def _add_module(messages: Any, module: Module, module_id: str, *, expand: bool) -> None:
+    message = messages.add(
+        node_id=module.node_id,
+        class_name=module.class_name,
+        module_data=module.module_data,
+        target=module.target,
+        module_id=module_id,
     )
     config = module.config
     if expand and module.module_data is not None:
         config = expanded(module.module_data)
     if config is not None:
         message.config.CopyFrom(plain_to_struct(config))
-    return message
 
 
 def _retry_to_proto(retry: Retry) -> pb.Retry:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import grpc
 import orjson
 import pytest
 from google.protobuf import json_format
@@ -17,10 +18,12 @@ from services.graph_store.app import App
 from tests.builders import a_graph
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
-from valkyr.graph.document import content_hash
+from valkyr.errors import InvalidGraph, ValkyrError, VersionConflict
+from valkyr.graph.document import content_hash, graph_from_document
 from valkyr.graph.model import Module
 from valkyr.rpc.channel import open_channel
 from valkyr.rpc.graphs import fill_from_graph, graph_from_proto
+from valkyr.rpc.status import from_rpc_error
 
 ID = "0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80"
 SERVICE = "valkyr.api.graph.v1.GraphStoreService"
@@ -201,3 +204,44 @@ async def test_i04_i23_the_audit_event_names_the_caller_and_its_trace(app: App, 
     await connection.close()
     assert (event["principal_name"], str(event["principal_id"])) == (principal, principal.lower())
     assert event["trace_id"] == trace_id
+
+
+async def test_i02_of_fifty_clients_that_save_at_once_one_wins(app: App, stub: GraphStoreServiceStub) -> None:
+    await stub.SaveGraph(a_save(a_graph("a"), workflow=pb.Workflow(id=ID)))
+    channels = [open_channel(app.server.address, principal=f"client {number}") for number in range(50)]
+
+    async def save(number: int) -> pb.SaveGraphResponse | ValkyrError:
+        request = a_save(a_graph(f"a -> b{number}"), workflow=pb.Workflow(id=ID), version=1)
+        try:
+            return await GraphStoreServiceStub(channels[number]).SaveGraph(request)  # type: ignore[no-any-return]
+        except grpc.aio.AioRpcError as error:
+            return from_rpc_error(error)
+
+    outcomes = await asyncio.gather(*(save(number) for number in range(50)))
+    await asyncio.gather(*(channel.close() for channel in channels))
+    (winner,) = [outcome for outcome in outcomes if isinstance(outcome, pb.SaveGraphResponse)]
+    losers = [outcome for outcome in outcomes if isinstance(outcome, VersionConflict)]
+    assert len(losers) == 49
+    assert {loser.current_version for loser in losers} == {2}
+    read = await stub.GetGraph(pb.GetGraphRequest(workflow_id=ID))
+    assert list(read.graph.nodes) == list(winner.nodes)
+
+
+async def test_every_real_graph_is_saved_and_read_back_or_refused(stub: GraphStoreServiceStub) -> None:
+    folder = Path(__file__).parents[2] / "data" / "graphs"
+    index = orjson.loads((folder / "index.json").read_bytes())["graphs"]
+    refused = {"cycle", "dangling-edge", "duplicate-edge-id"}
+    for entry in index:
+        body = (folder / entry["file"]).read_text()
+        # Some share a name.
+        request = json_format.Parse(body, pb.SaveGraphRequest(namespace=entry["file"]))
+        if refused & set(entry["verdict"]):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.SaveGraph(request)
+            assert isinstance(from_rpc_error(caught.value), InvalidGraph), entry["file"]
+            continue
+        saved = await stub.SaveGraph(request)
+        read = await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id, namespace=entry["file"]))
+        assert graph_from_proto(read.graph)[1] == graph_from_document(orjson.loads(body)), entry["file"]
+        assert len(saved.node_id_to_task_id) == entry["expected"]["n_nodes"]
+        assert len(saved.edge_id_to_connection_id) == entry["expected"]["n_edges"]
