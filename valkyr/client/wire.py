@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -27,6 +28,10 @@ from valkyr.flow.states import ExecutionState, RunState
 from valkyr.rpc.graphs import finding_from_proto, graph_from_proto
 
 _Enum = TypeVar("_Enum", bound=StrEnum)
+
+_EXECUTION_STATES = {executor_pb2.Execution.State.Value(state.value): state for state in ExecutionState}
+_RUN_STATES = {executor_pb2.Run.State.Value(state.value): state for state in RunState}
+_TRIGGER_TYPES = {executor_pb2.Execution.TriggerType.Value(kind.value): kind for kind in TriggerType}
 
 
 def workflow_of(message: graph_pb2.Workflow) -> Workflow:
@@ -78,8 +83,8 @@ def execution_of(message: executor_pb2.Execution) -> Execution:
         namespace=message.namespace,
         workflow_id=message.workflow_id,
         version=message.version,
-        state=_enum(ExecutionState, _name(executor_pb2.Execution.State, message.state)),
-        trigger_type=_trigger_type(message.trigger_type),
+        state=_known(_EXECUTION_STATES, message.state),
+        trigger_type=_known(_TRIGGER_TYPES, message.trigger_type) if message.trigger_type else None,
         trigger_payload=json_of(message.trigger_payload),
         outputs=json_object_of(message.outputs),
         created_at=_time(message, "create_time"),
@@ -102,7 +107,7 @@ def run_of(message: executor_pb2.Run) -> Run:
         node_id=message.node_id,
         map_index=message.map_index,
         task_id=message.task_id,
-        state=_enum(RunState, _name(executor_pb2.Run.State, message.state)),
+        state=_known(_RUN_STATES, message.state),
         parked_by=message.parked_by,
         attempt=message.attempt,
         target=message.target,
@@ -147,21 +152,10 @@ def _time(message: Message, field: str) -> datetime | None:
     return timestamp.ToDatetime(tzinfo=UTC)
 
 
-def _trigger_type(number: executor_pb2.Execution.TriggerType.ValueType) -> TriggerType | None:
-    if number == executor_pb2.Execution.TRIGGER_TYPE_UNSPECIFIED:
-        return None
-    return _enum(TriggerType, _name(executor_pb2.Execution.TriggerType, number))
-
-
-def _name(wrapper: Any, number: int) -> str:
-    return str(wrapper.Name(number)) if number in wrapper.values() else str(number)
-
-
-def _enum(kind: type[_Enum], name: str) -> _Enum:
+def _known(kinds: Mapping[int, _Enum], number: int) -> _Enum:
     try:
-        return kind(name)
-    except ValueError:
+        return kinds[number]
+    except KeyError:
+        what = next(iter(kinds.values())).__class__.__name__
         hint = "upgrade valkyr to the version of the server"
-        raise UnknownMethod(
-            f"the server answered the {kind.__name__} {name!r}, which is unknown here", hint=hint
-        ) from None
+        raise UnknownMethod(f"the server answered the {what} {number}, which is unknown here", hint=hint) from None
