@@ -29,9 +29,13 @@ from valkyr.rpc.graphs import finding_from_proto, graph_from_proto
 
 _Enum = TypeVar("_Enum", bound=StrEnum)
 
-_EXECUTION_STATES = {executor_pb2.Execution.State.Value(state.value): state for state in ExecutionState}
-_RUN_STATES = {executor_pb2.Run.State.Value(state.value): state for state in RunState}
-_TRIGGER_TYPES = {executor_pb2.Execution.TriggerType.Value(kind.value): kind for kind in TriggerType}
+_EXECUTION_STATES: dict[int, ExecutionState] = {
+    executor_pb2.Execution.State.Value(state.value): state for state in ExecutionState
+}
+_RUN_STATES: dict[int, RunState] = {executor_pb2.Run.State.Value(state.value): state for state in RunState}
+_TRIGGER_TYPES: dict[int, TriggerType] = {
+    executor_pb2.Execution.TriggerType.Value(kind.value): kind for kind in TriggerType
+}
 
 
 def workflow_of(message: graph_pb2.Workflow) -> Workflow:
@@ -85,8 +89,8 @@ def execution_of(message: executor_pb2.Execution) -> Execution:
         version=message.version,
         state=_known(_EXECUTION_STATES, message.state),
         trigger_type=_known(_TRIGGER_TYPES, message.trigger_type) if message.trigger_type else None,
-        trigger_payload=json_of(message.trigger_payload),
-        outputs=json_object_of(message.outputs),
+        trigger_payload=json_of(message.trigger_payload) if message.HasField("trigger_payload") else None,
+        outputs=json_object_of(message.outputs) if message.HasField("outputs") else {},
         created_at=_time(message, "create_time"),
         started_at=_time(message, "start_time"),
         finished_at=_time(message, "finish_time"),
@@ -113,7 +117,7 @@ def run_of(message: executor_pb2.Run) -> Run:
         target=message.target,
         pool=message.pool,
         class_name=message.class_name,
-        outputs=json_of(message.outputs),
+        outputs=json_of(message.outputs) if message.HasField("outputs") else None,
         error=message.error,
         error_type=message.error_type,
         leased_by=message.leased_by,
