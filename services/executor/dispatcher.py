@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +24,9 @@ RESCAN = 1.0
 OVERLAP = timedelta(milliseconds=200)
 """`ready_at` is a transaction's start: rows of one that committed late stand before the mark, mostly by less."""
 
+LEAST_PAUSE = timedelta(milliseconds=50)
+"""Between looks for a retry that is due but cannot be leased here."""
+
 _LOWEST = -32_768
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 Mark = tuple[int, datetime]
@@ -32,13 +35,14 @@ Mark = tuple[int, datetime]
 class Watermarks:
     """Where the last lease query of each class ended: rows before that were leased already, or are leased elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._marks: dict[str, Mark] = {}
-        self._rescan_at = 0.0
+        self._rescan_at = clock()
 
     def of(self, class_names: Iterable[str]) -> list[tuple[str, int, datetime]]:
         """(class, rank, ready_at) to begin from; from the very beginning once a second."""
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._rescan_at:
             self._marks.clear()
             self._rescan_at = now + RESCAN
@@ -121,7 +125,8 @@ class Dispatcher:
 
     async def _next_due(self) -> timedelta | None:
         async with self._session.reading() as connection:
-            return await store.next_due(connection)
+            due = await store.next_retry(connection)
+        return None if due is None else max(due, LEAST_PAUSE)
 
 
 def _wanted(candidate: Candidate, incoming: tuple[int, ...]) -> Wanted:

@@ -230,10 +230,16 @@ WHERE state = 'WAITING' AND retry_after <= now()
 ORDER BY retry_after LIMIT $1
 """
 
-# How long until the next row is due: seconds, null if there is none.
-NEXT_DUE = """
-SELECT extract(epoch FROM min(retry_after) - now())::float8 FROM executor.run
-WHERE retry_after IS NOT NULL AND state IN ('READY', 'WAITING') AND retry_after > now()
+# Seconds until the next timer is due, negative if it became due since the last look; null if there is none.
+NEXT_TIMER = """
+SELECT extract(epoch FROM min(retry_after) - clock_timestamp())::float8 FROM executor.run
+WHERE retry_after IS NOT NULL AND state = 'WAITING'
+"""
+
+# The same for retries; one that has been due for longer than a second waits for room or for a runner, not for a time.
+NEXT_RETRY = """
+SELECT extract(epoch FROM min(retry_after) - clock_timestamp())::float8 FROM executor.run
+WHERE state = 'READY' AND retry_after > now() - interval '1 second'
 """
 
 SELECT_EXPIRED = """

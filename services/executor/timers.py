@@ -29,7 +29,7 @@ class Timers:
             if len(due) < BATCH:
                 break
         async with self._session.reading() as connection:
-            return await store.next_due(connection)
+            return await store.next_timer(connection)
 
     async def decide_control(self) -> None:
         """Decides READY control nodes, oldest first, until there are none."""

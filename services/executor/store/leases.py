@@ -108,7 +108,15 @@ async def due_timers(tx: Any, limit: int) -> list[tuple[UUID, UUID]]:
     return [(row[0], row[1]) for row in await tx.fetch(queries.SELECT_TIMERS, limit)]
 
 
-async def next_due(tx: Any) -> timedelta | None:
-    """How long until the next timer or retry is due; None if there is none."""
-    seconds = await tx.fetchval(queries.NEXT_DUE)
-    return None if seconds is None else timedelta(seconds=seconds)
+async def next_timer(tx: Any) -> timedelta | None:
+    """How long until the next timer is due, nothing if one is due already; None if there is none."""
+    return _until(await tx.fetchval(queries.NEXT_TIMER))
+
+
+async def next_retry(tx: Any) -> timedelta | None:
+    """How long until the next retry is due, nothing if one became due within the last second; None if there is none."""
+    return _until(await tx.fetchval(queries.NEXT_RETRY))
+
+
+def _until(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=max(0.0, seconds))
