@@ -69,7 +69,8 @@ def read_start(
 def _read_payload(request: pb.StartExecutionRequest, path: str, limit: int) -> str | None:
     if not request.HasField("payload"):
         return None
-    text = orjson.dumps(value_to_plain(request.payload, path + "payload"))
+    # Sorted: protobuf keeps no order of fields, and the same payload is to have the same hash.
+    text = orjson.dumps(value_to_plain(request.payload, path + "payload"), option=orjson.OPT_SORT_KEYS)
     if len(text) > limit:
         raise LimitExceeded.of_field(
             path + "payload", f"{len(text)} bytes of JSON, over {limit}; store it elsewhere and send where it is"
