@@ -50,6 +50,9 @@ class NaturalBatcher(Generic[Item, Answer]):
                 await self._one_batch(self._take())
         finally:
             self._worker = None
+            # Only where this task was cancelled: whoever still waits is told so, and not left waiting.
+            while self._queue:
+                self._queue.popleft()[1].cancel()
 
     def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
         batch = [self._queue.popleft()]
@@ -63,6 +66,12 @@ class NaturalBatcher(Generic[Item, Answer]):
         answers: Sequence[Answer | Exception]
         try:
             answers = await self._process([item for item, _ in batch])
+            if len(answers) != len(batch):
+                raise RuntimeError(f"{len(answers)} answers to a batch of {len(batch)}")
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - handed to every caller of the batch
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):

@@ -45,10 +45,10 @@ def prepare(
     inputs, sizes = _inputs(plan, facts, sources, result_of)
     config, problem = _config(plan, facts, node, ready_revision, result_of)
     if len(inputs) > INPUTS_LIMIT:
-        largest = max(sizes, key=lambda name: sizes[name])
+        size, largest = max(sizes)
         problem = (
             f"INPUTS_TOO_LARGE: the inputs are {len(inputs)} bytes, over {INPUTS_LIMIT}; "
-            f"the largest part is {largest!r} with {sizes[largest]} bytes"
+            f"the largest part is {largest} with {size} bytes"
         )
     inputs_hash = digest_of(inputs)
     config_hash = _digest(node, config)
@@ -74,15 +74,15 @@ def prepare(
 
 def _inputs(
     plan: Plan, facts: ExecutionFacts, sources: Iterable[int], result_of: ResultOf
-) -> tuple[bytes, dict[str, int]]:
-    """The inputs document, put together from stored JSON without reading it; and the size of each part."""
+) -> tuple[bytes, list[tuple[int, str]]]:
+    """The inputs document, put together from stored JSON without reading it; and each part's size and name."""
     trigger = facts.trigger_json
     parts = []
-    sizes = {"trigger": len(trigger)}
+    sizes = [(len(trigger), "the trigger's payload")]
     for source in sources:
         name = plan.nodes[source].node_id
         part = _part(result_of(source))
-        sizes[name] = len(part)
+        sizes.append((len(part), f"that of node {name!r}"))
         parts.append(orjson.dumps(name) + b":" + part)
     return b'{"trigger":' + trigger + b',"nodes":{' + b",".join(parts) + b"}}", sizes
 

@@ -74,6 +74,8 @@ class ExecutionStep:
         self._policy = policy
         self._reported: dict[int, tuple[LeaseEnded, FailForGood | Finish]] = {}
         self._retried: list[EndedRun] = []
+        # Runs that an event of this batch has moved, and the answer to a second report; the rows are as before.
+        self._moved: dict[int, Fence] = {}
         self._attempts: list[EndedAttempt] = []
         self._outcomes: list[Outcome] = []
 
@@ -81,6 +83,8 @@ class ExecutionStep:
         """Decides what an event means; the answer to whoever brought it. Only what is ACCEPTED changes anything."""
         node = node_of(event.run_id)
         row = self.rows.get(node) if event.run_id == run_id(self.facts.id, node) else None
+        if row is not None and node in self._moved:
+            return self._answer_to_second(event, node, row)
         match event:
             case TimerDue():
                 if row is None or row.facts.state is not RunState.WAITING or not row.due:
@@ -92,18 +96,26 @@ class ExecutionStep:
                 self._outcomes.append(DecideControl(node))
             case LeaseEnded():
                 return self._take_lease(event, node, row)
+        self._moved[node] = Fence.LEASE_LOST
         return Fence.ACCEPTED
+
+    def _answer_to_second(self, event: Event, node: int, row: LockedRun) -> Fence:
+        """I07: of two events of one batch for the same run, the second changes nothing."""
+        if isinstance(event, LeaseEnded) and event.epoch == row.lease.epoch:
+            return self._moved[node]
+        return Fence.LEASE_LOST
 
     def _take_lease(self, event: LeaseEnded, node: int, row: LockedRun | None) -> Fence:
         answer = fence(row.lease if row else None, event.epoch)
         if answer is not Fence.ACCEPTED or row is None:
             return answer
-        if node in self._reported or any(run.key[1] == event.run_id for run in self._retried):
-            return Fence.ALREADY_REPORTED
         if event.only_if_expired and not row.lease_expired:
             return Fence.LEASE_LOST
         after = decide_after_lease(row.lease, event.result, self._policy, jitter=random.random())
         self._note_attempt(event, row)
+        # A lease that ended without a report takes its epoch with it.
+        without_report = isinstance(event.result, Lost | Omitted)
+        self._moved[node] = Fence.LEASE_LOST if without_report else Fence.ALREADY_REPORTED
         match after:
             case RetryAfter():
                 self._retried.append(_retry(event, after))

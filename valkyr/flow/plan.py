@@ -24,7 +24,7 @@ class Control(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What an expression sees. `nodes` maps an ancestor's id to {"outputs": ..., "error": ...}, each null or a value."""
+    """What an expression sees. `nodes` maps an ancestor's id to {"outputs": ..., "error": ...}, null or a value."""
 
     trigger: Any = None
     execution: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,69 @@
+"""Executions in memory for tests: facts, results and rows that say only what matters."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from services.executor.compiled import plan_of
+from services.executor.inputs import needed_results, prepare
+from services.executor.model import ExecutionFacts, Prepared, StoredResult
+from valkyr.flow.states import RunState
+from valkyr.graph.model import Graph
+
+EXECUTION = UUID("0199b1f0-7c3a-7def-8abc-012340000000")
+WORKFLOW = UUID("0199b1f0-7c3a-7def-8abc-99999999ffff")
+
+
+def a_fact(trigger: Any = None) -> ExecutionFacts:
+    return ExecutionFacts(
+        id=EXECUTION,
+        namespace="default",
+        workflow_id=WORKFLOW,
+        version=3,
+        priority=0,
+        trigger_json=orjson.dumps(trigger),
+        traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+    )
+
+
+def succeeded(outputs: Any, revision: int = 1) -> StoredResult:
+    return StoredResult(RunState.SUCCESS, orjson.dumps(outputs).decode(), None, None, revision)
+
+
+def failed(message: str, revision: int = 1, state: RunState = RunState.FAILED) -> StoredResult:
+    return StoredResult(state, None, message, "TRANSIENT", revision)
+
+
+UNSETTLED = StoredResult(RunState.LEASED, None, None, None, None)
+
+
+def prepared(
+    graph: Graph,
+    node_id: str,
+    *,
+    results: dict[str, StoredResult] | None = None,
+    trigger: Any = None,
+    taken: tuple[str, ...] | None = None,
+    attempt: int = 1,
+    ready_revision: int = 5,
+) -> Prepared:
+    """What the run of `node_id` is handed; `taken` are edge ids, all incoming ones if not given."""
+    plan = plan_of(graph)
+    node = plan.nodes[plan.index_of[node_id]]
+    incoming = {plan.edges[edge].edge_id: edge for edge in node.incoming}
+    edges = tuple(incoming[edge_id] for edge_id in (incoming if taken is None else taken))
+    known = {plan.index_of[name]: result for name, result in (results or {}).items()}
+    assert known.keys() <= needed_results(plan, node, edges), "nobody would have read these"
+    return prepare(
+        plan,
+        a_fact(trigger),
+        node,
+        taken=edges,
+        epoch=attempt,
+        attempt=attempt,
+        ready_revision=ready_revision,
+        result_of=known.get,
+    )
