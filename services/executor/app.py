@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from services.chassis import migrate
 from services.chassis.database import Database, connect
@@ -22,7 +23,7 @@ from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
 from services.executor.gateways import GraphStoreGateway
 from services.executor.handoff import Handoff
-from services.executor.model import LeasePolicy, new_id
+from services.executor.model import LeaseEnded, LeasePolicy, new_id
 from services.executor.own_pool import InProcessTransport
 from services.executor.plans import Plans
 from services.executor.progress import Progress
@@ -35,7 +36,9 @@ from services.executor.store.leases import register_runner
 from services.executor.store.session import PINNED_PLANNER, Session
 from services.executor.timers import Timers
 from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
+from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import RetryPolicy
+from valkyr.flow.results import Release
 from valkyr.module import ModuleSpec, registered_modules
 from valkyr.modules import HttpRules, builtin_modules
 from valkyr.runner.worker import Worker
@@ -215,7 +218,20 @@ class Parts:
     async def drain(self) -> None:
         """Takes nothing new; started runs finish within the grace, the others are handed back."""
         self.handoff.close()
-        await self.worker.drain(self.settings.runner.drain_grace)
+        await asyncio.gather(self.worker.drain(self.settings.runner.drain_grace), self._give_back())
+
+    async def _give_back(self) -> None:
+        """Releases what was being leased as the drain began. If that fails, the next incarnation ends these leases."""
+        runs = await self.handoff.returned()
+        if not runs:
+            return
+        refs = [run.ref for run in runs]
+        try:
+            await self.progress.apply(
+                [LeaseEnded(UUID(ref.execution_id), UUID(ref.run_id), ref.epoch, Release()) for ref in refs]
+            )
+        except ValkyrError as error:
+            log.warning("leases.not_given_back", count=len(refs), error=str(error))
 
     async def close(self) -> None:
         """Stops at once what `drain` has left."""

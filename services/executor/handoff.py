@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,11 +50,21 @@ class Handoff:
         self._worker = worker
         self._signals = signals
         self._grants: list[int] = []
+        self._grant_ended = asyncio.Event()
+        self._returned: list[LeasedRun] = []
         self._open = True
 
     def close(self) -> None:
         """I12: a draining runner is never handed a run."""
         self._open = False
+
+    async def returned(self) -> Sequence[LeasedRun]:
+        """After `close`: the runs of transactions that were under way then, once these have ended. To be released."""
+        while self._grants:
+            self._grant_ended.clear()
+            await self._grant_ended.wait()
+        returned, self._returned = self._returned, []
+        return returned
 
     def room(self) -> int:
         return max(0, self._worker.room() - sum(self._grants)) if self._open else 0
@@ -74,13 +85,16 @@ class Handoff:
             yield Grant(size)
         finally:
             self._grants.remove(reserved)
+            self._grant_ended.set()
             if self._signals.backlog:
                 self._signals.runs_ready.set()  # the dispatcher may have found all room set aside
 
     def deliver(self, runs: Sequence[LeasedRun], *, granted_at: float) -> None:
         """Starts leased runs. `granted_at` is this process's monotonic clock before their transaction began."""
-        if runs:
+        if runs and self._open:
             self._worker.accept(runs, granted_at=granted_at)
+        elif runs:
+            self._returned.extend(runs)
 
 
 def monotonic() -> float:

@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.postgres import PostgresForTests
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, open_stack
+from tests.postgres import PostgresForTests
 
 OpenStack = Callable[..., AbstractAsyncContextManager[Stack]]
 

@@ -76,9 +76,7 @@ async def test_conditions_choose_the_way_and_the_rest_is_skipped(stack: Stack) -
 
 
 async def test_a_join_all_is_skipped_when_no_edge_is_taken(stack: Stack) -> None:
-    graph = a_graph(
-        "a -> c, b -> c -> d", edges={"a->c": {"condition": "false"}, "b->c": {"condition": "false"}}
-    )
+    graph = a_graph("a -> c, b -> c -> d", edges={"a->c": {"condition": "false"}, "b->c": {"condition": "false"}})
     execution, states = await states_after(stack, graph)
     assert execution.state is ExecutionState.SUCCESS
     assert states == {"a": "SUCCESS", "b": "SUCCESS", "c": "SKIPPED", "d": "SKIPPED"}
@@ -166,7 +164,8 @@ async def test_a_failure_that_no_edge_handles_is_quarantined_and_always_edges_go
 
 async def test_independent_branches_finish_before_the_execution_fails(stack: Stack) -> None:
     graph = a_graph(
-        "bad -> after_bad, slow -> after_slow", modules={"bad": BROKEN, "slow": "HeldModule", "after_slow": "BriefModule"}
+        "bad -> after_bad, slow -> after_slow",
+        modules={"bad": BROKEN, "slow": "HeldModule", "after_slow": "BriefModule"},
     )
     execution_id = await stack.start(graph)
     await stack.until("SELECT state = 'QUARANTINED' FROM executor.run WHERE node_id = 'bad'")
@@ -228,7 +227,9 @@ async def test_inputs_and_configs_hold_what_came_before(stack: Stack) -> None:
 
 
 async def test_an_expression_keeps_the_type_of_its_value(stack: Stack) -> None:
-    graph = a_graph("a", modules={"a": ("TransformModule", {"output": {"whole": "${trigger.n}", "text": "n=${trigger.n}"}})})
+    graph = a_graph(
+        "a", modules={"a": ("TransformModule", {"output": {"whole": "${trigger.n}", "text": "n=${trigger.n}"}})}
+    )
     execution = await stack.run(graph, payload={"n": 3})
     assert execution.outputs["a"] == {"whole": 3, "text": "n=3"}
 
@@ -254,7 +255,9 @@ async def test_a_config_that_cannot_be_resolved_is_quarantined_naming_node_and_e
 
 async def test_a_config_that_cannot_be_resolved_fails_also_when_leased_by_the_dispatcher(make_stack: OpenStack) -> None:
     async with make_stack(runner={"concurrency": 1}) as stack:
-        graph = a_graph("held, bad", modules={"held": "HeldModule", "bad": ("TransformModule", {"output": "${trigger.x}"})})
+        graph = a_graph(
+            "held, bad", modules={"held": "HeldModule", "bad": ("TransformModule", {"output": "${trigger.x}"})}
+        )
         execution_id = await stack.start(graph)
         assert (await stack.states(execution_id))["bad"] == "READY"
 
@@ -358,7 +361,8 @@ async def test_a_chain_of_three_hundred_runs_in_order(stack: Stack) -> None:
 async def test_a_delay_waits_as_long_as_it_says_and_holds_no_slot(make_stack: OpenStack) -> None:
     async with make_stack(runner={"concurrency": 1}) as stack:
         graph = a_graph(
-            "wait -> end", modules={"wait": ("DelayModule", {"duration": "PT0.${trigger.tenths}S"}), "end": "BriefModule"}
+            "wait -> end",
+            modules={"wait": ("DelayModule", {"duration": "PT0.${trigger.tenths}S"}), "end": "BriefModule"},
         )
         execution_id = await stack.start(graph, payload={"tenths": 5})
         waiting = (await stack.runs(execution_id))["wait"]
@@ -395,7 +399,9 @@ async def test_a_delay_may_be_nothing_or_more_than_a_life(stack: Stack, text: st
 
 async def test_i05_a_late_event_for_a_settled_execution_changes_nothing(stack: Stack) -> None:
     execution = await stack.run(a_graph("a -> b"))
-    before = await stack.sql.fetch("SELECT r::text FROM executor.run r UNION ALL SELECT e::text FROM executor.workflow_execution e")
+    before = await stack.sql.fetch(
+        "SELECT r::text FROM executor.run r UNION ALL SELECT e::text FROM executor.workflow_execution e"
+    )
     from services.executor.model import ControlReady, LeaseEnded, TimerDue, run_id
     from valkyr.flow.results import Failure, FailureType, Lost, Success
 
@@ -410,5 +416,7 @@ async def test_i05_a_late_event_for_a_settled_execution_changes_nothing(stack: S
         ):
             await stack.app.parts.progress.apply([event])
 
-    after = await stack.sql.fetch("SELECT r::text FROM executor.run r UNION ALL SELECT e::text FROM executor.workflow_execution e")
+    after = await stack.sql.fetch(
+        "SELECT r::text FROM executor.run r UNION ALL SELECT e::text FROM executor.workflow_execution e"
+    )
     assert before == after

@@ -78,9 +78,7 @@ async def test_the_most_urgent_runs_are_leased_first_and_equals_in_order(make_st
         await stack.client.executions.start(workflow_id)
         await until_true(lambda: GATES.running == 1, "the pool is full")
         for name, priority in (("low", -100), ("mid-a", 0), ("high", 100), ("mid-b", 0), ("above", 1)):
-            await stack.client.executions.start(
-                await stack.save(all_of("BriefModule", name)), priority=priority
-            )
+            await stack.client.executions.start(await stack.save(all_of("BriefModule", name)), priority=priority)
         boosted = a_graph("boosted", modules={"boosted": "BriefModule"}, nodes={"boosted": {"priority": 50}})
         last = await stack.client.executions.start(await stack.save(boosted))
 
@@ -334,9 +332,7 @@ async def test_a_module_whose_lease_is_gone_is_stopped_by_the_next_heartbeat(mak
     async with make_stack() as stack:
         execution_id = await stack.start(all_of("HeldModule", "a"))
         await until_true(lambda: GATES.running == 1, "it runs")
-        await stack.sql.execute(
-            "UPDATE executor.run SET epoch = epoch + 1, leased_by = 'other', runner_id = 'other'"
-        )
+        await stack.sql.execute("UPDATE executor.run SET epoch = epoch + 1, leased_by = 'other', runner_id = 'other'")
         await until_true(lambda: GATES.running == 0, "it is stopped")
         assert (await stack.row(execution_id, "a"))["state"] == "LEASED"
 

@@ -93,7 +93,9 @@ async def test_i06_reports_of_one_run_that_race_are_accepted_once(idle: Stack) -
     assert (await idle.client.executions.get(execution_id)).revision == 2
 
 
-async def test_i06_a_runner_that_wakes_after_its_lease_was_given_on_is_refused_end_to_end(make_stack: OpenStack) -> None:
+async def test_i06_a_runner_that_wakes_after_its_lease_was_given_on_is_refused_end_to_end(
+    make_stack: OpenStack,
+) -> None:
     slow = {"heartbeat_interval": "PT15S", "duration": "PT60S"}
     async with make_stack(runner={"lease": slow, "retry": {"backoff_base_ms": 0}}) as stack:
         execution_id = await stack.start(a_graph("a -> b", modules={"a": "HeldModule"}))
@@ -187,9 +189,7 @@ async def test_i08_the_outbox_row_of_a_quarantine_is_written_with_it(idle: Stack
     lab = Lab(idle)
     execution_id = await started(lab, a_graph("a -> b, c -> d"), "a", "c")
 
-    await lab.progress.apply(
-        [await lab.event(execution_id, "a", BROKEN), await lab.event(execution_id, "c", DONE)]
-    )
+    await lab.progress.apply([await lab.event(execution_id, "a", BROKEN), await lab.event(execution_id, "c", DONE)])
 
     rows = await idle.sql.fetch(
         """SELECT r.node_id, o.kind, o.quarantine_number, r.xmin = o.xmin AND e.xmin = o.xmin AS together
@@ -258,7 +258,9 @@ async def test_the_hand_off_leases_what_became_ready_in_the_same_transaction(idl
 
     await lab.report(execution_id, "start", DONE)
 
-    rows = await idle.sql.fetch("SELECT state, count(*), max(epoch) FROM executor.run WHERE node_id ~ 'm' GROUP BY 1 ORDER BY 1")
+    rows = await idle.sql.fetch(
+        "SELECT state, count(*), max(epoch) FROM executor.run WHERE node_id ~ 'm' GROUP BY 1 ORDER BY 1"
+    )
     assert [tuple(row) for row in rows] == [("LEASED", 2, 1), ("READY", 3, 0)]
     assert {run.node_id for run in lab.pool.given} == {"m0", "m1"}
     assert all(run.ref.epoch == 1 and run.attempt == 1 for run in lab.pool.given)

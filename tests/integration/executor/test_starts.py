@@ -33,7 +33,10 @@ async def test_i09_callers_that_race_over_two_executors_start_one_execution(make
         workflow_id = await stack.save(a_graph("a -> b -> c"))
 
         started = await asyncio.gather(
-            *(stack.clients[i % 2].executions.start(workflow_id, payload={"n": 1}, request_id="same") for i in range(50))
+            *(
+                stack.clients[i % 2].executions.start(workflow_id, payload={"n": 1}, request_id="same")
+                for i in range(50)
+            )
         )
 
         assert len({execution.id for execution in started}) == 1
@@ -61,7 +64,9 @@ async def test_i09_batches_that_race_with_overlapping_request_ids_make_each_once
         assert all(mapping == by_key[0] for mapping in by_key)
 
 
-@pytest.mark.parametrize("change", [{"payload": {"n": 2}}, {"priority": 1}, {"version": 1}], ids=lambda c: next(iter(c)))
+@pytest.mark.parametrize(
+    "change", [{"payload": {"n": 2}}, {"priority": 1}, {"version": 1}], ids=lambda c: next(iter(c))
+)
 async def test_i09_the_same_request_id_with_another_request_is_refused_and_writes_nothing(
     stack: Stack, change: dict[str, Any]
 ) -> None:
@@ -223,9 +228,12 @@ async def test_a_connection_lost_while_starting_leaves_nothing_or_the_whole(
         assert len(set(ids)) == 60
         await stack.until("SELECT bool_and(state = 'SUCCESS') FROM executor.workflow_execution", timeout=60)
         assert await count(stack) == (61, 305)
-        assert await stack.sql.fetchval(
-            "SELECT count(*) FROM (SELECT execution_id FROM executor.run GROUP BY 1 HAVING count(*) <> 5) AS x"
-        ) == 0
+        assert (
+            await stack.sql.fetchval(
+                "SELECT count(*) FROM (SELECT execution_id FROM executor.run GROUP BY 1 HAVING count(*) <> 5) AS x"
+            )
+            == 0
+        )
 
 
 async def started_in_the_end(stack: Stack, workflow_id: str, key: str) -> str:
