@@ -20,6 +20,7 @@ class ReferenceCheck:
     def __init__(self, shape: Shape, limits: Limits) -> None:
         self._shape = shape
         self._limits = limits
+        self._known: dict[str, frozenset[str] | ExpressionError] = {}
 
     def of_condition(self, edge: Edge, index: int) -> Iterator[Finding]:
         """BAD_EXPRESSION and UNKNOWN_REFERENCE of an edge's condition, which may name its source and what is before."""
@@ -41,13 +42,23 @@ class ReferenceCheck:
         for text, where in _strings(config, path):
             if "${" not in text or not has_expressions(text):
                 continue
-            try:
-                references = compile_template(text).references
-            except ExpressionError as error:
-                yield self._bad_template(where, error, node_id)
+            references = self._references_of(text)
+            if isinstance(references, ExpressionError):
+                yield self._bad_template(where, references, node_id)
                 continue
             unknown = self._unknown(references, node_id, itself=False)
             yield from self._report(unknown, where, f"before {shown(node_id)}", node_ids=(node_id,))
+
+    def _references_of(self, text: str) -> frozenset[str] | ExpressionError:
+        """Graphs repeat themselves: a text that many configs hold is compiled once."""
+        known = self._known.get(text)
+        if known is None:
+            try:
+                known = compile_template(text).references
+            except ExpressionError as error:
+                known = error
+            self._known[text] = known
+        return known
 
     @cached_property
     def _ancestors(self) -> list[int]:
