@@ -1,8 +1,8 @@
 """The error taxonomy: what can go wrong with a *call*. What goes wrong with the *work* is a Failure value instead.
 
 A kind (`NotFound`) fixes the gRPC status code, in `valkyr.rpc.status`; a reason (`WorkflowNotFound`) fixes the
-machine-readable identity that travels in ErrorInfo. The same classes are raised by servers and, on the other side of the
-wire, by the client. Imports nothing but the standard library.
+machine-readable identity that travels in ErrorInfo. The same classes are raised by servers and, on the other side of
+the wire, by the client. Imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Unavailable(ValkyrError):
 
 
 class DeadlineExceeded(ValkyrError):
-    """The caller's deadline passed before the answer; whether it took effect is unknown: repeat with the same request_id."""
+    """The deadline passed before the answer; whether it took effect is unknown: repeat with the same request_id."""
 
     reason = "DEADLINE_EXCEEDED"
 
