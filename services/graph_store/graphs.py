@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,16 +94,16 @@ class Graphs:
         self._requests_kept = requests_kept
         self._max_answer_bytes = max_answer_bytes
 
-    def validate(self, graph: Graph) -> list[Finding]:
-        """Every finding, errors first."""
-        return validate(graph, catalogue=self._catalogue, limits=self._limits)
+    async def validate(self, graph: Graph) -> list[Finding]:
+        """Every finding, errors first. In a thread, so that other calls go on beside ten thousand expressions."""
+        return await asyncio.to_thread(validate, graph, catalogue=self._catalogue, limits=self._limits)
 
     async def save(self, command: SaveCommand) -> SavedVersion:
         """Saves all or nothing.
 
         InvalidGraph, LimitExceeded, VersionRequired, VersionConflict, NameTaken, RequestIdReused.
         """
-        draft = self._draft(command)
+        draft = await self._draft(command)
 
         async def work(tx: Transaction) -> SavedVersion:
             answer = await self._save(tx, draft)
@@ -136,8 +137,8 @@ class Graphs:
             )
         return stored, _graph_of(stored)
 
-    def _draft(self, command: SaveCommand) -> _Draft:
-        findings = self.validate(command.graph)
+    async def _draft(self, command: SaveCommand) -> _Draft:
+        findings = await self.validate(command.graph)
         errors = [finding for finding in findings if finding.is_error]
         if errors:
             raise invalid_graph(errors)

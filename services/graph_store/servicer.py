@@ -24,7 +24,7 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
 
     async def ValidateGraph(self, request: pb.ValidateGraphRequest, context: Any) -> pb.ValidateGraphResponse:
         namespace_of(request)
-        return wire.write_validation(self._graphs.validate(wire.read_graph(request)))
+        return wire.write_validation(await self._graphs.validate(wire.read_graph(request)))
 
     async def SaveGraph(self, request: pb.SaveGraphRequest, context: Any) -> pb.SaveGraphResponse:
         command = wire.read_save(request, namespace_of(request), _author(context))

@@ -21,6 +21,7 @@ class LimitSettings(SettingsModel):
     label_chars: int = Field(default=DEFAULT_LIMITS.label_chars, ge=0, le=100_000)
     id_chars: int = Field(default=DEFAULT_LIMITS.id_chars, ge=1, le=512, description="what an index entry can hold")
     expression_bytes: int = Field(default=DEFAULT_LIMITS.expression_bytes, ge=1, le=4096)
+    expressions: int = Field(default=DEFAULT_LIMITS.expressions, ge=0, le=1_000_000, description="distinct, per graph")
 
     def of_graph(self) -> Limits:
         """As the validator takes them."""

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Counts, characters (of ids and labels), bytes of UTF-8 (of configs and expressions), levels (of JSON)."""
+    """Counts, characters (of ids and labels), bytes of UTF-8 (of configs and expressions), levels (of JSON).
+
+    Expressions are counted by their `${` and their conditions, once where a text is repeated: compiling them costs.
+    """
 
     nodes: int = 10_000
     edges: int = 50_000
@@ -16,6 +19,7 @@ class Limits:
     label_chars: int = 1_000
     id_chars: int = 512
     expression_bytes: int = 4 * 1024
+    expressions: int = 60_000
 
 
 DEFAULT_LIMITS = Limits()

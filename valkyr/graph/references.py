@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,8 @@ from valkyr.graph.limits import Limits
 from valkyr.graph.model import Edge
 from valkyr.graph.shape import Shape
 
+_Compile = Callable[[str], frozenset[str]]
+
 
 class ReferenceCheck:
     """Checks the expressions of one graph. Who is whose ancestor is computed once, at the first reference."""
@@ -20,7 +22,9 @@ class ReferenceCheck:
     def __init__(self, shape: Shape, limits: Limits) -> None:
         self._shape = shape
         self._limits = limits
-        self._known: dict[str, frozenset[str] | ExpressionError] = {}
+        self._known: dict[tuple[_Compile, str], frozenset[str] | ExpressionError] = {}
+        self._count = 0
+        self._told = False
 
     def of_condition(self, edge: Edge, index: int) -> Iterator[Finding]:
         """BAD_EXPRESSION and UNKNOWN_REFERENCE of an edge's condition, which may name its source and what is before."""
@@ -29,10 +33,12 @@ class ReferenceCheck:
         if size > self._limits.expression_bytes:
             yield self._too_long(path, size, edge_ids=(edge.edge_id,))
             return
-        try:
-            references = compile_condition(edge.condition).references
-        except ExpressionError as error:
-            yield _bad_expression(path, error, edge_ids=(edge.edge_id,))
+        references = self._references_of(edge.condition, _of_condition, count=1)
+        if references is None:
+            yield from self._too_many(path)
+            return
+        if isinstance(references, ExpressionError):
+            yield _bad_expression(path, references, edge_ids=(edge.edge_id,))
             return
         unknown = self._unknown(references, edge.source, itself=True)
         yield from self._report(unknown, path, f"before the end of {shown(edge.source)}", edge_ids=(edge.edge_id,))
@@ -42,23 +48,40 @@ class ReferenceCheck:
         for text, where in _strings(config, path):
             if "${" not in text or not has_expressions(text):
                 continue
-            references = self._references_of(text)
+            references = self._references_of(text, _of_template, count=text.count("${"))
+            if references is None:
+                yield from self._too_many(where)
+                return
             if isinstance(references, ExpressionError):
                 yield self._bad_template(where, references, node_id)
                 continue
             unknown = self._unknown(references, node_id, itself=False)
             yield from self._report(unknown, where, f"before {shown(node_id)}", node_ids=(node_id,))
 
-    def _references_of(self, text: str) -> frozenset[str] | ExpressionError:
-        """Graphs repeat themselves: a text that many configs hold is compiled once."""
-        known = self._known.get(text)
+    def _references_of(self, text: str, compiled: _Compile, *, count: int) -> frozenset[str] | ExpressionError | None:
+        """Graphs repeat themselves: a text that many configs hold is compiled once. None if there are too many."""
+        known = self._known.get((compiled, text))
         if known is None:
+            self._count += count
+            if self._count > self._limits.expressions:
+                return None
             try:
-                known = compile_template(text).references
+                known = compiled(text)
             except ExpressionError as error:
                 known = error
-            self._known[text] = known
+            self._known[compiled, text] = known
         return known
+
+    def _too_many(self, path: str) -> Iterator[Finding]:
+        """Said once, where the limit was passed."""
+        if not self._told:
+            self._told = True
+            yield finding(
+                Code.LIMIT_EXCEEDED,
+                path,
+                f"the graph has more than {self._limits.expressions:,} expressions",
+                "split it into several workflows; the expressions from here on were not checked",
+            )
 
     @cached_property
     def _ancestors(self) -> list[int]:
@@ -124,6 +147,14 @@ def _bad_expression(
         node_ids=node_ids,
         edge_ids=edge_ids,
     )
+
+
+def _of_condition(text: str) -> frozenset[str]:
+    return compile_condition(text).references
+
+
+def _of_template(text: str) -> frozenset[str]:
+    return compile_template(text).references
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -117,6 +117,20 @@ def test_limits_can_be_set() -> None:
     assert error.message == "the graph has 3 nodes; at most 2 are allowed"
 
 
+def test_expressions_are_counted_once_per_text() -> None:
+    def graph(*texts: str) -> Graph:
+        return a_graph("a -> b", modules={"a": ("M", {"x": list(texts)})}, edges={"a->b": {"condition": "true"}})
+
+    def errors(made: Graph) -> list[tuple[str, str]]:
+        findings = validate(made, limits=Limits(expressions=3))
+        return [(found.code, found.path) for found in findings if found.is_error]
+
+    assert errors(graph("${1}", "${1}", "${2}")) == []
+    assert errors(graph("${1} ${2}", "${1} ${2}")) == []
+    assert errors(graph("${1}", "${2}", "${3}", "${4}")) == [(Code.LIMIT_EXCEEDED, "modules[0].config.x[2]")]
+    assert errors(graph("${1} ${2} ${3}")) == [(Code.LIMIT_EXCEEDED, "modules[0].config.x[0]")]
+
+
 def test_a_hundred_thousand_nodes_are_refused_without_being_looked_at() -> None:
     graph = Graph(nodes=tuple(Node("same") for _ in range(100_000)))
     assert [found.code for found in validate(graph)] == [Code.LIMIT_EXCEEDED]
