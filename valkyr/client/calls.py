@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -64,7 +64,7 @@ class Calls:
                 self._budget.succeeded()
                 return answer
 
-    async def stream(self, rpc: str, request: Any, *, timeout: timedelta) -> AsyncIterator[Any]:
+    async def stream(self, rpc: str, request: Any, *, timeout: timedelta) -> AsyncGenerator[Any, None]:
         """The messages of one call of a streaming RPC; never repeated here. ValkyrError when it breaks."""
         call = getattr(self._open(), rpc)(request, timeout=timeout.total_seconds())
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -101,7 +101,7 @@ class Executions:
         workflow_id: str = "",
         include_outputs: bool = False,
         patience: timedelta = timedelta(minutes=1),
-    ) -> AsyncIterator[Execution]:
+    ) -> AsyncGenerator[Execution, None]:
         """Each execution's newest state as it changes, never an older or repeated one.
 
         With `execution_ids` (up to 10,000) it ends when all of them are settled; without, it goes on with the whole

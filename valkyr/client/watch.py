@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import timedelta
 
 from valkyr.api.executor.v1 import executor_pb2
@@ -45,27 +46,25 @@ class Watch:
         self._unsettled = set(execution_ids)
         self._revisions: OrderedDict[str, int] = OrderedDict()
 
-    async def changes(self) -> AsyncIterator[Execution]:
+    async def changes(self) -> AsyncGenerator[Execution, None]:
         """New states as they come, until all that were named are settled."""
-        failures, silent_since = 0, time.monotonic()
+        trouble = Trouble(self._patience)
         while True:
+            opened = time.monotonic()
             try:
-                async for response in self._calls.stream("WatchExecutions", self._request, timeout=STREAM_LIFETIME):
-                    failures, silent_since = 0, time.monotonic()
-                    self._request.resume_token = response.resume_token or self._request.resume_token
-                    for execution in self._new(response.executions):
-                        yield execution
+                stream = self._calls.stream("WatchExecutions", self._request, timeout=STREAM_LIFETIME)
+                async with aclosing(stream) as responses:
+                    async for response in responses:
+                        trouble.is_over()
+                        self._request.resume_token = response.resume_token or self._request.resume_token
+                        for execution in self._new(response.executions):
+                            yield execution
                 broken: ValkyrError = Unavailable("the executor ended the stream")
             except (Unavailable, DeadlineExceeded) as error:
                 broken = error
             if self._request.until_settled and not self._unsettled:
                 return
-            if isinstance(broken, DeadlineExceeded):
-                continue
-            failures += 1
-            if time.monotonic() - silent_since > self._patience:
-                raise broken
-            await asyncio.sleep(_pause(broken, failures))
+            await asyncio.sleep(trouble.delay_after(broken, lived=time.monotonic() - opened))
 
     def _new(self, messages: Iterable[executor_pb2.Execution]) -> list[Execution]:
         """Those not seen in this revision or a later one; remembers what was seen, within bounds."""
@@ -78,14 +77,39 @@ class Watch:
             if len(self._revisions) > max(REMEMBERED_REVISIONS, len(self._request.execution_ids)):
                 self._revisions.popitem(last=False)
             execution = execution_of(message)
-            if execution.settled:
-                self._unsettled.discard(execution.id)
-            else:
-                self._unsettled.add(execution.id)
+            self._note(execution)
             new.append(execution)
         return new
 
+    def _note(self, execution: Execution) -> None:
+        """Keeps account of who is settled, where that ends the watch; a settled one may move again by a requeue."""
+        if not self._request.until_settled:
+            return
+        if execution.settled:
+            self._unsettled.discard(execution.id)
+        else:
+            self._unsettled.add(execution.id)
 
-def _pause(error: ValkyrError, failures: int) -> float:
-    delay = delay_before_repeat(error, failures, draw=random.random)
-    return 0.0 if delay is None else delay.total_seconds()
+
+@dataclass(slots=True)
+class Trouble:
+    """How long streams have been failing in a row; one that lived as long as `patience` was a good one."""
+
+    patience: float
+    failures: int = 0
+    since: float | None = None
+
+    def is_over(self) -> None:
+        self.failures, self.since = 0, None
+
+    def delay_after(self, error: ValkyrError, *, lived: float) -> float:
+        """Seconds until the next stream is opened; raises `error` when patience is at its end."""
+        if lived >= self.patience:
+            self.is_over()
+        self.failures += 1
+        now = time.monotonic()
+        self.since = now if self.since is None else self.since
+        if now - self.since > self.patience:
+            raise error
+        delay = delay_before_repeat(Unavailable(error.message, retry_after=error.details.retry_after), self.failures)
+        return 0.0 if delay is None else delay.total_seconds()

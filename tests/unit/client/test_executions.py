@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from valkyr import errors
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.client import Client, ExecutionState, RunState, Start, TriggerType
+from valkyr.client.watch import Trouble
 
 
 def an_execution(id: str = "e1", *, state: str = "RUNNING", revision: int = 1) -> pb.Execution:
@@ -121,6 +123,39 @@ async def test_watch_gives_up_after_its_patience(script: Any, client: Client) ->
         async for _ in client.executions.watch(["e1"], patience=timedelta(milliseconds=300)):
             pass
     assert len(script.requests("WatchExecutions")) > 1
+
+
+def test_a_stream_that_lived_long_ends_the_trouble_and_one_that_did_not_adds_to_it() -> None:
+    away = errors.Unavailable("restarting")
+    trouble = Trouble(patience=60)
+    assert trouble.delay_after(away, lived=3600) <= 0.1
+    assert [trouble.delay_after(away, lived=0.1) >= 0.1 for _ in range(4)] == [True] * 4
+    assert trouble.delay_after(away, lived=60) <= 0.1
+    impatient = Trouble(patience=-1)
+    with pytest.raises(errors.Unavailable):
+        impatient.delay_after(away, lived=-2)
+
+
+async def test_a_server_that_ends_every_stream_at_once_is_not_hammered(script: Any, client: Client) -> None:
+    script.answer("WatchExecutions", errors.DeadlineExceeded("at once"))
+    with pytest.raises(errors.DeadlineExceeded):
+        async for _ in client.executions.watch(["e1"], patience=timedelta(milliseconds=500)):
+            pass
+    assert len(script.received) < 12
+
+
+async def test_a_watch_that_is_left_ends_its_stream(script: Any, client: Client) -> None:
+    ended = asyncio.Event()
+
+    async def endless(_request: Any, context: Any) -> None:
+        context.add_done_callback(lambda _: ended.set())
+        await asyncio.Event().wait()
+
+    script.answer("WatchExecutions", [a_change(an_execution(), token="t1"), endless])
+    watch = client.executions.watch(["e1"])
+    assert (await anext(watch)).revision == 1
+    await watch.aclose()
+    await asyncio.wait_for(ended.wait(), 10)
 
 
 async def test_watch_raises_what_repeating_cannot_mend(script: Any, client: Client) -> None:
