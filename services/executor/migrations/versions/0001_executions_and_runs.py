@@ -161,8 +161,9 @@ CREATE INDEX run_control ON executor.run (ready_at) WHERE state = 'READY' AND is
 CREATE INDEX run_leased ON executor.run (lease_until) WHERE state = 'LEASED';
 CREATE INDEX run_due ON executor.run (retry_after)
     WHERE retry_after IS NOT NULL AND state IN ('READY', 'WAITING');
+CREATE INDEX run_waiting ON executor.run (retry_after) WHERE state = 'WAITING';
 CREATE INDEX run_to_look_at ON executor.run (state, execution_id, id)
-    WHERE state IN ('WAITING', 'PARKED', 'QUARANTINED', 'FAILED');
+    WHERE state IN ('PARKED', 'QUARANTINED', 'FAILED');
 CREATE INDEX run_failed_key ON executor.run (idempotency_key) WHERE state IN ('QUARANTINED', 'FAILED');
 """
 

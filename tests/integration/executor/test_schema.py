@@ -1,0 +1,269 @@
+"""The schema: what tables.py says, what v1's reports need, undone with data in it, and statements that stay walks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from sqlalchemy import inspect
+from sqlalchemy.engine import Connection
+
+from services.chassis import migrate
+from services.chassis.database import Database
+from services.chassis.settings import DatabaseSettings
+from services.executor import queries
+from services.executor.store.session import PINNED_PLANNER
+from services.executor.tables import SCHEMA, metadata
+from tests.builders import a_graph
+from tests.executor_stack import Stack
+from tests.integration.executor.conftest import OpenStack
+
+# Of the design's predecessor: reports and tools written against these go on working. A type may be wider.
+V1_COLUMNS = {
+    "workflow_execution": {
+        "id": {"uuid"},
+        "workflow_id": {"uuid"},
+        "version": {"integer", "bigint"},
+        "state": {"character varying(20)"},
+        "started_at": {"timestamp with time zone"},
+        "finished_at": {"timestamp with time zone"},
+        "parent_execution_id": {"uuid"},
+        "trigger_type": {"character varying(20)"},
+        "trigger_payload": {"text", "jsonb"},
+        "context_data": {"text", "jsonb"},
+        "error_message": {"text"},
+        "error_stack_trace": {"text"},
+        "metrics_snapshot": {"text", "jsonb"},
+        "created_date": {"timestamp with time zone"},
+        "last_modified_date": {"timestamp with time zone"},
+        "created_by": {"uuid"},
+        "last_modified_by": {"uuid"},
+    },
+    "run": {
+        "id": {"uuid"},
+        "execution_id": {"uuid"},
+        "task_id": {"uuid"},
+        "attempt": {"integer", "bigint"},
+        "state": {"character varying(20)"},
+        "created_date": {"timestamp with time zone"},
+        "exec_module_id": {"uuid"},
+        "leased_by": {"character varying(255)"},
+        "lease_until": {"timestamp with time zone"},
+        "idempotency_key": {"character varying(128)"},
+        "inputs_hash": {"character varying(64)"},
+        "config_hash": {"character varying(64)"},
+        "heartbeat_at": {"timestamp with time zone"},
+        "retry_after": {"timestamp with time zone"},
+        "started_at": {"timestamp with time zone"},
+        "finished_at": {"timestamp with time zone"},
+        "outputs": {"text", "jsonb"},
+        "error": {"text"},
+        "error_type": {"character varying(20)"},
+        "duration_ms": {"integer", "bigint"},
+        "cost_tokens": {"numeric(10,4)", "numeric"},
+        "runner_id": {"character varying(255)"},
+    },
+}
+EXECUTIONS = 1_000
+
+
+@pytest.fixture
+async def database(executor_database_url: str) -> AsyncIterator[Database]:
+    database = await Database.open(
+        DatabaseSettings(url=executor_database_url), schema=SCHEMA, application_name="tests of the schema"
+    )
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+async def test_tables_are_those_of_the_migrated_schema(database: Database) -> None:
+    dialect = database.engine.dialect
+
+    def look(connection: Connection) -> dict[str, Any]:
+        inspector = inspect(connection)
+        return {
+            table: (
+                [
+                    (column["name"], column["type"].compile(dialect), column["nullable"])
+                    for column in inspector.get_columns(table, SCHEMA)
+                ],
+                inspector.get_pk_constraint(table, SCHEMA)["constrained_columns"],
+            )
+            for table in inspector.get_table_names(SCHEMA)
+            if table != "alembic_version"
+        }
+
+    async with database.engine.connect() as connection:
+        found = await connection.run_sync(look)
+    assert found == {
+        table.name: (
+            [(column.name, column.type.compile(dialect), bool(column.nullable)) for column in table.columns],
+            [column.name for column in table.primary_key.columns],
+        )
+        for table in metadata.sorted_tables
+    }
+
+
+@pytest.mark.parametrize("table", V1_COLUMNS)
+async def test_every_column_of_v1_is_there_with_its_type(database: Database, table: str) -> None:
+    async with database.acquire() as connection:
+        rows = await connection.fetch(
+            """SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+               WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped""",
+            f"executor.{table}",
+        )
+    found = {row[0]: row[1] for row in rows}
+    assert {name for name in V1_COLUMNS[table] if name not in found} == set()
+    assert {name: found[name] for name, types in V1_COLUMNS[table].items() if found[name] not in types} == {}
+
+
+async def test_the_columns_of_v1_have_its_defaults(database: Database) -> None:
+    async with database.acquire() as connection:
+        await connection.execute(
+            """INSERT INTO executor.workflow_execution (id, workflow_id, version, trace_id, traceparent)
+               VALUES (uuidv7(), uuidv7(), 1, '', '')"""
+        )
+        await connection.execute(
+            "INSERT INTO executor.run (execution_id, id, node_index, node_id) VALUES (uuidv7(), uuidv7(), 0, 'a')"
+        )
+        execution = await connection.fetchrow("SELECT * FROM executor.workflow_execution")
+        run = await connection.fetchrow("SELECT * FROM executor.run")
+    assert (execution["state"], run["state"], run["attempt"]) == ("PENDING", "PENDING", 1)
+    assert None not in (execution["created_date"], execution["last_modified_date"], run["created_date"])
+
+
+async def test_the_migration_can_be_undone_with_data_and_done_again(make_stack: OpenStack) -> None:
+    async with make_stack() as stack:
+        await stack.run(a_graph("a -> b"))
+        await stack.run(a_graph("a", modules={"a": "BrokenModule"}))
+        assert await stack.sql.fetchval("SELECT count(*) FROM executor.outbox") == 1
+        url = stack.database_url
+    await migrate.downgrade(url, "executor")
+    connection = await asyncpg.connect(url)
+    try:
+        left = (
+            "SELECT relname FROM pg_class WHERE relnamespace = 'executor'::regnamespace AND relkind IN ('r', 'S', 'v')"
+        )
+        assert {row[0] for row in await connection.fetch(left)} <= {"alembic_version"}
+        assert await connection.fetchval("SELECT count(*) FROM graph_store.workflow") == 2
+    finally:
+        await connection.close()
+    await migrate.upgrade(url, "executor")
+    async with make_stack() as stack:
+        assert (await stack.run(a_graph("a"))).run_counts == {"SUCCESS": 1}
+
+
+@pytest.fixture
+async def full(executor_database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """100,000 finished and 100,000 ready runs, and the planner as the executor pins it."""
+    connection = await asyncpg.connect(executor_database_url, server_settings=PINNED_PLANNER)
+    try:
+        await connection.execute(
+            f"""INSERT INTO executor.run (execution_id, id, node_index, node_id, class_name, state, epoch, attempt,
+                    ready_at, ready_revision, rank)
+                SELECT ('01920000-0000-7000-8000-' || lpad(to_hex(e), 12, '0'))::uuid,
+                    ('01920000-0000-7000-8001-' || lpad(to_hex(e * 256 + n), 12, '0'))::uuid, n, 'n' || n,
+                    CASE WHEN n % 10 = 0 THEN 'RareModule' ELSE 'NoopModule' END,
+                    CASE WHEN n < 100 THEN 'SUCCESS' ELSE 'READY' END, 1, 1, now() - interval '1 h', 1, n % 3
+                FROM generate_series(1, {EXECUTIONS}) AS e, generate_series(0, 199) AS n"""
+        )
+        await connection.execute("ANALYZE executor.run")
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def explain(connection: asyncpg.Connection, statement: str, *arguments: object) -> dict[str, Any]:
+    """The executed plan's top node; nothing of what it did stays."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
+    finally:
+        await transaction.rollback()
+    plan: dict[str, Any] = orjson.loads(text)[0]["Plan"]
+    return plan
+
+
+def nodes_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for child in plan.get("Plans", ()) for node in nodes_of(child))]
+
+
+def ways_into_run(plan: dict[str, Any]) -> set[str]:
+    """The indexes by which `run` is read; its name where it is read from end to end."""
+    return {
+        node.get("Index Name", node["Node Type"])
+        for node in nodes_of(plan)
+        if node.get("Relation Name") == "run" and node["Node Type"] != "ModifyTable"
+    }
+
+
+def buffers(plan: dict[str, Any]) -> int:
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+async def test_the_lease_query_walks_its_index_however_many_rows_there_are(full: asyncpg.Connection) -> None:
+    long_ago = datetime(1, 1, 1, tzinfo=UTC)
+    classes, lowest = ["NoopModule", "RareModule"], [-32_768, -32_768]
+    plan = await explain(full, queries.SELECT_TO_LEASE, classes, lowest, [long_ago, long_ago], "default", 10)
+    assert ways_into_run(plan) == {"run_to_lease"}
+    assert plan["Actual Rows"] == 10
+    assert buffers(plan) < 200
+
+
+async def test_the_classes_to_lease_are_found_by_hops(full: asyncpg.Connection) -> None:
+    plan = await explain(full, queries.READY_CLASSES, "default")
+    assert ways_into_run(plan) == {"run_to_lease"}
+    assert buffers(plan) < 50
+
+
+async def key_of_one(connection: asyncpg.Connection) -> asyncpg.Record:
+    return await connection.fetchrow("SELECT execution_id, id, epoch FROM executor.run WHERE state = 'READY' LIMIT 1")
+
+
+async def test_a_success_is_written_by_the_key(full: asyncpg.Connection) -> None:
+    row = await key_of_one(full)
+    plan = await explain(
+        full, queries.FINISH_RUNS, [row["execution_id"]], [row["id"]], [row["epoch"]], ["{}"], [1], [None], [2]
+    )
+    assert ways_into_run(plan) == {"run_pkey"}
+
+
+async def test_a_heartbeat_and_a_lock_go_by_the_key(full: asyncpg.Connection) -> None:
+    from datetime import timedelta
+
+    row = await key_of_one(full)
+    keys = [row["execution_id"]], [row["id"]]
+    assert ways_into_run(await explain(full, queries.LOCK_RUNS, *keys)) == {"run_pkey"}
+    assert ways_into_run(await explain(full, queries.READ_RESULTS, *keys)) == {"run_pkey"}
+    beat = await explain(full, queries.HEARTBEAT_RUNS, *keys, [row["epoch"]], timedelta(seconds=9))
+    assert ways_into_run(beat) <= {"run_pkey", "run_leased"}
+
+
+@pytest.mark.parametrize(
+    ("statement", "arguments", "index"),
+    [
+        ("SELECT_EXPIRED", [10], "run_leased"),
+        ("COUNT_LEASES", [], "run_leased"),
+        ("SELECT_CONTROL", [10], "run_control"),
+        ("SELECT_TIMERS", [10], "run_waiting"),
+    ],
+)
+async def test_what_the_loops_ask_reads_only_what_they_are_about(
+    full: asyncpg.Connection, statement: str, arguments: list[object], index: str
+) -> None:
+    plan = await explain(full, getattr(queries, statement), *arguments)
+    assert ways_into_run(plan) == {index}
+    assert buffers(plan) < 20
+
+
+async def test_sessions_of_the_executor_have_the_planner_pinned(stack: Stack) -> None:
+    async with stack.app.database.acquire() as connection:
+        for name, value in PINNED_PLANNER.items():
+            assert await connection.fetchval("SELECT current_setting($1)", name) == value
