@@ -65,12 +65,16 @@ class Watch:
         try:
             for batch in await self._beginning():
                 yield batch
+            look_at = self._in_a_while()
             while not self._is_over():
                 await wait_for(self._wake, LOOK_INTERVAL)
-                looked = not self._wake.is_set()
                 self._wake.clear()
-                for batch in await (self._missed() if looked else self._heard()):
+                for batch in await self._heard():
                     yield batch
+                if asyncio.get_running_loop().time() >= look_at:
+                    for batch in await self._missed():
+                        yield batch
+                    look_at = self._in_a_while()
         finally:
             self._signals.unsubscribe(self._listen)
 
@@ -80,6 +84,9 @@ class Watch:
                 self._changed[execution_id] = None
         if self._changed:
             self._wake.set()
+
+    def _in_a_while(self) -> float:
+        return asyncio.get_running_loop().time() + LOOK_INTERVAL.total_seconds()
 
     def _is_over(self) -> bool:
         return self._watched.until_settled and bool(self._watched.ids) and not self._unsettled
