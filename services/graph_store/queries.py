@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -119,23 +120,30 @@ def insert_version(values: dict[str, Any]) -> Insert:
     return insert(workflow_version).values(values)
 
 
-def insert_rows(table: Table, rows: Sequence[dict[str, Any]], namespace: str, workflow_id: str) -> Insert:
-    """All rows in one statement, whatever their number."""
-    given = _given(table, rows)
+def row_arrays(table: Table, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The parameters of `insert_rows` and `update_rows`: an array for each column."""
+    return {f"all_{name}": [row[name] for row in rows] for name in ROWS[table.name]}
+
+
+@cache
+def insert_rows(table: Table) -> Insert:
+    """All rows in one statement, whatever their number. Takes `row_arrays`, `of_namespace`, `of_workflow`."""
+    given = _given(table)
     columns = [*ROWS[table.name], "namespace", "workflow_id"]
     values = [_value(table, given, name) for name in ROWS[table.name]]
-    fixed = [bindparam("of_namespace", namespace), bindparam("of_workflow", workflow_id, type_=_ID)]
+    fixed = [bindparam("of_namespace", type_=Text), bindparam("of_workflow", type_=_ID)]
     return insert(table).from_select(columns, select(*values, *fixed))
 
 
-def update_rows(table: Table, rows: Sequence[dict[str, Any]], namespace: str) -> Update:
-    """All rows in one statement, matched by id."""
-    given = _given(table, rows)
+@cache
+def update_rows(table: Table) -> Update:
+    """All rows in one statement, matched by id. Takes `row_arrays` and `of_namespace`."""
+    given = _given(table)
     changed = {name: _value(table, given, name) for name in ROWS[table.name] if name != "id"}
     return (
         update(table)
         .values(**changed, last_modified_date=func.now())
-        .where(table.c.namespace == namespace, table.c.id == _value(table, given, "id"))
+        .where(table.c.namespace == bindparam("of_namespace", type_=Text), table.c.id == _value(table, given, "id"))
     )
 
 
@@ -224,11 +232,8 @@ def select_workflows(
     return statement.order_by(workflow.c.created_date.desc(), workflow.c.id.desc()).limit(limit)
 
 
-def _given(table: Table, rows: Sequence[dict[str, Any]]) -> FromClause:
-    arrays = [
-        bindparam(f"all_{name}", [row[name] for row in rows], type_=ARRAY(kind))
-        for name, kind in ROWS[table.name].items()
-    ]
+def _given(table: Table) -> FromClause:
+    arrays = [bindparam(f"all_{name}", type_=ARRAY(kind)) for name, kind in ROWS[table.name].items()]
     columns: list[Column[Any]] = [Column(name, kind) for name, kind in ROWS[table.name].items()]
     return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
 

@@ -196,11 +196,12 @@ class Transaction:
         if changes.deleted:
             await self._connection.execute(queries.delete_rows(table, changes.deleted, namespace))
         if changes.updated:
-            rows = [row_of(*change) for change in changes.updated]
-            await self._connection.execute(queries.update_rows(table, rows, namespace))
+            arrays = queries.row_arrays(table, [row_of(*change) for change in changes.updated])
+            await self._connection.execute(queries.update_rows(table), {**arrays, "of_namespace": namespace})
         if changes.inserted:
-            rows = [row_of(*change) for change in changes.inserted]
-            await self._connection.execute(queries.insert_rows(table, rows, namespace, workflow_id))
+            arrays = queries.row_arrays(table, [row_of(*change) for change in changes.inserted])
+            fixed = {"of_namespace": namespace, "of_workflow": workflow_id}
+            await self._connection.execute(queries.insert_rows(table), {**arrays, **fixed})
 
 
 @contextmanager
