@@ -249,6 +249,7 @@ WHERE state = 'LEASED' AND lease_until < now() ORDER BY lease_until LIMIT $1
 
 COUNT_LEASES = """
 SELECT count(*)::int AS leases, count(DISTINCT runner_id)::int AS runners,
+    (count(*) FILTER (WHERE lease_until < now()))::int AS expired,
     extract(epoch FROM min(lease_until) - now())::float8 AS next_expiry
 FROM executor.run WHERE state = 'LEASED'
 """

@@ -24,9 +24,12 @@ FORGOTTEN_AFTER = timedelta(seconds=10)
 log = get_logger(__name__)
 
 
-def is_storm(census: LeaseCensus, expired: int) -> bool:
-    """More than half of all leases, of at least three runners, expired at once: more likely our fault than theirs."""
-    return census.runners >= 3 and expired * 2 > census.leases
+def is_storm(census: LeaseCensus) -> bool:
+    """More than half of all leases, of at least three runners, expired at once: more likely our fault than theirs.
+
+    All that expired count, not only those of one bounded sweep.
+    """
+    return census.runners >= 3 and census.expired * 2 > census.leases
 
 
 @dataclass(slots=True)
@@ -87,7 +90,7 @@ class Reaper:
         async with self._session.reading() as connection:
             census = await store.take_census(connection)
             expired = await store.expired_leases(connection, BATCH)
-        if expired and not self._may_reap(census, len(expired)):
+        if expired and not self._may_reap(census):
             return self._quiet.left()
         if expired:
             await self._progress.apply(expired)
@@ -96,13 +99,13 @@ class Reaper:
         self._alarmed = False
         return None if census.next_expiry is None else timedelta(seconds=max(0.0, census.next_expiry))
 
-    def _may_reap(self, census: LeaseCensus, expired: int) -> bool:
+    def _may_reap(self, census: LeaseCensus) -> bool:
         """Alarms and waits one quiet period when too many expire at once, then goes on: it never stops for good."""
-        if self._alarmed or not is_storm(census, expired):
+        if self._alarmed or not is_storm(census):
             return True
         self._alarmed = True
         self._quiet.begin()
-        log.critical("leases.expire_in_a_storm", expired=expired, leases=census.leases, runners=census.runners)
+        log.critical("leases.expire_in_a_storm", expired=census.expired, leases=census.leases, runners=census.runners)
         return False
 
     async def _give_back_forgotten(self) -> None:

@@ -256,7 +256,7 @@ def _decide_control(walk: _Walk, node: PlannedNode) -> None:
 def _delay_of(config: Any) -> timedelta:
     text = config.get("duration") if isinstance(config, dict) else None
     if not isinstance(text, str):
-        raise CannotEvaluate(f"duration: expected an ISO 8601 duration such as PT5S, got {text!r}")
+        raise CannotEvaluate(f"duration: expected an ISO 8601 duration such as PT5S, got {str(text)[:64]!r}")
     try:
         return parse_duration(text)
     except ValueError as error:

@@ -15,10 +15,11 @@ from valkyr.flow.results import Lost
 
 @dataclass(frozen=True, slots=True)
 class LeaseCensus:
-    """All leases there are, of how many runners, and how many seconds until the first of them runs out."""
+    """All leases there are, of how many runners, how many ran out, and seconds until the first of them runs out."""
 
     leases: int
     runners: int
+    expired: int
     next_expiry: float | None
 
 
@@ -87,7 +88,7 @@ def _lost(row: Any, *, only_if_expired: bool) -> LeaseEnded:
 
 async def take_census(tx: Any) -> LeaseCensus:
     row = await tx.fetchrow(queries.COUNT_LEASES)
-    return LeaseCensus(row[0], row[1], row[2])
+    return LeaseCensus(row[0], row[1], row[2], row[3])
 
 
 async def register_runner(

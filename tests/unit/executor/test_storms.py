@@ -21,12 +21,14 @@ from services.executor.store.leases import LeaseCensus
         (3, 3, 2, True),
         (3, 3, 1, False),
         (0, 0, 0, False),
+        (10_000, 3, 5_001, True),
+        (10_000, 3, 5_000, False),
     ],
 )
 def test_i11_more_than_half_of_all_leases_of_at_least_three_runners_is_a_storm(
     leases: int, runners: int, expired: int, storm: bool
 ) -> None:
-    assert is_storm(LeaseCensus(leases, runners, None), expired) is storm
+    assert is_storm(LeaseCensus(leases, runners, expired, None)) is storm
 
 
 def test_i11_a_quiet_period_ends_by_itself_and_can_begin_anew() -> None:
