@@ -39,6 +39,7 @@ REAL_GRAPHS = (
     ("lock-hatchet-dev-hatchet-uv-lock-986afedd.json", "the dependencies of a Python project"),
 )
 LIMIT = timedelta(seconds=60)
+COMPLAINTS = ('"level":"error"', '"level":"critical"', "ERROR:", "FATAL:", "PANIC:")
 KEPT_VARIABLES = ("VALKYR_POSTGRES_BIN", "VALKYR_DEBUG")
 
 
@@ -178,9 +179,10 @@ def say(printer: Printer, text: str) -> None:
 
 
 def tell_the_logs(printer: Printer, stack: LocalStack) -> None:
-    """The last words of the services, for whoever looks for the reason: the folder will be gone."""
+    """What the services complained of last, for whoever looks for the reason: the folder will be gone."""
     for log in sorted(stack.home.logs.glob("*.log")):
-        for line in log.read_text(errors="replace").splitlines()[-5:] if log.exists() else ():
+        lines = log.read_text(errors="replace").splitlines()
+        for line in [line for line in lines if any(mark in line for mark in COMPLAINTS)][-5:]:
             printer.remark(f"  {log.name}: {clean(line)}")
 
 
