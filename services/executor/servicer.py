@@ -76,12 +76,12 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
         return [wire.write_execution(view) for view in await self._executions.get_many(namespace, ids)]
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Any) -> pb.GetExecutionResponse:
-        execution_id = wire.read_uuid(request.execution_id, "execution_id")
+        execution_id = wire.read_uuid(request.execution_id, "executionId")
         view = await self._executions.get(namespace_of(request), execution_id)
         return pb.GetExecutionResponse(execution=wire.write_execution(view))
 
     async def WaitExecution(self, request: pb.WaitExecutionRequest, context: Any) -> pb.WaitExecutionResponse:
-        execution_id = wire.read_uuid(request.execution_id, "execution_id")
+        execution_id = wire.read_uuid(request.execution_id, "executionId")
         timeout = wire.read_wait(request)
         left = remaining(context)
         if left is not None:
@@ -119,7 +119,7 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
         size = page_size_of(request)
         place = _ids_of(request, 2)
         namespace = namespace_of(request)
-        execution_id = wire.read_uuid(request.execution_id, "execution_id") if request.execution_id else None
+        execution_id = wire.read_uuid(request.execution_id, "executionId") if request.execution_id else None
         if execution_id is not None:
             await self._executions.must_exist(namespace, execution_id)
         wanted = RunFilter(
@@ -138,7 +138,7 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
 
 
 def _optional_workflow(request: Any) -> UUID | None:
-    return wire.read_uuid(request.workflow_id, "workflow_id") if request.workflow_id else None
+    return wire.read_uuid(request.workflow_id, "workflowId") if request.workflow_id else None
 
 
 def _ids_of(request: Any, count: int) -> list[UUID]:

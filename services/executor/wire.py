@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +24,7 @@ MAX_REQUEST_ID = 255
 MAX_WATCHED = 10_000
 MAX_WAIT = timedelta(seconds=60)
 DEFAULT_WAIT = timedelta(seconds=20)
+_RESUME_TOKEN = re.compile(r"[0-9]{10}\.[0-9]{6}")
 
 
 def read_uuid(text: str, path: str) -> UUID:
@@ -45,20 +47,20 @@ def read_start(
 ) -> StartRequest:
     """`path` is the prefix of field names in errors: `executions[3].`."""
     payload = _read_payload(request, path, payload_limit)
-    trigger = _enum_name(pb.Execution.TriggerType, request.trigger_type, path + "trigger_type")
+    trigger = _enum_name(pb.Execution.TriggerType, request.trigger_type, path + "triggerType")
     version = request.version if request.HasField("version") else None
     if version is not None and version < 1:
         raise InvalidRequest.of_field(path + "version", f"{version} is no version; the first is 1")
     if not -100 <= request.priority <= 100:
         raise InvalidRequest.of_field(path + "priority", f"{request.priority} is not from -100 to 100")
-    workflow_id = read_uuid(request.workflow_id, path + "workflow_id")
+    workflow_id = read_uuid(request.workflow_id, path + "workflowId")
     return StartRequest(
         namespace=namespace,
         workflow_id=workflow_id,
         version=version,
         trigger_type="MANUAL" if trigger == "TRIGGER_TYPE_UNSPECIFIED" else trigger,
         payload=payload,
-        request_id=read_request_id(request.request_id, path + "request_id"),
+        request_id=read_request_id(request.request_id, path + "requestId"),
         request_hash=_hash_of(workflow_id, version, trigger, payload, request.priority),
         priority=request.priority,
         principal=principal,
@@ -106,13 +108,13 @@ def read_wait(request: pb.WaitExecutionRequest) -> timedelta:
 
 def read_watch(request: pb.WatchExecutionsRequest, namespace: str) -> Watched:
     if len(request.execution_ids) > MAX_WATCHED:
-        raise LimitExceeded.of_field("execution_ids", f"{len(request.execution_ids)} ids, over {MAX_WATCHED}")
+        raise LimitExceeded.of_field("executionIds", f"{len(request.execution_ids)} ids, over {MAX_WATCHED}")
     if request.until_settled and not request.execution_ids:
-        raise InvalidRequest.of_field("until_settled", "needs execution_ids: name the executions to wait for")
+        raise InvalidRequest.of_field("untilSettled", "needs executionIds: name the executions to wait for")
     return Watched(
         namespace=namespace,
         ids=tuple(dict.fromkeys(read_ids(request.execution_ids))),
-        workflow_id=read_uuid(request.workflow_id, "workflow_id") if request.workflow_id else None,
+        workflow_id=read_uuid(request.workflow_id, "workflowId") if request.workflow_id else None,
         since=_read_resume_token(request.resume_token),
         include_outputs=request.include_outputs,
         until_settled=request.until_settled,
@@ -120,7 +122,7 @@ def read_watch(request: pb.WatchExecutionsRequest, namespace: str) -> Watched:
 
 
 def read_ids(texts: Iterable[str]) -> list[UUID]:
-    return [read_uuid(text, f"execution_ids[{index}]") for index, text in enumerate(texts)]
+    return [read_uuid(text, f"executionIds[{index}]") for index, text in enumerate(texts)]
 
 
 def resume_token(seen_to: datetime) -> str:
@@ -130,12 +132,11 @@ def resume_token(seen_to: datetime) -> str:
 def _read_resume_token(token: str) -> datetime | None:
     if not token:
         return None
-    try:
-        return datetime.fromtimestamp(float(token), UTC)
-    except (ValueError, OverflowError, OSError):
+    if _RESUME_TOKEN.fullmatch(token) is None:
         raise InvalidRequest.of_field(
-            "resume_token", f"{token[:64]!r} was not given out by WatchExecutions; leave it empty to begin now"
-        ) from None
+            "resumeToken", f"{token[:64]!r} was not given out by WatchExecutions; leave it empty to begin now"
+        )
+    return datetime.fromtimestamp(float(token), UTC)
 
 
 def read_execution_states(values: Sequence[int]) -> list[ExecutionState]:
