@@ -259,10 +259,12 @@ def test_control_nodes_beyond_the_budget_are_written_ready_and_decided_later() -
 
 
 def test_rows_that_were_not_asked_for_never_undo_what_the_walk_has_changed() -> None:
-    plan = plan_of(a_graph("a -> p -> b, a -> b -> c", modules={"p": None}))
-    run = Driver(plan, generous=lambda: True)
+    graph = a_graph("a -> x, a -> p -> q -> x", nodes={"x": ANY}, modules={"p": None, "q": None})
+    answers = iter([False, True, True])
+    run = a_run_of(graph, generous=lambda: next(answers))
     run.succeed("a")
-    assert run.state_of("b") is R.READY
+    assert len(run.needs) == 2, "the second answer holds x as it was before"
+    assert [run.plan.edges[edge].edge_id for edge in run.taken[run.plan.index_of["x"]]] == ["a->x"]
 
 
 def test_a_walk_asks_at_once_for_all_that_its_outcomes_need() -> None:
