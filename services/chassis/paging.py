@@ -25,7 +25,7 @@ def page_size_of(request: Any) -> int:
     size: int = request.page_size
     if not 0 <= size <= MAX_PAGE_SIZE:
         raise InvalidRequest.of_field(
-            "page_size", f"{size} is not from 1 to {MAX_PAGE_SIZE} (0 for {DEFAULT_PAGE_SIZE})"
+            "pageSize", f"{size} is not from 1 to {MAX_PAGE_SIZE} (0 for {DEFAULT_PAGE_SIZE})"
         )
     return size or DEFAULT_PAGE_SIZE
 
@@ -38,7 +38,7 @@ def page_token(request: Any, place: Place) -> str:
 def page_place(request: Any) -> list[Any] | None:
     """Where the page before ended, None for the first page. The token says nothing about types: check them.
 
-    InvalidRequest naming page_token if it was not given out for this very list.
+    InvalidRequest naming pageToken if it was not given out for this very list.
     """
     token: str = request.page_token
     if not token:
@@ -56,8 +56,8 @@ def page_place(request: Any) -> list[Any] | None:
 def bad_page_token(token: str) -> InvalidRequest:
     """For a token that decodes, but to something that is no place in the list."""
     return InvalidRequest.of_field(
-        "page_token",
-        f"{token[:64]!r} was not given out for this list; take next_page_token of the same request's answer",
+        "pageToken",
+        f"{token[:64]!r} was not given out for this list; take nextPageToken of the same request's answer",
     )
 
 

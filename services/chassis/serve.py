@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.chassis.health import Health
 from services.chassis.interceptors import ErrorInterceptor
+from services.chassis.reflected import ReflectedPool
 from services.chassis.settings import ServerSettings, SettingsError
 from valkyr.rpc.channel import KEEPALIVE_TIMEOUT, MIN_PING_INTERVAL, message_options
 from valkyr.telemetry import get_logger
@@ -68,7 +69,8 @@ class Server:
             add(servicer, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
         if self._settings.reflection:
-            reflection.enable_server_reflection([*names, HEALTH_SERVICE, reflection.SERVICE_NAME], self._server)
+            shown = [*names, HEALTH_SERVICE, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(shown, self._server, ReflectedPool(shown))
         self._bind()
         await self._server.start()
         await self.health.start([*names, HEALTH_SERVICE])

@@ -7,7 +7,8 @@ from typing import Any
 from opentelemetry import trace
 
 from services.chassis.interceptors import caller, namespace_of
-from services.graph_store import pages, wire
+from services.chassis.paging import page_size_of, page_token
+from services.graph_store import wire
 from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author
 from services.graph_store.workflows import Workflows
@@ -45,31 +46,31 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         )
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Any) -> pb.ListVersionsResponse:
-        size = pages.page_size_of(request.page_size)
+        size = page_size_of(request)
         versions = await self._workflows.list_versions(
             namespace_of(request),
             wire.read_workflow_id(request.workflow_id),
-            below=pages.read_version_token(request.page_token),
+            below=wire.read_version_place(request),
             limit=size + 1,
         )
         return pb.ListVersionsResponse(
             versions=wire.write_versions(versions[:size]),
-            next_page_token=pages.version_token(versions[size - 1].version) if len(versions) > size else "",
+            next_page_token=page_token(request, [versions[size - 1].version]) if len(versions) > size else "",
         )
 
     async def FindWorkflows(self, request: pb.FindWorkflowsRequest, context: Any) -> pb.FindWorkflowsResponse:
-        size = pages.page_size_of(request.page_size)
+        size = page_size_of(request)
         found = await self._workflows.find_workflows(
             namespace_of(request),
             workflow_id=wire.read_workflow_id(request.id, "id") if request.id else None,
             name=wire.read_name(request.name),
-            after=pages.read_workflow_token(request.page_token),
+            after=wire.read_workflow_place(request),
             limit=size + 1,
         )
         last = found[size - 1] if len(found) > size else None
         return pb.FindWorkflowsResponse(
             workflows=[wire.write_workflow(workflow) for workflow in found[:size]],
-            next_page_token=pages.workflow_token(last.created_at, last.id) if last else "",
+            next_page_token=page_token(request, [last.created_at.isoformat(), last.id]) if last else "",
         )
 
 

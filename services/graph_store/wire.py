@@ -8,6 +8,7 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.chassis.paging import bad_page_token, page_place
 from services.graph_store.model import (
     Author,
     SaveCommand,
@@ -218,3 +219,28 @@ def _timestamp(moment: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(moment)
     return message
+
+
+def read_version_place(request: pb.ListVersionsRequest) -> int | None:
+    """The version that the page before ended with, None for the first page. InvalidRequest."""
+    match page_place(request):
+        case None:
+            return None
+        case [int(version)]:
+            return version
+        case _:
+            raise bad_page_token(request.page_token)
+
+
+def read_workflow_place(request: pb.FindWorkflowsRequest) -> tuple[datetime, str] | None:
+    """The workflow that the page before ended with, None for the first page. InvalidRequest."""
+    match page_place(request):
+        case None:
+            return None
+        case [str(created_at), str(workflow_id)]:
+            try:
+                return datetime.fromisoformat(created_at), str(uuid.UUID(workflow_id))
+            except (ValueError, OverflowError):
+                raise bad_page_token(request.page_token) from None
+        case _:
+            raise bad_page_token(request.page_token)

@@ -202,6 +202,15 @@ async def test_grpcurl_lists_describes_and_calls(described: Server) -> None:
     )
 
 
+async def test_reflection_shows_json_names_methods_and_the_details_of_errors(described: Server) -> None:
+    message = await grpcurl("-msg-template", described.address, "describe", "valkyr.api.graph.v1.GetGraphRequest")
+    assert '"workflowId": ""' in message
+    assert "rpc SaveGraph (" in await grpcurl(described.address, "describe", f"{GRAPHS}.SaveGraph")
+    assert "message ErrorInfo" in await grpcurl(described.address, "describe", "google.rpc.ErrorInfo")
+    with pytest.raises(AssertionError, match="NoSuch"):
+        await grpcurl(described.address, "describe", f"{GRAPHS}.NoSuch")
+
+
 async def test_reflection_is_a_setting() -> None:
     async with Server(ServerSettings(reflection=False), []) as server:
         with pytest.raises(AssertionError, match="reflection"):

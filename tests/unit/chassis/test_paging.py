@@ -18,7 +18,7 @@ def test_a_page_size_within_bounds_is_taken(given: int, size: int) -> None:
 
 @pytest.mark.parametrize("given", [-1, 1001, 2**31 - 1])
 def test_i25_a_page_size_out_of_bounds_is_refused_by_name_and_value(given: int) -> None:
-    with pytest.raises(InvalidRequest, match=rf"page_size: {given}"):
+    with pytest.raises(InvalidRequest, match=rf"pageSize: {given}"):
         page_size_of(ListVersionsRequest(page_size=given))
 
 
@@ -31,16 +31,16 @@ def test_a_token_leads_to_its_place_whatever_the_page_size() -> None:
 @pytest.mark.parametrize("change", [{"workflow_id": "b"}, {"workflow_id": "a", "namespace": "other"}])
 def test_i25_a_token_of_another_query_is_refused(change: dict[str, Any]) -> None:
     token = page_token(ListVersionsRequest(workflow_id="a"), [1])
-    with pytest.raises(InvalidRequest, match="page_token"):
+    with pytest.raises(InvalidRequest, match="pageToken"):
         page_place(ListVersionsRequest(page_token=token, **change))
 
 
 def test_i25_a_token_of_another_list_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="page_token"):
+    with pytest.raises(InvalidRequest, match="pageToken"):
         page_place(FindWorkflowsRequest(page_token=page_token(ListVersionsRequest(), [1])))
 
 
 @pytest.mark.parametrize("token", ["x", "????", "é", "AAAA", "A" * 100_000, "bm90IGEgdG9rZW4"])
 def test_i25_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(InvalidRequest, match="page_token"):
+    with pytest.raises(InvalidRequest, match="pageToken"):
         page_place(ListVersionsRequest(page_token=token))

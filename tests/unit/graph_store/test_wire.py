@@ -1,17 +1,20 @@
-"""Pages, tokens, findings that do not fit, and the settings of the graph store."""
+"""Places of pages, findings that do not fit, and the settings of the graph store."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.chassis.paging import page_token
 from services.chassis.settings import SettingsError, load_settings
-from services.graph_store import pages, wire
+from services.graph_store import wire
 from services.graph_store.settings import GraphStoreSettings
+from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.errors import InvalidRequest
 from valkyr.graph.findings import Code, finding
 from valkyr.graph.limits import DEFAULT_LIMITS
@@ -20,33 +23,30 @@ ID = "0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80"
 URL = {"VALKYR_DATABASE_URL": "postgresql://valkyr@localhost/valkyr"}
 
 
-@pytest.mark.parametrize(("given_", "size"), [(0, 100), (1, 1), (1_000, 1_000)])
-def test_page_sizes_within_bounds(given_: int, size: int) -> None:
-    assert pages.page_size_of(given_) == size
-
-
-@pytest.mark.parametrize("size", [-1, 1_001, 2**31 - 1])
-def test_page_sizes_out_of_bounds(size: int) -> None:
-    with pytest.raises(InvalidRequest, match="pageSize"):
-        pages.page_size_of(size)
-
-
 def test_tokens_give_back_the_place_they_were_made_of() -> None:
     moment = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-    assert pages.read_version_token(pages.version_token(7)) == 7
-    assert pages.read_workflow_token(pages.workflow_token(moment, ID)) == (moment, ID)
-    assert pages.read_version_token("") is None
-    assert pages.read_workflow_token("") is None
+    versions, workflows = pb.ListVersionsRequest(workflow_id=ID), pb.FindWorkflowsRequest()
+    assert wire.read_version_place(versions) is None
+    assert wire.read_workflow_place(workflows) is None
+    versions.page_token = page_token(versions, [7])
+    assert wire.read_version_place(versions) == 7
+    workflows.page_token = page_token(workflows, [moment.isoformat(), ID])
+    assert wire.read_workflow_place(workflows) == (moment, ID)
+
+
+def test_a_token_of_another_list_is_refused() -> None:
+    versions = pb.ListVersionsRequest(workflow_id=ID)
+    versions.page_token = page_token(pb.ListVersionsRequest(workflow_id=ID.replace("a", "b")), [7])
     with pytest.raises(InvalidRequest, match="pageToken"):
-        pages.read_version_token(pages.workflow_token(moment, ID))
+        wire.read_version_place(versions)
 
 
-@given(st.text(max_size=40) | st.binary(max_size=30).map(lambda data: pages._encode([data.hex()])))
-def test_tokens_from_elsewhere_are_refused_and_crash_nothing(token: str) -> None:
-    for read in (pages.read_version_token, pages.read_workflow_token):
-        if token:
-            with pytest.raises(InvalidRequest, match="pageToken"):
-                read(token)
+@given(st.lists(st.none() | st.text() | st.integers(-(2**63), 2**63 - 1), max_size=3))
+def test_places_that_are_none_are_refused_and_crash_nothing(place: list[Any]) -> None:
+    workflows = pb.FindWorkflowsRequest()
+    workflows.page_token = page_token(workflows, place)
+    with pytest.raises(InvalidRequest, match="pageToken"):
+        wire.read_workflow_place(workflows)
 
 
 def test_findings_that_do_not_fit_are_counted() -> None:
