@@ -104,3 +104,16 @@ async def sized(_context: Context, config: SizeConfig) -> dict[str, Any]:
 async def echoes(context: Context, config: BrokenConfig) -> dict[str, Any]:
     """Returns what it was given."""
     return {"inputs": context.inputs, "message": config.message, "key": context.idempotency_key}
+
+
+class WorkConfig(BaseModel):
+    """How long it takes."""
+
+    milliseconds: int = 10
+
+
+@module("WorkModule")
+async def work(_context: Context, config: WorkConfig) -> dict[str, Any]:
+    """Takes a while, as real work does."""
+    await asyncio.sleep(config.milliseconds / 1000)
+    return {}
