@@ -7,6 +7,12 @@ from datetime import timedelta
 
 MAX_DURATION = timedelta(days=3660)
 
+ISO_8601_PATTERN = (
+    r"^P(?=[0-9T])(?:[0-9]{1,6}D)?"
+    r"(?:T(?=[0-9])(?:[0-9]{1,9}H)?(?:[0-9]{1,9}M)?(?:[0-9]{1,12}(?:[.,][0-9]{1,9})?S)?)?$"
+)
+"""What `parse_duration` reads, for JSON Schemas; only the bound of MAX_DURATION cannot be said there."""
+
 _ISO_8601 = re.compile(
     r"P(?:(?P<days>[0-9]{1,6})D)?"
     r"(?:T(?=[0-9])(?:(?P<hours>[0-9]{1,9})H)?(?:(?P<minutes>[0-9]{1,9})M)?(?:(?P<seconds>[0-9]{1,12}(?:[.,][0-9]{1,9})?)S)?)?"

@@ -94,7 +94,7 @@ class Plans:
 
 def workflow_not_found(workflow_id: UUID) -> WorkflowNotFound:
     return WorkflowNotFound(
-        f"there is no workflow {workflow_id} in this namespace", hint="see FindWorkflows, or save it by SaveGraph"
+        f"there is no workflow {workflow_id} in this namespace", hint="FindWorkflows (`valkyr graph list`) shows those there are"
     )
 
 

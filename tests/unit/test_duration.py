@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
 
-from valkyr.duration import format_duration, parse_duration
+from valkyr.duration import ISO_8601_PATTERN, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ from valkyr.duration import format_duration, parse_duration
 )
 def test_durations_are_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
+    assert re.search(ISO_8601_PATTERN, text)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +38,11 @@ def test_durations_are_read(text: str, seconds: float) -> None:
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError) as refused:
         parse_duration(text)
+    assert bool(re.search(ISO_8601_PATTERN, text)) == ("longer than" in str(refused.value)), (
+        "schemas agree but for the bound"
+    )
 
 
 @pytest.mark.parametrize("text", ["PT0S", "PT1M30S", "P1DT0.25S", "PT1H", "P2D", "PT0.000001S", "P1DT1H1M1.5S"])

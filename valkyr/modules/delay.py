@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from valkyr.duration import parse_duration
+from valkyr.duration import ISO_8601_PATTERN, parse_duration
 from valkyr.module import Context, ModuleSpec, spec_of
 
 
@@ -20,7 +20,12 @@ def _parsed(value: Any) -> Any:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_parsed, json_schema_input_type=str),
-    Field(json_schema_extra={"description": "ISO 8601, such as PT30S or P1DT12H; no months, years or negatives"}),
+    Field(
+        json_schema_extra={
+            "description": "ISO 8601, such as PT30S or P1DT12H; no months, years or negatives",
+            "pattern": ISO_8601_PATTERN,
+        }
+    ),
 ]
 """A duration in a module's config: ISO 8601 text."""
 
