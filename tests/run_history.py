@@ -18,12 +18,12 @@ INSTALL = """
 CREATE SCHEMA history;
 CREATE TABLE history.event (
     n bigserial PRIMARY KEY, execution_id uuid, run_id uuid, was text, state text, epoch int, attempt int,
-    lost_leases int);
+    lost_leases int, unmet int, tx text DEFAULT pg_current_xact_id()::text);
 CREATE FUNCTION history.note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO history.event (execution_id, run_id, was, state, epoch, attempt, lost_leases)
+    INSERT INTO history.event (execution_id, run_id, was, state, epoch, attempt, lost_leases, unmet)
     VALUES (NEW.execution_id, NEW.id, CASE WHEN TG_OP = 'UPDATE' THEN OLD.state END, NEW.state, NEW.epoch,
-        NEW.attempt, NEW.lost_leases);
+        NEW.attempt, NEW.lost_leases, NEW.unmet);
     RETURN NULL;
 END $$;
 CREATE TRIGGER noted_insert AFTER INSERT ON executor.run FOR EACH ROW EXECUTE FUNCTION history.note();
@@ -34,7 +34,7 @@ CREATE TRIGGER noted_update AFTER UPDATE ON executor.run FOR EACH ROW
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One transition; `was` is None for the first. Ordered by `n`."""
+    """One transition; `was` is None for the first. Ordered by `n`; `tx` names the transaction."""
 
     n: int
     execution_id: UUID
@@ -44,6 +44,8 @@ class Event:
     epoch: int
     attempt: int
     lost_leases: int
+    unmet: int
+    tx: str
 
 
 async def install(connection: asyncpg.Connection) -> None:
