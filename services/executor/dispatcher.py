@@ -126,7 +126,10 @@ class Dispatcher:
     async def _next_due(self) -> timedelta | None:
         async with self._session.reading() as connection:
             due = await store.next_retry(connection)
-        return None if due is None else max(due, LEAST_PAUSE)
+        if due is None:
+            return None
+        self._marks.notice(_LOWEST)  # a retry may stand anywhere before the marks
+        return max(due, LEAST_PAUSE)
 
 
 def _wanted(candidate: Candidate, incoming: tuple[int, ...]) -> Wanted:

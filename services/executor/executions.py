@@ -152,4 +152,7 @@ async def wait_for(event: asyncio.Event, timeout: timedelta) -> None:
 
 
 def execution_not_found(execution_id: UUID) -> ExecutionNotFound:
-    return ExecutionNotFound(f"there is no execution {execution_id} in this namespace", hint="ListExecutions (`valkyr execution list`) shows those there are")
+    return ExecutionNotFound(
+        f"there is no execution {execution_id} in this namespace",
+        hint="ListExecutions (`valkyr execution list`) shows those there are",
+    )

@@ -44,8 +44,7 @@ def rank_of(execution_priority: int, node_priority: int) -> int:
 
 def idempotency_key(*, scope: str, class_name: str, inputs_hash: str, config_hash: str) -> str:
     """SHA-256 over (scope, module class, inputs, config): the same in every attempt, DESIGN section 6."""
-    parts = "\x1f".join((scope, class_name, inputs_hash, config_hash))
-    return hashlib.sha256(parts.encode()).hexdigest()
+    return hashlib.sha256(orjson.dumps((scope, class_name, inputs_hash, config_hash))).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,8 @@ class Plans:
 
 def workflow_not_found(workflow_id: UUID) -> WorkflowNotFound:
     return WorkflowNotFound(
-        f"there is no workflow {workflow_id} in this namespace", hint="FindWorkflows (`valkyr graph list`) shows those there are"
+        f"there is no workflow {workflow_id} in this namespace",
+        hint="FindWorkflows (`valkyr graph list`) shows those there are",
     )
 
 

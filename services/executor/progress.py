@@ -22,7 +22,7 @@ from services.executor.store import progress as store
 from services.executor.store.progress import ChangedRun, RunKey
 from services.executor.store.session import Session
 from valkyr.errors import Internal, ValkyrError
-from valkyr.flow.advance import Change, Loaded, Need, RunFacts, taken_edges
+from valkyr.flow.advance import Change, ControlBudget, Loaded, Need, RunFacts, taken_edges
 from valkyr.flow.attempts import Fence, RetryPolicy
 from valkyr.flow.joins import Gate
 from valkyr.flow.plan import PlannedNode
@@ -246,10 +246,11 @@ class _Transaction:
 
     async def _walk(self) -> dict[UUID, list[Change]]:
         """All executions walk side by side, so that what they need is read together."""
+        budget = ControlBudget()
         changes: dict[UUID, list[Change]] = {}
         waiting: dict[UUID, tuple[Walk, Need]] = {}
         for execution_id, step in self._steps.items():
-            walk = step.walk()
+            walk = step.walk(budget)
             if walk is not None:
                 _go_on(walk, None, execution_id, waiting, changes)
         while waiting:

@@ -32,6 +32,7 @@ from services.executor.store.starts import NewExecution
 from valkyr.errors import Conflict, RequestIdReused
 
 RUNS_PER_TRANSACTION = 20_000
+CONTROL_AT_ONCE = 500
 MAX_RACES = 5
 
 RequestKey = tuple[str, str]  # namespace, request_id
@@ -198,17 +199,23 @@ class Starts:
         return execution
 
     async def _follow_up(self, written: _Written, leased: Sequence[Prepared]) -> None:
-        """After the commit: control roots are decided, what found no room is announced, what cannot start fails."""
-        events: list[Event] = [*refusals(leased)]
+        """After the commit: control roots are decided, what found no room is announced, what cannot start fails.
+
+        Control roots beyond a batch are left to the control loop.
+        """
+        control: list[Event] = []
         for execution in written.new:
             self._cache.remember(written.known[execution.id].facts)
             plan = execution.plan
-            events += [ControlReady(execution.id, run_id(execution.id, root)) for root in plan.control_roots]
+            control += [ControlReady(execution.id, run_id(execution.id, root)) for root in plan.control_roots]
             for root in plan.roots:
                 if root not in execution.leased and plan.nodes[root].control is None:
                     self._signals.left_ready(rank_of(execution.request.priority, plan.nodes[root].priority))
+        events = [*refusals(leased), *control[:CONTROL_AT_ONCE]]
         if events:
             await self._progress.apply(events)
+        if len(control) > CONTROL_AT_ONCE:
+            self._signals.control_ready.set()
         self._signals.executions_changed([execution.id for execution in written.new])
 
 

@@ -28,7 +28,17 @@ from services.executor.store.progress import (
     OutboxEntry,
     RunKey,
 )
-from valkyr.flow.advance import Change, DecideControl, FailedForGood, Loaded, Need, Outcome, Succeeded, advance
+from valkyr.flow.advance import (
+    Change,
+    ControlBudget,
+    DecideControl,
+    FailedForGood,
+    Loaded,
+    Need,
+    Outcome,
+    Succeeded,
+    advance,
+)
 from valkyr.flow.attempts import FailForGood, Fence, Finish, RetryAfter, RetryPolicy, decide_after_lease, fence
 from valkyr.flow.plan import Plan, Sight
 from valkyr.flow.results import Failure, Lost, Omitted, Success
@@ -147,11 +157,11 @@ class ExecutionStep:
                 noted = ("RELEASED", "", "")
         self._attempts.append(EndedAttempt(key, event.epoch, row.attempt, *noted))
 
-    def walk(self) -> Generator[Need, Loaded, list[Change]] | None:
+    def walk(self, budget: ControlBudget | None = None) -> Generator[Need, Loaded, list[Change]] | None:
         """The walk through the graph; None if nothing ended."""
         if not self._outcomes:
             return None
-        return advance(self.plan, self._outcomes, self._base())
+        return advance(self.plan, self._outcomes, self._base(), budget=budget)
 
     def _base(self) -> Sight:
         if not self.plan.evaluates:

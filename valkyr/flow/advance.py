@@ -105,13 +105,24 @@ class Change:
 
 
 @dataclass(slots=True)
+class ControlBudget:
+    """How many more control nodes one transaction decides, over all its executions."""
+
+    left: int = CONTROL_BUDGET
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+@dataclass(slots=True)
 class _Walk:
     plan: Plan
     base: Sight
     rows: dict[int, RunFacts]
     results: dict[int, NodeResult]
     queue: deque[Outcome | _Skipped]
-    control_budget: int
+    budget: ControlBudget
     changes: dict[int, Change] = field(default_factory=dict)
 
 
@@ -120,13 +131,13 @@ def advance(
     outcomes: Sequence[Outcome],
     base: Sight,
     *,
-    control_budget: int = CONTROL_BUDGET,
+    budget: ControlBudget | None = None,
 ) -> Generator[Need, Loaded, list[Change]]:
     """What `outcomes` of one execution change. `base` carries `trigger` and `execution` for expressions.
 
     The rows of the nodes in `outcomes` are asked for like any other, as they were before (LEASED, WAITING, READY).
     """
-    walk = _Walk(plan, base, {}, {}, deque(outcomes), control_budget)
+    walk = _Walk(plan, base, {}, {}, deque(outcomes), budget or ControlBudget())
     while walk.queue:
         need = _need_of(walk)
         if need is not None:
@@ -236,8 +247,7 @@ def _become_ready(walk: _Walk, node: PlannedNode) -> None:
             node.index, LetterType.PERMANENT_ERROR, FailureType.PERMANENT, gate.broken, handled_by_edges=False
         )
         walk.queue.append(failed)
-    elif node.control is not None and walk.control_budget > 0:
-        walk.control_budget -= 1
+    elif node.control is not None and walk.budget.take():
         walk.queue.append(DecideControl(node.index))
 
 
@@ -302,6 +312,7 @@ def _holds(edge: PlannedEdge, sight: Sight) -> Callable[[], bool]:
 
 __all__ = [
     "Change",
+    "ControlBudget",
     "DecideControl",
     "FailedForGood",
     "Loaded",

@@ -9,6 +9,7 @@ from datetime import timedelta
 from valkyr.flow.advance import (
     CONTROL_BUDGET,
     Change,
+    ControlBudget,
     DecideControl,
     FailedForGood,
     Loaded,
@@ -115,7 +116,7 @@ class Driver:
 
     def end(self, outcomes: Sequence[Outcome]) -> list[Change]:
         """One transaction: walks, writes, checks."""
-        walk = advance(self.plan, outcomes, Sight(), control_budget=self.control_budget)
+        walk = advance(self.plan, outcomes, Sight(), budget=ControlBudget(self.control_budget))
         try:
             need = next(walk)
             while True:
