@@ -1,4 +1,4 @@
-"""The executor's transactions, driven by hand: leases by SQL, events by value, a pool that only notes what it is given."""
+"""The executor's transactions, driven by hand: leases by SQL, events by value, a pool that only notes its runs."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ class Lab:
         """Makes runs LEASED, as a runner elsewhere would. Negative `seconds` make a lease that ran out."""
         await self.stack.sql.execute(
             """UPDATE executor.run SET state = 'LEASED', epoch = epoch + 1, attempt = attempt + 1, leased_by = $3::text,
-                runner_id = split_part($3::text, '/', 1), lease_until = now() + $4::interval, started_at = now() - $5::interval,
-                ready_at = coalesce(ready_at, now()), retry_after = NULL
+                runner_id = split_part($3::text, '/', 1), lease_until = now() + $4::interval,
+                started_at = now() - $5::interval, ready_at = coalesce(ready_at, now()), retry_after = NULL
                WHERE execution_id = $1 AND node_id = ANY($2)""",
             UUID(execution_id),
             list(nodes),
@@ -109,7 +109,7 @@ class Lab:
 
 
 class Sabotage:
-    """A session whose connection is killed before the statement number `at`; after the last statement, before COMMIT."""
+    """A session whose connection is killed before statement number `at`, or, as the last, before COMMIT."""
 
     def __init__(self, session: Session, killer: asyncpg.Connection, at: int) -> None:
         self._session = session

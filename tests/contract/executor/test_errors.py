@@ -67,6 +67,11 @@ def start(**fields: Any) -> pb.StartExecutionRequest:
     return pb.StartExecutionRequest(**{"workflow_id": ID, **fields})
 
 
+def _numbers(*numbers: int) -> Any:
+    """Numbers where enum values are expected, as any client may send them."""
+    return numbers
+
+
 @dataclass(frozen=True)
 class Bad:
     """A request, the field that is to be named, and words that are to be in the message: the value, the fix."""
@@ -151,10 +156,13 @@ BAD = {
     ),
     "watch of no workflow": Bad("WatchExecutions", pb.WatchExecutionsRequest(workflow_id="w"), "workflowId", ("'w'",)),
     "list of unknown state": Bad(
-        "ListExecutions", pb.ListExecutionsRequest(states=[4, 99]), "states[1]", ("99", "SUCCESS")
+        "ListExecutions", pb.ListExecutionsRequest(states=_numbers(4, 99)), "states[1]", ("99", "SUCCESS")
     ),
     "list of unspecified state": Bad(
-        "ListExecutions", pb.ListExecutionsRequest(states=[0]), "states[0]", ("STATE_UNSPECIFIED", "leave it out")
+        "ListExecutions",
+        pb.ListExecutionsRequest(states=_numbers(0)),
+        "states[0]",
+        ("STATE_UNSPECIFIED", "leave it out"),
     ),
     "list of negative size": Bad("ListExecutions", pb.ListExecutionsRequest(page_size=-1), "pageSize", ("-1", "1000")),
     "list of too large a page": Bad(
@@ -167,7 +175,9 @@ BAD = {
     "list with a token of nobody": Bad(
         "ListExecutions", pb.ListExecutionsRequest(page_token="AAAA"), "pageToken", ("'AAAA'", "nextPageToken")
     ),
-    "runs of unknown state": Bad("ListRuns", pb.ListRunsRequest(states=[11]), "states[0]", ("11", "QUARANTINED")),
+    "runs of unknown state": Bad(
+        "ListRuns", pb.ListRunsRequest(states=_numbers(11)), "states[0]", ("11", "QUARANTINED")
+    ),
     "runs of negative size": Bad("ListRuns", pb.ListRunsRequest(page_size=-7), "pageSize", ("-7",)),
     "runs by no uuid": Bad("ListRuns", pb.ListRunsRequest(execution_id="x"), "executionId", ("'x'",)),
     "runs of no workflow": Bad("ListRuns", pb.ListRunsRequest(workflow_id="x"), "workflowId", ("'x'",)),
@@ -195,7 +205,7 @@ async def test_i25_bad_input_is_named_with_its_value_and_the_fix(
     assert await stack.sql.fetchval("SELECT count(*) FROM executor.workflow_execution") == 0
 
 
-RPCS = {
+RPCS: dict[str, Any] = {
     "StartExecution": pb.StartExecutionRequest,
     "StartExecutions": pb.StartExecutionsRequest,
     "GetExecution": pb.GetExecutionRequest,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
-from uuid import UUID
 
 import pytest
 
@@ -395,28 +394,3 @@ async def test_a_delay_may_be_nothing_or_more_than_a_life(stack: Stack, text: st
     else:
         await stack.until("SELECT state IN ('WAITING', 'QUARANTINED') FROM executor.run")
         assert (await stack.run(a_graph("a"))).state is ExecutionState.SUCCESS
-
-
-async def test_i05_a_late_event_for_a_settled_execution_changes_nothing(stack: Stack) -> None:
-    execution = await stack.run(a_graph("a -> b"))
-    before = await stack.sql.fetch(
-        "SELECT r::text FROM executor.run r UNION ALL SELECT e::text FROM executor.workflow_execution e"
-    )
-    from services.executor.model import ControlReady, LeaseEnded, TimerDue, run_id
-    from valkyr.flow.results import Failure, FailureType, Lost, Success
-
-    key = UUID(execution.id)
-    for node in range(2):
-        for event in (
-            LeaseEnded(key, run_id(key, node), 1, Success(b"{}")),
-            LeaseEnded(key, run_id(key, node), 1, Failure(FailureType.PERMANENT, "late")),
-            LeaseEnded(key, run_id(key, node), 1, Lost()),
-            TimerDue(key, run_id(key, node)),
-            ControlReady(key, run_id(key, node)),
-        ):
-            await stack.app.parts.progress.apply([event])
-
-    after = await stack.sql.fetch(
-        "SELECT r::text FROM executor.run r UNION ALL SELECT e::text FROM executor.workflow_execution e"
-    )
-    assert before == after

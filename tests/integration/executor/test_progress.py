@@ -212,7 +212,8 @@ async def test_i08_counters_are_those_of_the_rows_after_every_transaction(idle: 
             """SELECT count(*) FROM executor.workflow_execution e WHERE
                e.open_runs <> (SELECT count(*) FROM executor.run r WHERE r.execution_id = e.id
                                AND r.state IN ('READY', 'LEASED', 'WAITING', 'PARKED'))
-               OR e.bad_runs <> (SELECT count(*) FROM executor.run r WHERE r.execution_id = e.id AND r.state = 'QUARANTINED')"""
+               OR e.bad_runs <> (SELECT count(*) FROM executor.run r WHERE r.execution_id = e.id
+                                 AND r.state = 'QUARANTINED')"""
         )
         assert wrong == 0
     assert (await idle.client.executions.get(execution_id)).state is ExecutionState.FAILED

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -236,8 +236,6 @@ async def test_a_success_is_written_by_the_key(full: asyncpg.Connection) -> None
 
 
 async def test_a_heartbeat_and_a_lock_go_by_the_key(full: asyncpg.Connection) -> None:
-    from datetime import timedelta
-
     row = await key_of_one(full)
     keys = [row["execution_id"]], [row["id"]]
     assert ways_into_run(await explain(full, queries.LOCK_RUNS, *keys)) == {"run_pkey"}

@@ -18,7 +18,9 @@ from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.api.executor.v1 import executor_pb2_grpc
 from valkyr.client import ExecutionState, Start
 from valkyr.errors import RequestIdReused, Unavailable, ValkyrError, VersionNotFound, WorkflowNotFound
+from valkyr.graph.model import WorkflowInfo
 from valkyr.rpc.channel import open_channel
+from valkyr.rpc.status import rpc_errors
 
 
 async def count(stack: Stack) -> tuple[int, int]:
@@ -139,8 +141,6 @@ async def test_five_hundred_starts_in_one_call_all_end(stack: Stack) -> None:
 async def test_starting_pins_the_version_it_names(stack: Stack) -> None:
     saved = await stack.client.graphs.save(a_graph("a"))
     workflow_id = saved.workflow.id
-    from valkyr.graph.model import WorkflowInfo
-
     await stack.client.graphs.save(a_graph("a -> b"), workflow=WorkflowInfo(id=workflow_id), version=1)
 
     latest = await stack.client.executions.start(workflow_id)
@@ -173,8 +173,6 @@ async def test_i24_with_the_graph_store_down_a_start_without_a_version_is_unavai
         await stack.run(a_graph("b"))
         await stack.graph_store.server.stop(timedelta())
         stub = executor_pb2_grpc.ExecutorServiceStub(open_channel(stack.app.server.address))
-        from valkyr.rpc.status import rpc_errors
-
         for version in (None, 3):
             with pytest.raises(Unavailable, match="graph store") as caught, rpc_errors():
                 await stub.StartExecution(

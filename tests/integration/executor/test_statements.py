@@ -1,0 +1,78 @@
+"""Single statements against real rows: each is fenced by itself, whatever its caller has checked before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+
+from services.executor.dispatcher import Watermarks
+from services.executor.model import TimerDue, run_id
+from services.executor.store.leases import heartbeat_runs, select_to_lease
+from services.executor.store.progress import EndedRun, FinishedRun, end_runs, finish_runs
+from tests.builders import a_graph
+from tests.executor_lab import Lab
+from tests.executor_stack import Stack
+from tests.integration.executor.conftest import OpenStack
+from valkyr.flow.states import RunState
+
+
+@pytest.fixture
+async def idle(make_stack: OpenStack) -> AsyncIterator[Stack]:
+    """A stack whose executor leases nothing."""
+    async with make_stack(runner={"concurrency": 0}) as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("epoch", [0, 2], ids=["older", "newer"])
+async def test_i06_a_success_or_an_end_with_another_epoch_matches_no_row(idle: Stack, epoch: int) -> None:
+    lab = Lab(idle)
+    execution_id = await idle.start(a_graph("a"))
+    await lab.lease(execution_id, "a")
+    before = await lab.everything()
+    key = (UUID(execution_id), run_id(UUID(execution_id), 0))
+    async with lab.session.transaction() as tx:
+        await finish_runs(tx, [FinishedRun(key, epoch, "{}", 1, None, 2)])
+        await end_runs(tx, [EndedRun(key, epoch, RunState.READY, True, 1, 1, "x", "x", 2, timedelta(), 1)])
+    assert await lab.everything() == before
+
+
+async def test_a_heartbeat_never_shortens_a_lease_and_never_revives_one(idle: Stack) -> None:
+    lab = Lab(idle)
+    execution_id = await idle.start(a_graph("long, short, over, given_on"))
+    await lab.lease(execution_id, "long", seconds=3_600)
+    await lab.lease(execution_id, "short", "given_on", seconds=5)
+    await lab.lease(execution_id, "given_on", seconds=5)
+    until = {node: (await idle.row(execution_id, node))["lease_until"] for node in ("long", "short", "given_on")}
+    leases = [(UUID(execution_id), run_id(UUID(execution_id), node), 1) for node in range(4)]
+
+    async with lab.session.transaction() as tx:
+        held = await heartbeat_runs(tx, leases, timedelta(seconds=60))
+
+    assert held == {run_id(UUID(execution_id), node) for node in (0, 1)}
+    assert (await idle.row(execution_id, "long"))["lease_until"] == until["long"]
+    assert (await idle.row(execution_id, "short"))["lease_until"] > until["short"] + timedelta(seconds=30)
+    assert (await idle.row(execution_id, "given_on"))["lease_until"] == until["given_on"]
+    assert (await idle.row(execution_id, "over"))["state"] == "READY"
+
+
+async def test_runs_that_another_transaction_is_leasing_are_passed_over(idle: Stack) -> None:
+    lab = Lab(idle)
+    await idle.start(a_graph(", ".join(f"n{index}" for index in range(10))))
+    marks = Watermarks().of(["NoopModule"])
+    async with lab.session.transaction() as one, lab.session.transaction() as two:
+        first = await select_to_lease(one, "default", marks=marks, limit=4)
+        second = await select_to_lease(two, "default", marks=marks, limit=100)
+    assert (len(first), len(second)) == (4, 6)
+    assert {candidate.id for _, candidate in first}.isdisjoint(candidate.id for _, candidate in second)
+
+
+async def test_a_timer_that_is_not_due_ends_nothing(idle: Stack) -> None:
+    lab = Lab(idle)
+    execution_id = await idle.start(a_graph("wait -> x", modules={"wait": ("DelayModule", {"duration": "PT1H"})}))
+    before = await lab.everything()
+    key = UUID(execution_id)
+    assert [str(answer) for answer in await lab.progress.apply([TimerDue(key, run_id(key, 0))])] == ["LEASE_LOST"]
+    assert await lab.everything() == before
