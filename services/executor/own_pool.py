@@ -9,7 +9,7 @@ from uuid import UUID
 from services.executor.model import LeaseEnded, LeasePolicy
 from services.executor.progress import Progress
 from services.executor.store.heartbeats import Connect, HeartbeatLink
-from valkyr.errors import Unavailable
+from valkyr.errors import Internal, Unavailable
 from valkyr.runner.leases import HeartbeatAnswer, LeasedRun, LeaseRef, ReportAnswer, RunResult
 
 
@@ -33,6 +33,16 @@ class InProcessTransport:
     async def report_runs(self, results: Sequence[RunResult]) -> Sequence[ReportAnswer]:
         if self._progress is None:
             raise Unavailable("the executor is still starting")
+        try:
+            return await self._apply(self._progress, results)
+        except Internal:
+            if len(results) > 1:
+                return [(await self.report_runs([result]))[0] for result in results]
+            # Logged where it happened. Repeated here it would hold up every other report; let go of, the lease is
+            # given back by the reaper, and the run is tried again.
+            return [ReportAnswer.LEASE_LOST]
+
+    async def _apply(self, progress: Progress, results: Sequence[RunResult]) -> Sequence[ReportAnswer]:
         events = [
             LeaseEnded(
                 UUID(result.ref.execution_id),
@@ -44,7 +54,7 @@ class InProcessTransport:
             )
             for result in results
         ]
-        return [ReportAnswer(answer) for answer in await self._progress.apply(events)]
+        return [ReportAnswer(answer) for answer in await progress.apply(events)]
 
     def heartbeat_runs(self, leases: Sequence[LeaseRef]) -> Sequence[HeartbeatAnswer]:
         """Called in the worker's heartbeat thread, on a connection of its own: a busy event loop costs no lease."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from services.executor.progress import Progress
 from services.executor.store import leases as store
 from services.executor.store.leases import LeaseCensus
 from services.executor.store.session import Session
-from valkyr.errors import ValkyrError
+from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.results import Omitted
 from valkyr.telemetry import get_logger
 
@@ -93,9 +93,9 @@ class Reaper:
         if expired and not self._may_reap(census):
             return self._quiet.left()
         if expired:
-            await self._progress.apply(expired)
+            ended = await _end(self._progress, expired)
             log.warning("leases.reaped", count=len(expired))
-            return timedelta()
+            return timedelta() if ended else None
         self._alarmed = False
         return None if census.next_expiry is None else timedelta(seconds=max(0.0, census.next_expiry))
 
@@ -115,7 +115,7 @@ class Reaper:
         forgotten = [LeaseEnded(*key, Omitted()) for key in leases if str(key[1]) not in held]
         if forgotten:
             log.warning("leases.forgotten", count=len(forgotten))
-            await self._progress.apply(forgotten)
+            await _end(self._progress, forgotten)
 
 
 async def end_older_incarnations(session: Session, progress: Progress, lease: LeasePolicy) -> int:
@@ -126,5 +126,15 @@ async def end_older_incarnations(session: Session, progress: Progress, lease: Le
             older = await store.leases_of_older_incarnations(connection, lease, BATCH)
         if not older:
             return ended
-        await progress.apply(older)
+        if not await _end(progress, older):
+            return ended
         ended += len(older)
+
+
+async def _end(progress: Progress, leases: Sequence[LeaseEnded]) -> bool:
+    """False if some belong to an execution that cannot be carried on, which was logged; the others have ended."""
+    try:
+        await progress.apply(leases)
+    except Internal:
+        return False
+    return True

@@ -10,8 +10,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from services.executor.handoff import Handoff
+from services.executor.signals import Signals
 from tests.builders import a_chain, a_fan, a_graph
-from tests.executor_lab import DONE, Lab
+from tests.executor_lab import DONE, Lab, NotingPool
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, add_executor, until_true
 from tests.integration.executor.conftest import OpenStack
@@ -352,3 +354,47 @@ async def test_long_graphs_share_the_pool_with_short_ones(make_stack: OpenStack)
         assert (await stack.run(a_graph("a"))).state is ExecutionState.SUCCESS
         for execution_id in (long, wide):
             assert (await stack.wait(execution_id)).state is ExecutionState.SUCCESS
+
+
+def test_i13_room_that_a_transaction_has_set_aside_is_given_to_no_other() -> None:
+    handoff = Handoff(NotingPool(5), Signals(), pool="default", class_names=frozenset(), serves_all=True)
+    with handoff.grant(wanted=3) as first:
+        assert (first.left, handoff.room()) == (3, 2)
+        with handoff.grant(wanted=10) as second, handoff.grant(wanted=10, freed=2) as third:
+            assert (second.left, third.left, handoff.room()) == (2, 2, 0)
+    assert handoff.room() == 5
+
+
+async def test_an_execution_that_cannot_be_carried_on_holds_up_no_other(make_stack: OpenStack) -> None:
+    """A fault that nobody foresaw: here a trigger refuses every end of one run."""
+    async with make_stack(runner={"concurrency": 2}) as stack:
+        await stack.sql.execute(
+            """CREATE FUNCTION executor.refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'unforeseen'; END $$;
+               CREATE TRIGGER refuse BEFORE UPDATE ON executor.run FOR EACH ROW
+                 WHEN (OLD.node_id = 'poison' AND NEW.state <> 'LEASED') EXECUTE FUNCTION executor.refuse()"""
+        )
+        poisoned = await stack.start(all_of("BriefModule", "poison"))
+        for _ in range(3):
+            assert (await stack.wait(await stack.start(a_graph("a -> b")), timeout=10)).state is ExecutionState.SUCCESS
+        await stack.sql.execute("UPDATE executor.run SET started_at = now() - interval '11 s' WHERE state = 'LEASED'")
+        await stack.app.parts.reaper.step()
+        assert stack.app.parts.health.serving
+        await stack.sql.execute("DROP TRIGGER refuse ON executor.run; DROP FUNCTION executor.refuse()")
+        await stack.app.parts.reaper.step()
+        assert (await stack.wait(poisoned)).state is ExecutionState.SUCCESS
+
+
+async def test_an_executor_starts_though_a_lease_of_its_former_self_cannot_be_ended(make_stack: OpenStack) -> None:
+    async with make_stack(names=()) as stack:
+        async with add_executor(stack, name="one", runner={"concurrency": 0}):
+            execution_id = await stack.start(a_graph("poison, fine"))
+            await Lab(stack).lease(execution_id, "poison", "fine", runner=f"runner-one/{UUID(int=5)}")
+        await stack.sql.execute(
+            """CREATE FUNCTION executor.refuse() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'unforeseen'; END $$;
+               CREATE TRIGGER refuse BEFORE UPDATE ON executor.run FOR EACH ROW
+                 WHEN (OLD.node_id = 'poison') EXECUTE FUNCTION executor.refuse()"""
+        )
+        async with add_executor(stack, name="one"):
+            assert (await stack.run(a_graph("a -> b"))).state is ExecutionState.SUCCESS

@@ -229,6 +229,8 @@ async def test_i08_predecessors_of_a_join_that_end_at_once_open_it_once(idle: St
 
     row = await idle.row(execution_id, "join")
     assert (row["state"], row["unmet"], row["taken"]) == ("READY", 0, 30)
+    execution = await idle.sql.fetchrow("SELECT open_runs, bad_runs, revision FROM executor.workflow_execution")
+    assert tuple(execution) == (1, 0, 31)
 
 
 @pytest.mark.parametrize("ending", [DONE, BROKEN], ids=["SUCCESS", "FAILED"])
