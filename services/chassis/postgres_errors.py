@@ -29,6 +29,7 @@ _FULL = _Meaning(Unavailable, "the database has run out of space or memory", tim
 _BUSY = _Meaning(Unavailable, "the database has no connection to spare", timedelta(seconds=2))
 _RACED = _Meaning(Conflict, "others changed the same rows again and again", timedelta(milliseconds=100))
 _UNSTORABLE = _Meaning(InvalidRequest, "a text holds a character that cannot be stored, such as NUL (\\u0000)", None)
+_TOO_LARGE = _Meaning(InvalidRequest, "a value is too long or too large to be stored", None)
 _MEANINGS: Mapping[str, _Meaning] = {
     "08": _AWAY,
     "57P": _AWAY,
@@ -41,12 +42,14 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "53": _FULL,
     "58030": _FULL,
     "40": _RACED,
+    "22": _TOO_LARGE,
     "22021": _UNSTORABLE,
     "22P05": _UNSTORABLE,
 }
 """By SQLSTATE, the longest prefix that fits."""
 _LOST = ("closed", "closing", "released back to the pool")
-"""asyncpg says the loss of a connection with the class that it has for mistakes; only the words differ."""
+"""asyncpg says the loss of a connection with the class that it has for mistakes; only the words differ. One that the
+server has cut just then is lost in the midst of the protocol: InternalClientError."""
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -79,12 +82,14 @@ def _told(error: Exception) -> ValkyrError | None:
 def _meaning(error: BaseException) -> _Meaning | None:
     if isinstance(error, UnicodeEncodeError) or isinstance(error.__cause__, UnicodeEncodeError):
         return _UNSTORABLE
+    if isinstance(error, asyncpg.DataError) and isinstance(error.__cause__, TypeError):
+        return None  # the driver was given a value of another type than the column's: a mistake of ours
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return next((_MEANINGS[state[:size]] for size in (5, 3, 2) if state[:size] in _MEANINGS), None)
     if isinstance(error, sqlalchemy.exc.TimeoutError):
         return _Meaning(Overloaded, "all connections to the database are in use")
-    if isinstance(error, asyncio.TimeoutError | OSError):
+    if isinstance(error, asyncio.TimeoutError | OSError | asyncpg.InternalClientError):
         return _AWAY
     if isinstance(error, asyncpg.InterfaceError) and any(words in str(error) for words in _LOST):
         return _AWAY

@@ -111,6 +111,26 @@ async def test_i25_a_text_that_cannot_be_stored_is_an_invalid_request(database: 
                 await tx.execute(text("select cast(:x as text)"), {"x": unstorable})
 
 
+@pytest.mark.parametrize(
+    ("statement", "value"),
+    [
+        ("select $1::int", 2**31),
+        ("select ($1::bigint)::int", 2**31),
+        ("insert into public.short values ($1)", "four"),
+        ("select ($1::text)::numeric", "1e200000"),
+    ],
+    ids=["by the driver", "22003", "22001", "far too large"],
+)
+async def test_i25_a_value_too_large_to_be_stored_is_an_invalid_request(
+    database: Database, statement: str, value: object
+) -> None:
+    async with database.acquire() as connection:
+        await connection.execute("create table public.short (text varchar(3))")
+    with pytest.raises(InvalidRequest, match="too long or too large to be stored"):
+        async with database.acquire() as connection:
+            await connection.fetchval(statement, value)
+
+
 async def test_a_violated_constraint_passes_as_it_is(database: Database) -> None:
     with pytest.raises(asyncpg.UniqueViolationError):
         async with database.acquire() as connection:
@@ -269,6 +289,17 @@ async def test_a_database_that_would_lose_commits_is_not_served_from_and_logged_
     assert f"{setting} = off" in health.problems["database"]
     assert [event["log_level"] for event in events if event["event"] == "database.unfit"] == ["critical"]
     await other.close()
+
+
+def test_i24_a_connection_cut_in_the_midst_of_the_protocol_is_unavailable() -> None:
+    with pytest.raises(Unavailable), translated():
+        raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+
+async def test_a_value_of_a_wrong_type_is_a_bug_and_passes(database: Database) -> None:
+    with pytest.raises(asyncpg.DataError):
+        async with database.acquire() as connection:
+            await connection.fetchval("select $1::int", "one")
 
 
 def test_a_bug_is_not_hidden_as_an_outage() -> None:
