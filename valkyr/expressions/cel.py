@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 MAX_EXPRESSION_BYTES = 4096
+MAX_MESSAGE = 500
+"""Characters: CEL's own errors may quote whole values."""
 
 _TEMPLATE_NAMES = ("trigger", "execution", "nodes")
 _CONDITION_NAMES = (*_TEMPLATE_NAMES, "outputs", "error")
@@ -36,13 +38,20 @@ _STATUS = re.compile(r"^[A-Z_]+: ")
 
 
 class ExpressionError(Exception):
-    """An expression does not compile, or gave no usable value. `str(error)` names the expression and what was wrong."""
+    """An expression does not compile, or gave no usable value. `str(error)` names the expression and what was wrong.
+
+    `message` and `str(error)` can be stored and shown whatever CEL or a value put into them: printable, and bounded.
+    """
 
     def __init__(self, message: str, expression: str) -> None:
         shown = expression if len(expression) <= 200 else expression[:200] + "..."
-        super().__init__(f"expression {shown!r}: {message}")
-        self.message = message
+        self.message = _storable(message)
+        super().__init__(f"expression {shown!r}: {self.message}")
         self.expression = expression
+
+
+class _NoTruth(Exception):
+    """A condition gave something else than true or false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +88,28 @@ class Expression:
 
     def evaluate_in(self, data: Mapping[str, Any]) -> Any:
         """As `evaluate`, over names already bound by `bind`."""
-        result = self._run(data)
-        try:
-            return plain(result)
-        except NotPlain as error:
-            raise ExpressionError(f"its result {error}", self.text) from None
+        return self._run(data, plain)
 
     def evaluate_bool(self, data: Mapping[str, Any]) -> bool:
-        value = self._run(data).value()
-        if value is True or value is False:
-            return bool(value)
-        raise ExpressionError(f"a condition has to give true or false, and this gave {str(value)[:64]!r}", self.text)
+        """As `evaluate_in`, where only true and false will do."""
+        return bool(self._run(data, _truth))
 
-    def _run(self, data: Mapping[str, Any]) -> Any:
+    def _run(self, data: Mapping[str, Any], convert: Callable[[Any], Any]) -> Any:
+        """The only place where CEL's results become ours: whatever goes wrong here is the expression's error."""
         try:
             result = self.program.eval(data=data)
+            if result.type() != cel.Type.ERROR:
+                return convert(result)
+            problem = _explain(str(result.value()))
+        except NotPlain as error:
+            problem = f"its result {error}"
+        except _NoTruth as error:
+            problem = str(error)
         except RuntimeError as error:
-            raise ExpressionError(_explain(str(error)), self.text) from None
-        if result.type() == cel.Type.ERROR:
-            raise ExpressionError(_explain(str(result.value())), self.text)
-        return result
+            problem = _explain(str(error))
+        except Exception as error:  # noqa: BLE001 - CEL's binding raises whatever the conversion met
+            problem = f"its result cannot be read: {type(error).__name__}: {error}"
+        raise ExpressionError(problem, self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,13 @@ def bind(scope: Scope, names: frozenset[str], references: frozenset[str], text: 
     except NotPlain as error:
         raise ExpressionError(f"what it reads {error}", text) from None
     return data
+
+
+def _truth(result: Any) -> bool:
+    value = result.value()
+    if value is True or value is False:
+        return bool(value)
+    raise _NoTruth(f"a condition has to give true or false, and this gave {str(value)[:64]!r}")
 
 
 def _compile(text: str, environment: Any) -> Expression:
@@ -240,3 +258,15 @@ def _explain(text: str) -> str:
     if "<jump_condition>" in text or "_&&_" in text or "_||_" in text:
         return "it uses a value that is neither true nor false as a condition"
     return _STATUS.sub("", text).removesuffix(" [INTERNAL]")
+
+
+def _storable(text: str) -> str:
+    """Without what PostgreSQL and protobuf refuse (NUL, half surrogate pairs) or a terminal obeys, and bounded."""
+    text = text[: MAX_MESSAGE * 4].replace("\0", "")
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return _cut(text, MAX_MESSAGE)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -59,7 +59,8 @@ def _holds_nul(value: Any) -> bool:
 def plain(result: Any) -> Any:
     """A cel Value as a plain JSON value: maps sorted by key, times as RFC 3339, durations as ISO 8601.
 
-    NotPlain for bytes, types, NaN, infinities, keys that are no strings, more than 64 levels or 4 MiB.
+    NotPlain for bytes, types, negative durations, NaN, infinities, keys that are no strings, more than 64 levels or
+    4 MiB.
     """
     return _Conversion().convert(result, MAX_DEPTH)
 
@@ -106,9 +107,14 @@ class _Conversion:
         self._take(32)
         if isinstance(value, datetime):
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-        if hasattr(value, "total_seconds"):
-            return format_duration(value)
+        if isinstance(value, timedelta):
+            return self._duration(value)
         raise NotPlain(f"is of type {result.type().name().lower()}, which JSON cannot hold")
+
+    def _duration(self, value: timedelta) -> str:
+        if value < timedelta(0):
+            raise NotPlain(f"is a negative duration ({value.total_seconds():g} s), which cannot be written")
+        return format_duration(value)
 
     def _take(self, size: int) -> None:
         self._room -= size
