@@ -39,11 +39,6 @@ class Server:
     def __init__(
         self, settings: ServerSettings, servicers: Sequence[Servicer], *, health: Health | None = None
     ) -> None:
-        if not settings.is_loopback and not settings.insecure:
-            raise SettingsError(
-                f"server.host: {settings.host} can be reached from other machines, and calls are neither encrypted nor"
-                " authenticated; use 127.0.0.1, or start with --insecure (server.insecure: true) to allow it"
-            )
         self._settings = settings
         self._servicers = servicers
         self.health = health or Health()

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
 
 from valkyr.duration import format_duration, parse_duration
 
@@ -31,6 +40,8 @@ TOP_LEVEL_VARIABLES: Mapping[str, str] = {
 """Every variable without a section, of any process: whoever reads a new one adds it here."""
 DEFAULT_PORT_BASE = 50051
 PORT_OFFSETS: Mapping[str, int] = {"graph-store": 0, "executor": 1, "breaker": 2, "dlq": 3}
+LEAST_INTERVAL = timedelta(milliseconds=100)
+LONGEST_TIMEOUT = timedelta(hours=1)
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -49,6 +60,18 @@ def _not_negative(value: timedelta) -> timedelta:
     return value
 
 
+def _at_least(value: timedelta) -> timedelta:
+    if value < LEAST_INTERVAL:
+        raise ValueError(f"takes at least {format_duration(LEAST_INTERVAL)}")
+    return value
+
+
+def _bounded(value: timedelta) -> timedelta:
+    if not LEAST_INTERVAL <= value <= LONGEST_TIMEOUT:
+        raise ValueError(f"takes {format_duration(LEAST_INTERVAL)} to {format_duration(LONGEST_TIMEOUT)}")
+    return value
+
+
 def _read_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -60,6 +83,10 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str),
 ]
 """ISO 8601 with days, hours, minutes and seconds: PT30S, P1DT12H. No months, years or negatives."""
+Interval = Annotated[Duration, AfterValidator(_at_least)]
+"""Between two looks of a loop: PT0.1S or more."""
+Timeout = Annotated[Duration, AfterValidator(_bounded)]
+"""PT0.1S to PT1H: PostgreSQL takes 0 for none at all, and a wait without an end is not what anybody means."""
 StringList = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
 """A list in YAML, comma separated in the environment."""
 
@@ -75,15 +102,25 @@ class SettingsModel(BaseModel):
 class ServerSettings(SettingsModel):
     """Where and how a server listens."""
 
+    insecure: bool = Field(default=False, description="allows addresses other than loopback, without encryption")
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535, description="0 takes any free port")
-    insecure: bool = Field(default=False, description="allows addresses other than loopback, without encryption")
     reflection: bool = True
     max_concurrent_streams: int = Field(default=1000, ge=1, le=100_000, description="per connection")
     max_concurrent_rpcs: int = Field(default=8192, ge=1, le=1_000_000, description="of all connections")
     max_connection_age: Duration | None = Field(default=None, description="so that clients find new pods")
     drain_delay: Duration = Field(default=timedelta(), description="between NOT_SERVING and refusing calls")
     drain_grace: Duration = Field(default=timedelta(seconds=10), description="for calls in flight at the end")
+
+    @field_validator("host")
+    @classmethod
+    def _is_not_open_by_mistake(cls, host: str, others: ValidationInfo) -> str:
+        if host in LOOPBACK_HOSTS or others.data.get("insecure", True):
+            return host
+        raise ValueError(
+            "can be reached from other machines, and calls are neither encrypted nor authenticated;"
+            " use 127.0.0.1, or start with --insecure (server.insecure: true) to allow it"
+        )
 
     @property
     def is_loopback(self) -> bool:
@@ -107,10 +144,10 @@ class DatabaseSettings(SettingsModel):
     pool_size: int = Field(default=10, ge=1, le=1000, description="connections for hot statements")
     transaction_pool_size: int = Field(default=5, ge=1, le=1000, description="connections for everything else")
     reserved_pool_size: int = Field(default=2, ge=1, le=100, description="connections for heartbeats and reports")
-    acquire_timeout: Duration = timedelta(seconds=5)
-    statement_timeout: Duration = timedelta(seconds=5)
-    lock_timeout: Duration = timedelta(seconds=2)
-    idle_in_transaction_timeout: Duration = timedelta(seconds=10)
+    acquire_timeout: Timeout = timedelta(seconds=5)
+    statement_timeout: Timeout = timedelta(seconds=5)
+    lock_timeout: Timeout = timedelta(seconds=2)
+    idle_in_transaction_timeout: Timeout = timedelta(seconds=10)
     startup_timeout: Duration = Field(default=timedelta(seconds=30), description="how long to wait for it at start")
 
 
@@ -136,8 +173,31 @@ class RoomSettings(SettingsModel):
     home: Path = Path(".valkyr")
 
 
+class BreakerSettings(SettingsModel):
+    """The section `breaker`: read, so that a wrong key is named; there is no such service yet to act upon it."""
+
+    enabled: bool = True
+    failure_threshold: int = Field(default=5, ge=1, le=1_000_000, description="not acted upon yet")
+    timeout_duration: Duration = Field(default=timedelta(seconds=30), description="not acted upon yet")
+    half_open_success_threshold: int = Field(default=2, ge=1, le=1_000_000, description="not acted upon yet")
+
+
+class DlqSettings(SettingsModel):
+    """The section `dlq`: read, so that a wrong key is named; there is no such service yet to act upon it."""
+
+    max_requeues: int = Field(default=5, ge=0, le=1_000_000, description="not acted upon yet")
+
+
+UNBUILT: Mapping[str, type[SettingsModel]] = {"breaker": BreakerSettings, "dlq": DlqSettings}
+"""Sections of services that do not exist yet."""
+
+
 class SettingsError(Exception):
-    """The settings cannot be used; the text names every bad key and what it takes."""
+    """The settings cannot be used; the text names every bad key and what it takes, `problems` has one of them each."""
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems) or (message,)
 
 
 Model = TypeVar("Model", bound=RoomSettings)

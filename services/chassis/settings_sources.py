@@ -18,12 +18,15 @@ from services.chassis.settings import (
     PORT_OFFSETS,
     SECTIONS,
     TOP_LEVEL_VARIABLES,
+    UNBUILT,
     RoomSettings,
     SettingsError,
+    SettingsModel,
 )
 from valkyr.telemetry import escaped
 
 Model = TypeVar("Model", bound=RoomSettings)
+AnyModel = TypeVar("AnyModel", bound=SettingsModel)
 Tree = dict[str, Any]
 
 _COMMON = ("database", "server", "telemetry")
@@ -44,19 +47,23 @@ class Sources:
         """SettingsError with every problem, one a line."""
         tree = _merged(self._from_file(), self._from_environment())
         tree.setdefault("server", {})
-        room = tree.get(section) or {}
-        if not isinstance(room, dict):
-            raise SettingsError(f"{section}: takes a mapping, not {room!r}")
+        room = _mapping(tree, section)
         data = {**room, **{name: _merged(_mapping(tree, name), _mapping(room, name)) for name in _COMMON}}
         data["server"].setdefault("port", self._port(section))
-        self._short_forms(data)
+        self._short_forms(data, section)
+        settings = self._validated(model, data, section)
+        for unbuilt, its_model in UNBUILT.items():
+            self._validated(its_model, _mapping(tree, unbuilt), unbuilt)
+        if settings is None or self._problems:
+            raise SettingsError(_message(self._problems), self._problems)
+        return settings
+
+    def _validated(self, model: type[AnyModel], data: Tree, section: str) -> AnyModel | None:
         try:
-            settings = model.model_validate(data)
+            return model.model_validate(data)
         except ValidationError as error:
             self._problems += [self._sentence(detail, model, section) for detail in error.errors()]
-        if self._problems:
-            raise SettingsError(_message(self._problems))
-        return settings
+            return None
 
     def _from_file(self) -> Tree:
         if self._file is None:
@@ -75,8 +82,11 @@ class Sources:
         for key in tree:
             if key not in SECTIONS:
                 self._problems.append(f"{key}: unknown section in {self._file}{_nearest(str(key), SECTIONS)}")
-        resolved = self._resolved(tree)
-        return resolved if isinstance(resolved, dict) else {}
+        sections = {key: section for key, section in self._resolved(tree).items() if section is not None}
+        for key, section in sections.items():
+            if key in SECTIONS and not isinstance(section, dict):
+                self._problems.append(f"{key}: takes a mapping, not {_shown(section)}")
+        return {key: section for key, section in sections.items() if isinstance(section, dict)}
 
     def _resolved(self, node: Any) -> Any:
         """`${NAME}` and `${NAME:default}` from the environment; a key whose variable is unset is as if not written."""
@@ -114,17 +124,17 @@ class Sources:
             return 0
         return int(text) + PORT_OFFSETS.get(section, 0)
 
-    def _short_forms(self, data: Tree) -> None:
+    def _short_forms(self, data: Tree, section: str) -> None:
         url = self._environ.get("VALKYR_DATABASE_URL")
-        if url and not any(path[-2:] == ("database", "url") for path in self._variables):
+        if url and not {("database", "url"), (section, "database", "url")} & self._variables.keys():
             self._variables[("database", "url")] = "VALKYR_DATABASE_URL"
             data["database"]["url"] = url
         if self._environ.get("VALKYR_HOME"):
             data["home"] = self._environ["VALKYR_HOME"]
 
-    def _sentence(self, detail: ErrorDetails, model: type[RoomSettings], section: str) -> str:
+    def _sentence(self, detail: ErrorDetails, model: type[SettingsModel], section: str) -> str:
         path = tuple(str(part) for part in detail["loc"])
-        common = path[:1] and path[0] in _COMMON
+        common = section not in UNBUILT and path[:1] and path[0] in _COMMON
         full = path if common else (section, *path)
         key = ".".join(full)
         variable = self._variables.get((section, *path)) or self._variables.get(path)

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import importlib
 from datetime import timedelta
-from typing import ClassVar, Self
+from ipaddress import ip_network
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from services.chassis.settings import Duration, RoomSettings, SettingsModel, StringList
+from services.chassis.settings import Duration, Interval, RoomSettings, SettingsModel, StringList
 
 MAX_CONCURRENCY = 10_000
+
+
+def _are_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        ip_network(network)
+    return networks
+
+
+def _are_importable(modules: tuple[str, ...]) -> tuple[str, ...]:
+    """Imports them: one that cannot be is said with everything else that is wrong, before anything is started."""
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"{name} cannot be imported: {why}; put its file beside the Makefile, or its folder on PYTHONPATH"
+            ) from error
+    return modules
 
 
 class ExecutionSettings(SettingsModel):
     """`enabled: false` refuses new executions; what runs goes on."""
 
     enabled: bool = True
+    track_metrics: bool = Field(default=True, description="not acted upon yet")
 
 
 class LeaseSettings(SettingsModel):
@@ -36,6 +58,7 @@ class LeaseSettings(SettingsModel):
 class RetrySettings(SettingsModel):
     """Budget and back-off of runs whose runner was lost."""
 
+    max_attempts: int = Field(default=3, ge=1, le=1000, description="not acted upon yet")
     max_lost_leases: int = Field(default=5, ge=1, le=1000)
     backoff_base_ms: int = Field(default=1000, ge=0, le=3_600_000)
     backoff_max_ms: int = Field(default=30_000, ge=0, le=86_400_000)
@@ -45,14 +68,16 @@ class ReaperSettings(SettingsModel):
     """`scan-interval` is the upper bound: the reaper looks when the next lease runs out."""
 
     enabled: bool = True
-    scan_interval: Duration = timedelta(seconds=30)
+    scan_interval: Interval = timedelta(seconds=30)
 
 
 class HttpSettings(SettingsModel):
     """Where HttpRequestModule may go beside public addresses by https."""
 
     allow_hosts: StringList = Field(default=(), description="host or host:port, opened by name also for http")
-    allow_networks: StringList = Field(default=(), description="networks such as 10.1.0.0/16")
+    allow_networks: Annotated[StringList, AfterValidator(_are_networks)] = Field(
+        default=(), description="networks such as 10.1.0.0/16"
+    )
 
 
 class RunnerSettings(SettingsModel):
@@ -61,10 +86,12 @@ class RunnerSettings(SettingsModel):
     id: str | None = Field(default=None, max_length=200, description="unset: made once and kept in VALKYR_HOME")
     pool: str = Field(default="default", min_length=1, max_length=255)
     concurrency: int = Field(default=10, ge=0, le=MAX_CONCURRENCY, description="0: this executor runs nothing itself")
-    poll_interval: Duration = Field(default=timedelta(seconds=5), description="upper bound on noticing work")
+    poll_interval: Interval = Field(default=timedelta(seconds=5), description="upper bound on noticing work")
     drain_grace: Duration = Field(default=timedelta(seconds=10), description="for modules that run at the end")
     unknown_as_noop: bool = Field(default=False, description="runs classes nobody knows as NoopModule")
-    modules: StringList = Field(default=(), description="Python modules with @module functions, imported at start")
+    modules: Annotated[StringList, AfterValidator(_are_importable)] = Field(
+        default=(), description="Python modules with @module functions, imported at start"
+    )
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
     zombie_reaper: ReaperSettings = ReaperSettings()
@@ -76,6 +103,7 @@ class LimitSettings(SettingsModel):
 
     payload_bytes: int = Field(default=1024 * 1024, ge=2, le=16 * 1024 * 1024)
     starts: int = Field(default=1_000, ge=1, le=10_000, description="executions in one StartExecutions")
+    runs_per_start: int = Field(default=100_000, ge=1, le=1_000_000, description="runs of one StartExecutions in all")
 
 
 class ExecutorSettings(RoomSettings):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from services.chassis.settings import Duration, RoomSettings, SettingsModel
+from services.chassis.settings import Duration, Interval, RoomSettings, SettingsModel
 from valkyr.graph.limits import DEFAULT_LIMITS, Limits
 
 
@@ -32,7 +32,7 @@ class RequestSettings(SettingsModel):
     """How long answered requests are remembered, so that a repeated one gets the first answer."""
 
     kept: Duration = timedelta(hours=24)
-    prune_interval: Duration = timedelta(minutes=10)
+    prune_interval: Interval = timedelta(minutes=10)
 
 
 class GraphStoreSettings(RoomSettings):

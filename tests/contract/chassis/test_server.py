@@ -16,11 +16,12 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import ValidationError
 
 from services.chassis.health import LIVENESS, Health
 from services.chassis.loops import run_every
 from services.chassis.serve import PortInUse, Server, serve
-from services.chassis.settings import ServerSettings, SettingsError
+from services.chassis.settings import ServerSettings
 from tests.contract.chassis.toys import SERVICE, ToyServicer, ToyStub, add_toy
 from valkyr.api.graph.v1 import graph_pb2_grpc
 from valkyr.errors import UnknownMethod, ValkyrError
@@ -54,7 +55,7 @@ async def test_a_port_in_use_is_a_clear_message_and_never_shared(server: Server)
 
 
 async def test_any_address_but_loopback_needs_insecure() -> None:
-    with pytest.raises(SettingsError, match=r"0\.0\.0\.0 .*neither encrypted nor authenticated.*--insecure"):
+    with pytest.raises(ValidationError, match=r"neither encrypted nor authenticated.*--insecure.*0\.0\.0\.0"):
         Server(ServerSettings(host="0.0.0.0"), [])
 
     async with Server(ServerSettings(host="0.0.0.0", insecure=True), []) as server:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from services.chassis.settings import SettingsError
+from services.executor.app import kept_runner_id
 from services.executor.handoff import Handoff
+from services.executor.model import run_id
 from services.executor.signals import Signals
 from tests.builders import a_chain, a_fan, a_graph
 from tests.executor_lab import DONE, Lab, NotingPool
@@ -20,6 +24,7 @@ from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState, Start
 from valkyr.flow.results import Lost, Omitted, Release
 from valkyr.graph.model import Graph
+from valkyr.runner.leases import HeartbeatAnswer, LeaseRef
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ async def test_i13_as_many_are_leased_as_there_is_room_and_the_rest_stays_ready(
 
 
 async def test_two_executors_share_the_work_and_no_run_is_leased_twice(make_stack: OpenStack) -> None:
-    async with make_stack(names=("one", "two"), runner={"concurrency": 4, "poll_interval": "PT0.05S"}) as stack:
+    async with make_stack(names=("one", "two"), runner={"concurrency": 4, "poll_interval": "PT0.1S"}) as stack:
         execution_id = await stack.start(all_of("BriefModule", ", ".join(f"n{i}" for i in range(300))))
         await stack.wait(execution_id)
         assert set(GATES.started.values()) == {1}
@@ -299,7 +304,7 @@ async def test_a_lease_that_got_lost_on_the_way_here_is_given_back_and_costs_not
     await lab.lease(execution_id, "old", runner=lab.lease_policy.holder, since=11)
     await lab.lease(execution_id, "young", runner=lab.lease_policy.holder, since=3)
     await lab.lease(execution_id, "others", runner="others/1", since=11)
-    await lab.reaper().step()
+    await lab.reaper().give_back_forgotten()
     assert await idle.states(execution_id) == {"old": "READY", "young": "LEASED", "others": "LEASED"}
     row = await idle.row(execution_id, "old")
     assert (row["epoch"], row["lost_leases"], row["failures"], row["retry_after"]) == (2, 0, 0, None)
@@ -378,10 +383,10 @@ async def test_an_execution_that_cannot_be_carried_on_holds_up_no_other(make_sta
         for _ in range(3):
             assert (await stack.wait(await stack.start(a_graph("a -> b")), timeout=10)).state is ExecutionState.SUCCESS
         await stack.sql.execute("UPDATE executor.run SET started_at = now() - interval '11 s' WHERE state = 'LEASED'")
-        await stack.app.parts.reaper.step()
+        await stack.app.parts.reaper.give_back_forgotten()
         assert stack.app.parts.health.serving
         await stack.sql.execute("DROP TRIGGER refuse ON executor.run; DROP FUNCTION executor.refuse()")
-        await stack.app.parts.reaper.step()
+        await stack.app.parts.reaper.give_back_forgotten()
         assert (await stack.wait(poisoned)).state is ExecutionState.SUCCESS
 
 
@@ -398,3 +403,34 @@ async def test_an_executor_starts_though_a_lease_of_its_former_self_cannot_be_en
         )
         async with add_executor(stack, name="one"):
             assert (await stack.run(a_graph("a -> b"))).state is ExecutionState.SUCCESS
+
+
+async def test_two_leases_of_one_run_are_told_apart_by_the_heartbeat(idle: Stack) -> None:
+    execution_id = await idle.start(a_graph("a"))
+    lab = Lab(idle)
+    await lab.lease(execution_id, "a")
+    await lab.lease(execution_id, "a")
+    run = str(run_id(UUID(execution_id), 0))
+    refs = [LeaseRef(execution_id, run, epoch) for epoch in (1, 2)]
+    answers = await asyncio.to_thread(idle.app.parts.transport.heartbeat_runs, refs)
+    assert answers == [HeartbeatAnswer.LEASE_LOST, HeartbeatAnswer.CONTINUE]
+
+
+async def test_one_connection_is_enough_for_a_cold_start(make_stack: OpenStack) -> None:
+    """Whoever holds a connection never waits for a second one."""
+    async with make_stack(names=()) as stack:
+        async with add_executor(stack, name="one", runner={"concurrency": 0}):
+            ids = [await stack.start(a_graph("a -> b")) for _ in range(3)]
+        async with add_executor(stack, name="two", database={"pool_size": 1}):
+            for execution_id in ids:
+                assert (await stack.wait(execution_id, timeout=10)).state is ExecutionState.SUCCESS
+
+
+def test_the_kept_runner_id_is_made_once_and_made_again_if_it_was_lost(tmp_path: Path) -> None:
+    made = kept_runner_id(tmp_path / "home")
+    assert kept_runner_id(tmp_path / "home") == made
+    (tmp_path / "home" / "runner-id").write_text("")
+    assert kept_runner_id(tmp_path / "home") not in ("", made)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="runner-id"):
+        kept_runner_id(tmp_path / "file")

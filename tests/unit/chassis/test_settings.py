@@ -107,7 +107,7 @@ def test_every_bad_key_and_every_unknown_variable_is_named_at_once(tmp_path: Pat
         "executor.runner.concurency:": "did you mean concurrency?",
         "executor.runner.lease:": "no duration",
         "executer:": "did you mean executor?",
-        "telemetry.7": "unknown key",
+        "telemetry:": "takes a mapping, not 7",
         "server.port (from VALKYR_SERVER__PORT):": "integer",
         "database.lock-timeout (from VALKYR_DATABASE__LOCK_TIMEOUT):": "no duration",
         "executor.no (from VALKYR_EXECUTOR__NO):": "unknown key",
@@ -147,3 +147,46 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_settings_shown_do_not_show_the_password() -> None:
     assert "secret" not in repr(load())
+
+
+@pytest.mark.parametrize("shape", ["5", "[1]", "text"])
+def test_a_section_that_is_no_mapping_hides_no_other_problem(tmp_path: Path, shape: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(f"executor: {shape}\ngraph-store: {shape}\ntelemetry: {{level: x}}", tmp_path, VALKYR_FOO="1")
+    said = [problem.split(":")[0] for problem in caught.value.problems]
+    assert said == ["executor", "graph-store", "VALKYR_FOO", "telemetry.level"]
+
+
+def test_a_host_that_others_can_reach_needs_insecure() -> None:
+    assert not load(VALKYR_SERVER__HOST="0.0.0.0", VALKYR_SERVER__INSECURE="true").server.is_loopback
+    with pytest.raises(SettingsError, match=r"server\.host .*VALKYR_SERVER__HOST.*neither encrypted.*--insecure"):
+        load(VALKYR_SERVER__HOST="0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "takes"),
+    [
+        ("STATEMENT_TIMEOUT", "PT0S", "PT0.1S to PT1H"),
+        ("LOCK_TIMEOUT", "PT2H", "PT0.1S to PT1H"),
+        ("IDLE_IN_TRANSACTION_TIMEOUT", "P1D", "PT0.1S to PT1H"),
+        ("ACQUIRE_TIMEOUT", "PT0.01S", "PT0.1S to PT1H"),
+    ],
+)
+def test_timeouts_of_the_database_have_bounds(key: str, value: str, takes: str) -> None:
+    with pytest.raises(SettingsError, match=takes):
+        load(None, None, **{f"VALKYR_DATABASE__{key}": value})
+
+
+def test_the_short_form_of_the_database_url_is_for_whoever_has_no_url_of_its_own() -> None:
+    other = URL.replace("/valkyr", "/other")
+    assert load(VALKYR_GRAPH_STORE__DATABASE__URL=other).database.url == URL
+    assert load(VALKYR_EXECUTOR__DATABASE__URL=other).database.url == other
+    assert load(VALKYR_DATABASE__URL=other).database.url == other
+
+
+def test_sections_of_services_that_are_not_built_yet_are_read_and_their_wrong_keys_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load("breaker: {treshold: 1, timeout-duration: 5 s}", tmp_path, VALKYR_DLQ__MAX_REQUEUES="many")
+    said = str(caught.value)
+    for problem in ("breaker.treshold: unknown key", "breaker.timeout-duration", "dlq.max-requeues (from VALKYR_DLQ"):
+        assert problem in said
