@@ -12,7 +12,7 @@ from valkyr.client.ids import new_request_id
 from valkyr.client.pages import Page, Pages
 from valkyr.client.results import ResolvedVersions, SavedGraph, StoredGraph, Workflow, WorkflowVersion
 from valkyr.client.wire import saved_graph_of, stored_graph_of, version_of, workflow_of
-from valkyr.errors import InvalidGraph, InvalidRequest, Violation
+from valkyr.errors import InvalidGraph, InvalidRequest, LimitExceeded, Violation
 from valkyr.graph.document import graph_from_document, workflow_from_document
 from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph, WorkflowInfo
@@ -34,6 +34,7 @@ class Graphs:
     ) -> Sequence[Finding]:
         """Every finding, errors first; asks the graph store, which knows the catalogue of modules.
 
+        A graph with a config too deep to be sent has that found here, among the rest.
         `local` runs the same rules here, with no call. InvalidRequest for what cannot be read as a graph.
         """
         workflow, value = _read(graph)
@@ -124,7 +125,10 @@ class Graphs:
         self, workflow: WorkflowInfo, graph: Graph, timeout: timedelta | None
     ) -> Sequence[Finding]:
         request = graph_pb2.ValidateGraphRequest(namespace=self._namespace)
-        _put(request, workflow, graph)
+        try:
+            _put(request, workflow, graph)
+        except LimitExceeded:
+            return validate(graph)
         answer = await self._calls.unary("ValidateGraph", request, timeout=timeout)
         return [finding_from_proto(finding) for finding in (*answer.errors, *answer.warnings)]
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from google.protobuf import struct_pb2
 
-from valkyr.errors import InvalidRequest
+from valkyr.errors import InvalidRequest, LimitExceeded
+from valkyr.graph.limits import CARRIED_DEPTH
 
-MAX_DEPTH = 64
 EXACT_INTEGERS = 2**53
 
 
 def value_of(json_value: Any, *, path: str) -> struct_pb2.Value:
-    """A Value holding `json_value`. InvalidRequest naming the path of what JSON or a double cannot hold."""
+    """A Value holding `json_value`. InvalidRequest naming the path of what JSON, a double or a message cannot hold."""
     value = struct_pb2.Value()
     _fill(value, json_value, path, 1)
     return value
@@ -49,8 +49,12 @@ def json_object_of(struct: struct_pb2.Struct) -> dict[str, Any]:
 
 
 def _fill(value: struct_pb2.Value, given: Any, path: str, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise InvalidRequest.of_field(path, f"is nested deeper than {MAX_DEPTH} levels")
+    if depth > CARRIED_DEPTH and isinstance(given, Mapping | list | tuple):
+        raise LimitExceeded.of_field(
+            path,
+            f"is nested deeper than {CARRIED_DEPTH} levels of objects and lists, which is what messages carry; "
+            "flatten it, or send the deep part as a string of JSON",
+        )
     if given is None:
         value.null_value = struct_pb2.NULL_VALUE
     elif isinstance(given, bool):

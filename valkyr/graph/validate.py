@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from valkyr.graph.depths import check_depths
 from valkyr.graph.findings import Code, Finding, Severity, finding, has_errors
 from valkyr.graph.limits import DEFAULT_LIMITS, Limits
 from valkyr.graph.model import Graph
@@ -38,7 +39,11 @@ def validate(
     for index, edge in enumerate(graph.edges):
         if edge.condition:
             findings.extend(references.of_condition(edge, index))
-    findings.extend(ModuleCheck(shape, references, limits, catalogue).of_graph(graph))
+    too_deep = check_depths(graph.modules, limits)
+    deep_paths = {found.path for found in too_deep}
+    findings.extend(too_deep)
+    of_modules = ModuleCheck(shape, references, limits, catalogue).of_graph(graph)
+    findings.extend(found for found in of_modules if found.path not in deep_paths)
     findings.extend(check_orphans(graph))
     findings.sort(key=lambda found: not found.is_error)
     return findings

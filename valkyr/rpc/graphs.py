@@ -20,7 +20,9 @@ from valkyr.duration import MAX_DURATION
 from valkyr.errors import InvalidRequest
 from valkyr.graph import fields
 from valkyr.graph.configs import expanded, one_of_both
+from valkyr.graph.depths import is_deeper
 from valkyr.graph.findings import Finding, Severity
+from valkyr.graph.limits import CARRIED_DEPTH
 from valkyr.graph.model import (
     DEFAULT_POOL,
     Edge,
@@ -105,15 +107,19 @@ def fill_from_graph(
 ) -> None:
     """Writes nodes, edges, modules and settings into a message that has these fields, with stored ids where given.
 
-    `expand_config` adds to modules with `moduleData` the `config` that means the same.
+    `expand_config` adds to modules with `moduleData` the `config` that means the same, unless that is too deep for one.
+    LimitExceeded for a `config` that is too deep to be carried.
     """
     tasks, connections, modules = (ids.tasks, ids.connections, ids.modules) if ids else ((), (), ())
     for node, task_id in _beside(graph.nodes, tasks):
         _add_node(message.nodes, node, task_id)
     for edge, connection_id in _beside(graph.edges, connections):
         _add_edge(message.edges, edge, connection_id)
-    for module, module_id in _beside(graph.modules, modules):
-        _add_module(message.modules, module, module_id, expand=expand_config)
+    for index, (module, module_id) in enumerate(_beside(graph.modules, modules)):
+        added = _add_module(message.modules, module, module_id)
+        config = _carried(expanded(module.module_data)) if expand_config and module.module_data else module.config
+        if config is not None:
+            added.config.CopyFrom(plain_to_struct(config, f"modules[{index}].config"))
     message.settings.CopyFrom(_settings_to_proto(graph.settings))
 
 
@@ -303,19 +309,19 @@ def _add_edge(messages: Any, edge: Edge, connection_id: str) -> None:
     )
 
 
-def _add_module(messages: Any, module: Module, module_id: str, *, expand: bool) -> None:
-    message = messages.add(
+def _add_module(messages: Any, module: Module, module_id: str) -> pb.Module:
+    message: pb.Module = messages.add(
         node_id=module.node_id,
         class_name=module.class_name,
         module_data=module.module_data,
         target=module.target,
         module_id=module_id,
     )
-    config = module.config
-    if expand and module.module_data is not None:
-        config = expanded(module.module_data)
-    if config is not None:
-        message.config.CopyFrom(plain_to_struct(config))
+    return message
+
+
+def _carried(config: dict[str, Any]) -> dict[str, Any] | None:
+    return None if is_deeper(config, CARRIED_DEPTH) else config
 
 
 def _retry_to_proto(retry: Retry) -> pb.Retry:

@@ -1,7 +1,8 @@
 """google.protobuf Struct and Value <-> plain Python values, within the limits that user-facing payloads have.
 
 On the way in, what JSON or PostgreSQL cannot keep is refused with its path: NaN, infinities, integers of magnitude 2^53
-or more, NUL. On the way out such integers are decimal strings, and what is nested too deep for the wire is JSON text.
+or more, NUL. On the way out such integers are decimal strings; what is nested too deep for the wire is JSON text in a
+Value, which shows somebody a payload or outputs, and refused in a Struct, which holds a config that is saved again.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import orjson
 from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 
 from valkyr.errors import InvalidRequest, LimitExceeded
+from valkyr.graph.depths import is_deeper
+from valkyr.graph.limits import CARRIED_DEPTH
 
 MAX_DEPTH = 64
 MAX_SAFE_INTEGER = 2**53 - 1
 _WIRE_LEVELS = 84
 """Protobuf refuses nesting deeper than 100: an object takes three levels, a list two, the envelope the rest."""
+
+_UNBOUNDED = 1_000
 
 
 class _Refused(Exception):
@@ -47,18 +52,21 @@ def struct_to_plain(struct: Struct, path: str) -> dict[str, Any]:
 
 
 def plain_to_value(plain: Any) -> Value:
-    """A Value of anything JSON can hold. Integers of magnitude 2^53 or more become decimal strings."""
+    """A Value of anything JSON can hold, to be looked at: integers of magnitude 2^53 or more become decimal strings,
+    and what is nested too deep for the wire JSON text."""
     value = Value()
     _fill(value, plain, _WIRE_LEVELS)
     return value
 
 
-def plain_to_struct(plain: Mapping[str, Any]) -> Struct:
-    """A Struct of a JSON object, as `plain_to_value`."""
+def plain_to_struct(plain: Mapping[str, Any], path: str) -> Struct:
+    """A Struct that reads back as the object given. LimitExceeded naming `path` if it is too deep for the wire."""
+    if is_deeper(plain, CARRIED_DEPTH):
+        raise LimitExceeded.of_field(path, f"is nested deeper than {CARRIED_DEPTH} levels; flatten it")
     struct = Struct()
     fields = struct.fields
     for key, item in plain.items():
-        _fill(fields[_text(key)], item, _WIRE_LEVELS)
+        _fill(fields[_text(key)], item, _UNBOUNDED)
     return struct
 
 

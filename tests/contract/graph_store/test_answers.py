@@ -18,9 +18,10 @@ from services.graph_store.app import App
 from tests.builders import a_graph
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
+from valkyr.client import Client
 from valkyr.errors import InvalidGraph, ValkyrError, VersionConflict
 from valkyr.graph.document import content_hash, graph_from_document
-from valkyr.graph.model import Module
+from valkyr.graph.model import Module, WorkflowInfo
 from valkyr.rpc.channel import open_channel
 from valkyr.rpc.graphs import fill_from_graph, graph_from_proto
 from valkyr.rpc.status import from_rpc_error
@@ -139,6 +140,68 @@ async def test_a_read_can_be_saved_again_and_changes_nothing(stub: GraphStoreSer
     again = await stub.SaveGraph(json_format.ParseDict(body, pb.SaveGraphRequest()))
     assert again.unchanged
     assert again.workflow == saved.workflow
+
+
+@pytest.mark.parametrize("depth", [1, 28, 29, 30, 31, 32])
+@pytest.mark.parametrize("opening", ["[", '{"a":'], ids=["lists", "objects"])
+async def test_a_deep_config_comes_back_as_it_was_saved(stub: GraphStoreServiceStub, opening: str, depth: int) -> None:
+    config = nested(opening, depth)
+    saved = await stub.SaveGraph(a_save(a_graph("a", modules={"a": ("M", config)})))
+    read = (await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id))).graph
+    assert graph_from_proto(read)[1].modules[0].config == config
+    again = await stub.SaveGraph(pb.SaveGraphRequest(workflow=read.workflow, nodes=read.nodes, modules=read.modules))
+    assert (again.unchanged, again.workflow) == (True, saved.workflow)
+
+
+@pytest.mark.parametrize(("opening", "depth"), [('{"a":', 33), ("[", 33), ("[", 49)])
+async def test_a_config_deeper_than_answers_carry_is_refused(
+    stub: GraphStoreServiceStub, opening: str, depth: int
+) -> None:
+    request = pb.SaveGraphRequest(nodes=[pb.Node(node_id="a")], modules=[pb.Module(node_id="a", class_name="M")])
+    json_format.ParseDict(nested(opening, depth), request.modules[0].config, max_recursion_depth=200)
+    with pytest.raises(grpc.RpcError) as caught:
+        await stub.SaveGraph(request)
+    error = from_rpc_error(caught.value)
+    assert isinstance(error, InvalidGraph)
+    assert [violation.field for violation in error.details.violations] == ["modules[0].config"]
+    assert "nested deeper than 32 levels" in error.message
+    answer = await stub.ValidateGraph(pb.ValidateGraphRequest(nodes=request.nodes, modules=request.modules))
+    assert [(found.code, found.path) for found in answer.errors] == [("LIMIT_EXCEEDED", "modules[0].config")]
+
+
+@pytest.mark.parametrize("depth", [*range(28, 36), 48, 49, 64, 65])
+@pytest.mark.parametrize("opening", ["[", '{"a":'], ids=["lists", "objects"])
+async def test_the_sdk_saves_a_deep_config_unchanged_or_refuses_it(app: App, opening: str, depth: int) -> None:
+    config = nested(opening, depth)
+    graph = a_graph("a", modules={"a": ("NoopModule", config)})
+    async with Client(app.server.address) as client:
+        if depth > 32:
+            with pytest.raises(InvalidGraph, match="nested deeper than 32 levels"):
+                await client.graphs.save(graph)
+            found = [found for found in await client.graphs.validate(graph) if found.is_error]
+            assert [(one.code, one.path) for one in found] == [("LIMIT_EXCEEDED", "modules[0].config")]
+            return
+        saved = await client.graphs.save(graph)
+        assert (await client.graphs.get(saved.workflow.id)).graph == graph
+        again = WorkflowInfo(id=saved.workflow.id, version=1)
+        assert (await client.graphs.save(saved.graph, workflow=again)).unchanged
+
+
+@pytest.mark.parametrize("depth", [32, 33, 64])
+async def test_module_data_may_be_deeper_and_is_then_not_expanded(stub: GraphStoreServiceStub, depth: int) -> None:
+    data = orjson.dumps(nested('{"a":', depth)).decode()
+    saved = await stub.SaveGraph(a_save(a_graph("a", modules={"a": Module("a", "M", module_data=data)})))
+    read = (await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id, expand_config=True))).graph
+    assert read.modules[0].module_data == data
+    assert read.modules[0].HasField("config") is (depth <= 32)
+    again = await stub.SaveGraph(pb.SaveGraphRequest(workflow=read.workflow, nodes=read.nodes, modules=read.modules))
+    assert again.unchanged
+
+
+def nested(opening: str, depth: int) -> Any:
+    """An object around lists or objects, `depth` levels in all."""
+    closing = "]" if opening == "[" else "}"
+    return orjson.loads('{"x":' + opening * (depth - 1) + "1" + closing * (depth - 1) + "}")
 
 
 async def test_a_try_out_answers_and_saves_nothing(stub: GraphStoreServiceStub) -> None:

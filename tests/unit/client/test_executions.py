@@ -61,13 +61,44 @@ async def test_i25_what_json_cannot_carry_is_refused_before_any_call(
     assert not script.received
 
 
-async def test_i25_a_payload_nested_too_deep_is_refused_before_any_call(script: Any, client: Client) -> None:
-    payload: Any = 1
-    for _ in range(10_000):
-        payload = [payload]
-    with pytest.raises(errors.InvalidRequest, match="nested deeper than 64"):
+@pytest.mark.parametrize("depth", [33, 34, 49, 64, 65, 10_000])
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["lists", "objects"])
+async def test_i25_a_payload_nested_too_deep_is_refused_before_any_call(
+    wrap: Any, depth: int, script: Any, client: Client
+) -> None:
+    payload = nested(wrap, depth)
+    with pytest.raises(errors.LimitExceeded, match=r"^payload[.\[].* nested deeper than 32 levels"):
         await client.executions.start("w1", payload=payload)
+    with pytest.raises(errors.LimitExceeded, match=r"^executions\[0\]\.payload[.\[]"):
+        await client.executions.start_many([Start("w1", payload=payload)])
     assert not script.received
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["lists", "objects"])
+async def test_i25_a_payload_at_the_limit_arrives_and_comes_back(wrap: Any, script: Any, client: Client) -> None:
+    payload = nested(wrap, 32)
+    script.answer("StartExecution", echo)
+    script.answer("StartExecutions", echo_all)
+    assert (await client.executions.start("w1", payload=payload)).trigger_payload == payload
+    (started,) = await client.executions.start_many([Start("w1", payload=payload)])
+    assert started.trigger_payload == payload
+
+
+def nested(wrap: Any, depth: int) -> Any:
+    payload: Any = 1
+    for _ in range(depth):
+        payload = wrap(payload)
+    return payload
+
+
+async def echo(request: Any, _context: Any) -> pb.StartExecutionResponse:
+    execution = an_execution("e1")
+    execution.trigger_payload.CopyFrom(request.payload)
+    return pb.StartExecutionResponse(execution=execution)
+
+
+async def echo_all(request: Any, context: Any) -> pb.StartExecutionsResponse:
+    return pb.StartExecutionsResponse(executions=[(await echo(one, context)).execution for one in request.executions])
 
 
 async def test_start_many_keeps_the_order_and_gives_each_a_request_id(script: Any, client: Client) -> None:

@@ -91,7 +91,7 @@ LIMITS: dict[str, tuple[Callable[[int], Graph], int, str]] = {
     "moduleData": (module_data, DEFAULT_LIMITS.config_bytes, "modules[0].moduleData"),
     "moduleData in UTF-8": (module_data_of_two_byte_characters, DEFAULT_LIMITS.config_bytes, "modules[0].moduleData"),
     "config": (config, DEFAULT_LIMITS.config_bytes, "modules[0].config"),
-    "depth of a config": (deep_config, DEFAULT_LIMITS.json_depth, "modules[0].config"),
+    "depth of a config": (deep_config, DEFAULT_LIMITS.config_depth, "modules[0].config"),
     "depth of moduleData": (deep_data, DEFAULT_LIMITS.json_depth, "modules[0].moduleData"),
     "label": (label, DEFAULT_LIMITS.label_chars, "nodes[0].label"),
     "node id": (node_id, DEFAULT_LIMITS.id_chars, "nodes[0].nodeId"),

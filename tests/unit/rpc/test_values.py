@@ -11,7 +11,9 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
+from valkyr.api.graph.v1 import graph_pb2
 from valkyr.errors import InvalidRequest, LimitExceeded
+from valkyr.graph.limits import CARRIED_DEPTH
 from valkyr.rpc.values import plain_to_struct, plain_to_value, struct_to_plain, value_to_plain
 
 SAFE = 2**53 - 1
@@ -109,8 +111,23 @@ def test_what_is_nested_too_deep_for_the_wire_is_shown_as_json_text_and_arrives(
     assert arrived == 1
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_config_arrives_as_it_is_or_is_refused(opening: str) -> None:
+    closing = "]" if opening == "[" else "}"
+
+    def config(depth: int) -> Any:
+        return json.loads('{"a":' + opening * (depth - 1) + "1" + closing * (depth - 1) + "}")
+
+    answer = graph_pb2.GetGraphResponse()
+    answer.graph.modules.add().config.CopyFrom(plain_to_struct(config(CARRIED_DEPTH), "x"))
+    arrived = graph_pb2.GetGraphResponse.FromString(answer.SerializeToString()).graph.modules[0].config
+    assert struct_to_plain(arrived, "x") == config(CARRIED_DEPTH)
+    with pytest.raises(LimitExceeded, match=f"x: is nested deeper than {CARRIED_DEPTH} levels"):
+        plain_to_struct(config(CARRIED_DEPTH + 1), "x")
+
+
 def test_lone_surrogates_are_shown_escaped() -> None:
-    assert plain_to_struct({"\ud800": "\udfff"}).fields["\\ud800"].string_value == "\\udfff"
+    assert plain_to_struct({"\ud800": "\udfff"}, "x").fields["\\ud800"].string_value == "\\udfff"
 
 
 def test_empty_lists_and_objects_stay_what_they_are() -> None:
