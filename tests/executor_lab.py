@@ -104,7 +104,7 @@ class Lab:
             self.progress,
             lease=self.lease_policy,
             quiet=QuietPeriod(quiet, clock=clock),
-            held=lambda: {run.ref.run_id for run in self.pool.given},
+            held=lambda: {(run.ref.run_id, run.ref.epoch) for run in self.pool.given},
         )
 
 
@@ -117,8 +117,8 @@ class Sabotage:
         self._left = at
         self.hit = False
 
-    def reading(self) -> Any:
-        return self._session.reading()
+    def reading(self, **options: Any) -> Any:
+        return self._session.reading(**options)
 
     def transaction(self) -> Any:
         return self._session.transaction()

@@ -123,7 +123,8 @@ def executor_settings(
         },
         executor,
     )
-    return ExecutorSettings(database=DatabaseSettings(url=database_url), **section)
+    database = DatabaseSettings(url=database_url, **section.pop("database", {}))
+    return ExecutorSettings(database=database, **section)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

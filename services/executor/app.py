@@ -27,7 +27,7 @@ from services.executor.model import LeaseEnded, LeasePolicy, new_id
 from services.executor.own_pool import InProcessTransport
 from services.executor.plans import Plans
 from services.executor.progress import Progress
-from services.executor.reaper import LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
+from services.executor.reaper import FORGOTTEN_AFTER, LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
 from services.executor.servicer import ExecutorServicer
 from services.executor.settings import ExecutorSettings
 from services.executor.signals import Signals
@@ -36,7 +36,7 @@ from services.executor.store.leases import register_runner
 from services.executor.store.session import PINNED_PLANNER, Session
 from services.executor.timers import Timers
 from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
-from valkyr.errors import ValkyrError
+from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.results import Release
 from valkyr.module import ModuleSpec, registered_modules
@@ -47,6 +47,7 @@ from valkyr.telemetry import get_logger
 ROOM = "executor"
 SERVICE_NAME: str = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
 RUNNER_ID_FILE = "runner-id"
+OUTAGE_LOOK = timedelta(seconds=1)
 ALL_NAMESPACES = "*"
 
 log = get_logger(__name__)
@@ -78,7 +79,19 @@ async def open_app(settings: ExecutorSettings) -> AsyncIterator[App]:
 async def run(settings: ExecutorSettings) -> None:
     """Migrates, then serves until SIGTERM or SIGINT; the runs of its own pool finish within the grace."""
     async with _running(settings) as parts:
-        await serve(settings=settings.server, servicers=parts.servicers(), health=parts.health, on_stop=[parts.drain])
+        serving = asyncio.create_task(
+            serve(settings=settings.server, servicers=parts.servicers(), health=parts.health, on_stop=[parts.drain])
+        )
+        died = asyncio.create_task(parts.died.wait())
+        try:
+            await asyncio.wait([serving, died], return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                raise Internal("the worker of the own pool died; see the log")
+            await serving
+        finally:
+            for task in (serving, died):
+                task.cancel()
+            await asyncio.gather(serving, died, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -146,24 +159,31 @@ class Parts:
             self.signals,
             lease=self.lease,
             timeouts=timeouts,
+            runs_limit=settings.limits.runs_per_start,
         )
         self.executions = Executions(self.session, self.cache, self.signals)
         self.dispatcher = Dispatcher(
             self.session, self.cache, self.handoff, self.progress, self.signals, lease=self.lease
         )
+        self.quiet = QuietPeriod(max(LEAST_QUIET, 5 * runner.lease.heartbeat_interval))
         self.timers = Timers(self.session, self.progress)
         self.reaper = Reaper(
             self.session,
             self.progress,
             lease=self.lease,
-            quiet=QuietPeriod(max(LEAST_QUIET, 5 * runner.lease.heartbeat_interval)),
-            held=lambda: {run_id for run_id, _ in self.worker.live},
+            quiet=self.quiet,
+            held=lambda: set(self.worker.live),
         )
         self._tasks: list[asyncio.Task[None]] = []
+        self._database_was_away = False
+        self.died = asyncio.Event()
         self._working: asyncio.Task[None] | None = None
 
     async def _connect(self) -> Any:
-        return await connect(self.settings.database, "valkyr executor heartbeats")
+        connection = await connect(self.settings.database, "valkyr executor heartbeats")
+        for name, value in PINNED_PLANNER.items():
+            await connection.execute(f"SET {name} = {value}")
+        return connection
 
     def servicers(self) -> list[Servicer]:
         servicer = ExecutorServicer(self.starts, self.executions, self.signals, self.settings)
@@ -188,12 +208,20 @@ class Parts:
         self._working.add_done_callback(self._worker_ended)
         self._tasks = [asyncio.create_task(loop, name=name) for name, loop in self._loops().items()]
 
+    async def _note_outages(self) -> None:
+        """The reaper keeps quiet after the database came back: heartbeats could not reach it either."""
+        away = "database" in self.health.problems
+        if self._database_was_away and not away:
+            self.quiet.begin()
+        self._database_was_away = away
+
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         """The worker ends by draining only; anything else takes the executor out of service, to be restarted."""
         if task.cancelled() or task.exception() is None:
             return
         log.critical("worker.died", error=str(task.exception()), exc_info=task.exception())
         self.health.mark("worker", f"the worker died: {task.exception()}")
+        self.died.set()
 
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         runner, signals, health = self.settings.runner, self.signals, self.health
@@ -209,7 +237,12 @@ class Parts:
             loops["dispatcher"] = run_every(
                 poll, self.dispatcher.step, name="dispatcher", health=health, wake=signals.runs_ready
             )
+        if runner.concurrency > 0:
+            loops["forgotten"] = run_every(
+                FORGOTTEN_AFTER, self.reaper.give_back_forgotten, name="forgotten", health=health
+            )
         if runner.zombie_reaper.enabled:
+            loops["outages"] = run_every(OUTAGE_LOOK, self._note_outages, name="outages")
             loops["reaper"] = run_every(
                 runner.zombie_reaper.scan_interval, self.reaper.step, name="reaper", health=health
             )
@@ -261,15 +294,22 @@ def load_modules(python_modules: tuple[str, ...]) -> Mapping[str, ModuleSpec]:
 
 
 def kept_runner_id(home: Path) -> str:
-    """The id of the own pool: made once, so that a restart takes back at once what a crash left leased."""
+    """The id of the own pool: made once, so that a restart takes back at once what a crash left. SettingsError."""
     path = home / RUNNER_ID_FILE
     try:
-        return path.read_text().strip()
-    except FileNotFoundError:
+        kept = path.read_text().strip() if path.exists() else ""
+        if kept:
+            return kept
         home.mkdir(parents=True, exist_ok=True)
         runner_id = f"executor-{new_id()}"
-        path.write_text(runner_id + "\n")
-        return runner_id
+        fresh = path.with_suffix(".new")
+        fresh.write_text(runner_id + "\n")
+        fresh.replace(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"home: the runner's id cannot be kept in {path}: {error}; set executor.runner.id, or another VALKYR_HOME"
+        ) from error
+    return runner_id
 
 
 def _neighbour(settings: ExecutorSettings) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -12,6 +13,11 @@ from valkyr.expressions import Condition, ExpressionError, Scope, Template, comp
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.plan import Control, Plan, Sight, make_plan
 from valkyr.graph.model import Graph, Module
+from valkyr.telemetry import get_logger
+
+log = get_logger(__name__)
+
+Value = TypeVar("Value")
 
 # Decided by the engine, never leased; the empty name is a node without a module.
 CONTROL_CLASSES = {"": Control.PASS_THROUGH, "DelayModule": Control.DELAY}
@@ -36,10 +42,7 @@ class CompiledCondition:
         return self.condition.references
 
     def holds(self, sight: Sight) -> bool:
-        try:
-            return self.condition.evaluate(_scope(sight))
-        except ExpressionError as error:
-            raise CannotEvaluate(str(error)) from error
+        return _evaluated(self.condition.evaluate, sight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,7 @@ class CompiledConfig:
         return self.template.dynamic is None
 
     def resolve(self, sight: Sight) -> Any:
-        try:
-            return self.template.evaluate(_scope(sight))
-        except ExpressionError as error:
-            raise CannotEvaluate(str(error)) from error
+        return _evaluated(self.template.evaluate, sight)
 
 
 def digest_of(raw: bytes) -> str:
@@ -83,6 +83,17 @@ def _compile_config(module: Module | None) -> CompiledConfig:
         template = Template(frozenset(), frozenset(), "", data, None)
     raw = canonical(template.constant) if template.dynamic is None else b""
     return CompiledConfig(template, raw, digest_of(raw) if raw else "")
+
+
+def _evaluated(evaluate: Callable[[Scope], Value], sight: Sight) -> Value:
+    """CannotEvaluate whatever goes wrong: an expression is data of others, and must not stop a transaction."""
+    try:
+        return evaluate(_scope(sight))
+    except ExpressionError as error:
+        raise CannotEvaluate(str(error)) from error
+    except Exception as error:
+        log.error("expression.failed", error=str(error), exc_info=error)
+        raise CannotEvaluate(f"it could not be evaluated: {error}") from error
 
 
 def _scope(sight: Sight) -> Scope:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from services.executor.facts import ExecutionCache
-from services.executor.handoff import Grant, Handoff, monotonic
+from services.executor.facts import ExecutionCache, Known
+from services.executor.handoff import Handoff, monotonic
 from services.executor.model import Candidate, LeasePolicy, Prepared
 from services.executor.progress import Progress, Wanted, refusals
 from services.executor.signals import Signals
@@ -39,6 +40,7 @@ class Watermarks:
         self._clock = clock
         self._marks: dict[str, Mark] = {}
         self._rescan_at = clock()
+        self._from_marks = False
 
     def of(self, class_names: Iterable[str]) -> list[tuple[str, int, datetime]]:
         """(class, rank, ready_at) to begin from; from the very beginning once a second."""
@@ -46,11 +48,19 @@ class Watermarks:
         if now >= self._rescan_at:
             self._marks.clear()
             self._rescan_at = now + RESCAN
+        self._from_marks = bool(self._marks)
         return [(name, *self._marks.get(name, (_LOWEST, _LONG_AGO))) for name in sorted(class_names)]
 
     def advance(self, class_name: str, candidate: Candidate) -> None:
         mark = (candidate.rank, candidate.ready_at - OVERLAP)
         self._marks[class_name] = max(mark, self._marks.get(class_name, mark))
+
+    def restart(self) -> bool:
+        """Begins anew; whether there was anything that a look from the marks may have missed."""
+        looked_from_marks = self._from_marks
+        if looked_from_marks:
+            self._marks.clear()
+        return looked_from_marks
 
     def notice(self, rank: int) -> None:
         """A run of this rank became ready: marks further down would miss it."""
@@ -75,28 +85,46 @@ class Dispatcher:
         self._handoff = handoff
         self._progress = progress
         self._signals = signals
-        self._lease = lease
+        self._lease_policy = lease
         self._marks = Watermarks()
+        self._unusable: set[UUID] = set()
 
     async def step(self) -> timedelta | None:
-        """Leases what there is room for; how long until a retry is due."""
-        if self._signals.urgent is not None:
-            self._marks.notice(self._signals.urgent)
-            self._signals.urgent = None
+        """Leases what there is room for; how long until it is worth looking again."""
+        urgent, self._signals.urgent = self._signals.urgent, None
+        if urgent is not None:
+            self._marks.notice(urgent)
+        leased_any = False
         while self._handoff.room() > 0:
-            # Before the query: a run that becomes ready meanwhile sets it again.
-            self._signals.backlog = False
-            with self._handoff.grant(wanted=BATCH) as grant:
-                wanted = grant.left
-                leased = await self._lease_batch(grant)
-            if leased < wanted:
-                return await self._next_due()
-            self._signals.backlog = True
+            wanted, leased = await self._lease_batch()
+            leased_any = leased_any or leased > 0
+            if leased >= wanted:
+                self._signals.backlog = True
+            elif not self._marks.restart():
+                return await self._next_look(busy=leased_any or urgent is not None)
         return None
 
-    async def _lease_batch(self, grant: Grant) -> int:
+    async def _lease_batch(self) -> tuple[int, int]:
+        """How many runs there was room for, and how many were leased."""
+        # Before the query: a run that becomes ready meanwhile sets it again.
+        self._signals.backlog = False
+        try:
+            with self._handoff.grant(wanted=BATCH) as grant:
+                wanted = grant.left
+                return wanted, await self._lease(wanted)
+        except BaseException:
+            self._signals.backlog = True  # nobody knows: newcomers queue up until a look has succeeded
+            raise
+
+    async def _lease(self, limit: int) -> int:
         granted_at = monotonic()
-        prepared = await self._session.repeat(lambda tx: self._lease_in(tx, grant.left))
+        while True:
+            try:
+                prepared = await self._session.repeat(lambda tx: self._lease_in(tx, limit))
+                break
+            except _NotCached as missing:
+                # Never under a lock, nor with a connection in hand.
+                self._unusable = missing.ids - (await self._cache.get_many(missing.ids)).keys()
         known = await self._cache.get_many(run.execution_id for run in prepared)
         self._handoff.deliver(self._progress.hand_out(prepared, known), granted_at=granted_at)
         refused = refusals(prepared)
@@ -111,25 +139,45 @@ class Dispatcher:
             return []
         marks = self._marks.of(served)
         found = await store.select_to_lease(tx, self._handoff.pool, marks=marks, limit=limit)
-        if not found:
-            return []
-        known = await self._cache.get_many(candidate.execution_id for _, candidate in found)
+        known = self._known_of(found)
         wanted = []
         for class_name, candidate in found:
             self._marks.advance(class_name, candidate)
-            plan = known[candidate.execution_id].version.plan
-            wanted.append(_wanted(candidate, plan.nodes[node_of(candidate.id)].incoming))
+            if candidate.execution_id in known:
+                plan = known[candidate.execution_id].version.plan
+                wanted.append(_wanted(candidate, plan.nodes[node_of(candidate.id)].incoming))
+        if not wanted:
+            return []
         prepared = await self._progress.prepare_runs(tx, known, wanted, {})
-        await store.lease_runs(tx, prepared, self._lease)
+        await store.lease_runs(tx, prepared, self._lease_policy)
         return prepared
 
-    async def _next_due(self) -> timedelta | None:
+    def _known_of(self, found: Sequence[tuple[str, Candidate]]) -> dict[UUID, Known]:
+        ids = {candidate.execution_id for _, candidate in found} - self._unusable
+        known = {execution_id: self._cache.cached(execution_id) for execution_id in ids}
+        missing = {execution_id for execution_id, execution in known.items() if execution is None}
+        if missing:
+            raise _NotCached(missing)
+        return {execution_id: execution for execution_id, execution in known.items() if execution is not None}
+
+    async def _next_look(self, *, busy: bool) -> timedelta | None:
+        """At the next retry; soon after there was something to do, as a row may have been locked by another."""
         async with self._session.reading() as connection:
             due = await store.next_retry(connection)
-        if due is None:
-            return None
-        self._marks.notice(_LOWEST)  # a retry may stand anywhere before the marks
-        return max(due, LEAST_PAUSE)
+        if due is not None:
+            self._marks.notice(_LOWEST)  # a retry may stand anywhere before the marks
+            due = max(due, LEAST_PAUSE)
+        soon = timedelta(seconds=RESCAN)
+        if not busy:
+            return due
+        return soon if due is None else min(due, soon)
+
+
+class _NotCached(Exception):
+    """Runs were found whose executions are not in memory; their locks are let go of first."""
+
+    def __init__(self, ids: set[UUID]) -> None:
+        self.ids = ids
 
 
 def _wanted(candidate: Candidate, incoming: tuple[int, ...]) -> Wanted:

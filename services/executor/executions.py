@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from services.executor.facts import ExecutionCache
@@ -43,9 +42,9 @@ class Executions:
         async with self._session.reading() as connection:
             wanted = ExecutionFilter(namespace, [execution_id])
             found = await store.list_executions(connection, wanted, limit=1, payload=True)
-            if not found:
-                raise execution_not_found(execution_id)
-            return (await self._filled(connection, found))[0]
+        if not found:
+            raise execution_not_found(execution_id)
+        return (await self.fill(found))[0]
 
     async def get_many(self, namespace: str, ids: Sequence[UUID]) -> list[ExecutionView]:
         """In the order asked, without outputs; those that do not exist are absent."""
@@ -109,16 +108,19 @@ class Executions:
         """With outputs and run counts."""
         if not views:
             return []
-        async with self._session.reading() as connection:
-            return await self._filled(connection, views)
-
-    async def _filled(self, connection: Any, views: Sequence[ExecutionView]) -> list[ExecutionView]:
-        counts = await store.count_runs(connection, [view.id for view in views])
         known = await self._cache.get_many(view.id for view in views)
-        keys = [(view.id, run_id(view.id, leaf)) for view in views for leaf in known[view.id].version.plan.leaves]
+        keys = [
+            (view.id, run_id(view.id, leaf))
+            for view in views
+            if view.id in known
+            for leaf in known[view.id].version.plan.leaves
+        ]
+        async with self._session.reading() as connection:
+            counts = await store.count_runs(connection, [view.id for view in views])
+            stored_outputs = await store.read_outputs(connection, keys)
         outputs: dict[UUID, dict[str, str]] = {view.id: {} for view in views}
         omitted: dict[UUID, list[str]] = {view.id: [] for view in views}
-        for stored in await store.read_outputs(connection, keys):
+        for stored in stored_outputs:
             if stored.text is None:
                 omitted[stored.execution_id].append(stored.node_id)
             else:

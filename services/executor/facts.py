@@ -11,6 +11,10 @@ from services.executor.model import ExecutionFacts
 from services.executor.plans import PlannedVersion, Plans
 from services.executor.store.reads import read_facts
 from services.executor.store.session import Session
+from valkyr.expressions import ExpressionError
+from valkyr.telemetry import get_logger
+
+log = get_logger(__name__)
 
 MAX_EXECUTIONS = 20_000
 MAX_TRIGGER_BYTES = 32 * 1024 * 1024
@@ -33,21 +37,38 @@ class ExecutionCache:
         self._facts: OrderedDict[UUID, ExecutionFacts] = OrderedDict()
         self._bytes = 0
 
-    async def get_many(self, ids: Iterable[UUID]) -> dict[UUID, Known]:
-        """Those that exist, with their plans. Unavailable if a plan cannot be had."""
+    async def get_many(self, ids: Iterable[UUID], *, reserved: bool = False) -> dict[UUID, Known]:
+        """Those that exist, with their plans; one whose plan cannot be made is left out, and logged.
+
+        Takes a connection where something is missing: never call it while holding one. Unavailable.
+        """
         wanted = set(ids)
         facts = {execution_id: self._facts[execution_id] for execution_id in wanted if execution_id in self._facts}
         missing = wanted - facts.keys()
         if missing:
-            async with self._session.reading() as connection:
+            async with self._session.reading(reserved=reserved) as connection:
                 for found in await read_facts(connection, missing):
                     facts[found.id] = found
                     self.remember(found)
-        known = {}
-        for execution_id, fact in facts.items():
-            key = (fact.namespace, fact.workflow_id, fact.version)
-            known[execution_id] = Known(fact, self._plans.cached(key) or await self._plans.get(key))
-        return known
+        known = {execution_id: await self._with_plan(fact) for execution_id, fact in facts.items()}
+        return {execution_id: found for execution_id, found in known.items() if found is not None}
+
+    def cached(self, execution_id: UUID) -> Known | None:
+        """Without asking the database."""
+        facts = self._facts.get(execution_id)
+        version = self._plans.cached(facts.version_key) if facts else None
+        return Known(facts, version) if facts and version else None
+
+    async def _with_plan(self, facts: ExecutionFacts) -> Known | None:
+        version = self._plans.cached(facts.version_key)
+        if version is not None:
+            return Known(facts, version)
+        try:
+            return Known(facts, await self._plans.get(facts.version_key))
+        except ExpressionError as error:
+            # Saved when the expression language was another: nothing can run it, and it must not stop the others.
+            log.error("plan.unusable", workflow_id=str(facts.workflow_id), version=facts.version, error=str(error))
+            return None
 
     def remember(self, facts: ExecutionFacts) -> None:
         if facts.id in self._facts:

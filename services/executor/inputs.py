@@ -104,7 +104,7 @@ def _config(
     nodes = {plan.nodes[i].node_id: visible_result(result_of(i), ready_revision) for i in sorted(node.needs)}
     try:
         raw = canonical(config.resolve(Sight(trigger=facts.trigger, execution=facts.visible, nodes=nodes)))
-    except CannotEvaluate as error:
+    except (CannotEvaluate, TypeError, ValueError) as error:
         return b"{}", f"the config of node {node.node_id!r} could not be resolved: {error}"
     if len(raw) > CONFIG_LIMIT:
         return b"{}", f"the resolved config of node {node.node_id!r} is {len(raw)} bytes, over {CONFIG_LIMIT}"

@@ -76,6 +76,11 @@ class ExecutionFacts:
     traceparent: str
 
     @property
+    def version_key(self) -> tuple[str, UUID, int]:
+        """What names the version in the graph store."""
+        return (self.namespace, self.workflow_id, self.version)
+
+    @property
     def trigger(self) -> Any:
         return orjson.loads(self.trigger_json)
 

@@ -59,7 +59,10 @@ class InProcessTransport:
     def heartbeat_runs(self, leases: Sequence[LeaseRef]) -> Sequence[HeartbeatAnswer]:
         """Called in the worker's heartbeat thread, on a connection of its own: a busy event loop costs no lease."""
         held = self._beats.send([(UUID(ref.execution_id), UUID(ref.run_id), ref.epoch) for ref in leases])
-        return [HeartbeatAnswer.CONTINUE if UUID(ref.run_id) in held else HeartbeatAnswer.LEASE_LOST for ref in leases]
+        return [
+            HeartbeatAnswer.CONTINUE if (UUID(ref.run_id), ref.epoch) in held else HeartbeatAnswer.LEASE_LOST
+            for ref in leases
+        ]
 
     async def close(self) -> None:
         """After the worker has ended: a heartbeat under way is waited for, none is sent afterwards."""

@@ -15,13 +15,13 @@ from uuid import UUID
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, leased_run, monotonic
 from services.executor.inputs import needed_results, prepare, results_by_node, visible_result
-from services.executor.model import Event, LeaseEnded, LeasePolicy, Prepared, StoredResult, rank_of, run_id
+from services.executor.model import Event, LeaseEnded, LeasePolicy, Prepared, StoredResult, new_id, rank_of, run_id
 from services.executor.signals import Signals
 from services.executor.steps import ExecutionStep, Writes, node_of, touched_nodes
 from services.executor.store import progress as store
 from services.executor.store.progress import ChangedRun, RunKey
 from services.executor.store.session import Session
-from valkyr.errors import Internal, ValkyrError
+from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, Unavailable, ValkyrError
 from valkyr.flow.advance import Change, ControlBudget, Loaded, Need, RunFacts, taken_edges
 from valkyr.flow.attempts import Fence, RetryPolicy
 from valkyr.flow.joins import Gate
@@ -32,6 +32,9 @@ from valkyr.runner.leases import LeasedRun
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
+
+WORTH_REPEATING = (Unavailable, Overloaded, DeadlineExceeded, Conflict)
+"""What passes by itself; everything else would come again."""
 
 Walk = Generator[Need, Loaded, list[Change]]
 
@@ -75,20 +78,21 @@ class Progress:
         self._timeouts = timeouts
 
     async def apply(self, events: Sequence[Event]) -> list[Fence]:
-        """One transaction; the answers in order. Unavailable when it is not known whether it committed: apply again.
+        """One transaction; the answers in order. Unavailable and the like when it is not known whether it committed, or
+        when it could not be: apply again.
 
-        Internal for an execution that nobody foresaw; those that share its batch are applied without it.
+        Where one execution cannot be carried on for a reason that nobody foresaw, the others are applied without it,
+        and its runs are quarantined as they are: it ends where somebody can see it, and holds up nobody.
         """
         try:
             return await self._apply(events)
-        except ValkyrError:
+        except WORTH_REPEATING:
             raise
         except Exception as error:
             if len({event.execution_id for event in events}) > 1:
                 log.error("progress.batch_failed", events=len(events), error=str(error), exc_info=error)
                 return await self._apply_apart(events)
-            log.error("progress.failed", execution_id=str(events[0].execution_id), error=str(error), exc_info=error)
-            raise Internal("this execution cannot be carried on; see the log") from error
+            return await self._give_up(events, error)
 
     async def _apply_apart(self, events: Sequence[Event]) -> list[Fence]:
         """Each execution alone; the first error is raised after all were tried."""
@@ -105,8 +109,27 @@ class Progress:
             raise problem
         return [answers[place] for place in range(len(events))]
 
-    async def _apply(self, events: Sequence[Event]) -> list[Fence]:
-        known = await self._cache.get_many(event.execution_id for event in events)
+    async def _give_up(self, events: Sequence[Event], error: Exception) -> list[Fence]:
+        correlation_id = str(new_id())
+        execution_id = str(events[0].execution_id)
+        log.error(
+            "progress.failed",
+            execution_id=execution_id,
+            correlation_id=correlation_id,
+            error=str(error),
+            exc_info=error,
+        )
+        problem = f"the engine could not carry on after this run; correlation id {correlation_id} finds it in the log"
+        try:
+            return await self._apply(events, problem=problem)
+        except WORTH_REPEATING:
+            raise
+        except Exception as again:
+            log.critical("progress.stuck", execution_id=execution_id, error=str(again), exc_info=again)
+            raise Internal("this execution cannot be carried on; see the log") from again
+
+    async def _apply(self, events: Sequence[Event], *, problem: str | None = None) -> list[Fence]:
+        known = await self._cache.get_many((event.execution_id for event in events), reserved=True)
         own = sum(isinstance(event, LeaseEnded) and event.from_own_pool for event in events)
         granted_at = monotonic()
         with self._handoff.grant(wanted=len(events) + 1_000, freed=own) as grant:
@@ -114,14 +137,21 @@ class Progress:
 
             async def attempt(tx: Any) -> Applied:
                 grant.left = size
-                return await _Transaction(self, tx, known, grant).run(events)
+                return await _Transaction(self, tx, known, grant).run(events, problem)
 
             applied = await self._session.repeat(attempt, reserved=True)
             self._handoff.deliver(applied.granted, granted_at=granted_at)
         self._tell(applied)
         if applied.refused:
-            await self.apply(applied.refused)
+            await self._refuse(applied.refused)
         return applied.answers
+
+    async def _refuse(self, refused: Sequence[LeaseEnded]) -> None:
+        """The batch before is committed, whatever becomes of these: a lease that is left is given back as forgotten."""
+        try:
+            await self.apply(refused)
+        except ValkyrError as error:
+            log.error("progress.refusal_failed", runs=len(refused), error=str(error))
 
     def _tell(self, applied: Applied) -> None:
         self._signals.executions_changed(applied.changed)
@@ -204,10 +234,14 @@ class _Transaction:
         self._grant = grant
         self._steps: dict[UUID, ExecutionStep] = {}
 
-    async def run(self, events: Sequence[Event]) -> Applied:
+    async def run(self, events: Sequence[Event], problem: str | None) -> Applied:
+        """`problem` is why the executions are not carried on: then what ended is quarantined, and nothing follows."""
         await self._lock(events)
         answers = [self._take(event) for event in events]
-        changes = await self._walk()
+        if problem is None:
+            changes = await self._walk()
+        else:
+            changes = {key: step.give_up(problem) for key, step in self._steps.items()}
         writes = Writes()
         ready = {key: step.write(changes.get(key, []), writes) for key, step in self._steps.items()}
         became_ready = [run for runs in ready.values() for run in runs]

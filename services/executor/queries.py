@@ -217,7 +217,7 @@ UPDATE executor.run r
 SET lease_until = greatest(r.lease_until, now() + $4::interval), heartbeat_at = now()
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS u(execution_id, id, epoch)
 WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch AND r.state = 'LEASED'
-RETURNING r.id
+RETURNING r.id, r.epoch
 """
 
 SELECT_CONTROL = """

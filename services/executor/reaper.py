@@ -50,7 +50,7 @@ class QuietPeriod:
 
 
 class Reaper:
-    """`held` tells the runs that this process's worker holds, as run id texts."""
+    """`held` tells the leases that this process's worker holds, as (run id, epoch)."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Reaper:
         *,
         lease: LeasePolicy,
         quiet: QuietPeriod,
-        held: Callable[[], set[str]],
+        held: Callable[[], set[tuple[str, int]]],
     ) -> None:
         self._session = session
         self._progress = progress
@@ -83,7 +83,6 @@ class Reaper:
         return due
 
     async def _sweep(self) -> timedelta | None:
-        await self._give_back_forgotten()
         left = self._quiet.left()
         if left is not None:
             return left
@@ -108,11 +107,12 @@ class Reaper:
         log.critical("leases.expire_in_a_storm", expired=census.expired, leases=census.leases, runners=census.runners)
         return False
 
-    async def _give_back_forgotten(self) -> None:
+    async def give_back_forgotten(self) -> None:
+        """Leases of this process that its worker does not hold: granted, and lost on the way."""
         async with self._session.reading() as connection:
             leases = await store.leases_of_holder(connection, self._lease, FORGOTTEN_AFTER)
         held = self._held()
-        forgotten = [LeaseEnded(*key, Omitted()) for key in leases if str(key[1]) not in held]
+        forgotten = [LeaseEnded(*key, Omitted()) for key in leases if (str(key[1]), key[2]) not in held]
         if forgotten:
             log.warning("leases.forgotten", count=len(forgotten))
             await _end(self._progress, forgotten)
@@ -129,6 +129,8 @@ async def end_older_incarnations(session: Session, progress: Progress, lease: Le
         if not await _end(progress, older):
             return ended
         ended += len(older)
+        if len(older) < BATCH:
+            return ended
 
 
 async def _end(progress: Progress, leases: Sequence[LeaseEnded]) -> bool:

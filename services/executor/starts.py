@@ -29,7 +29,10 @@ from services.executor.signals import Signals
 from services.executor.store import starts as store
 from services.executor.store.session import Session
 from services.executor.store.starts import NewExecution
-from valkyr.errors import Conflict, RequestIdReused
+from valkyr.errors import Conflict, LimitExceeded, RequestIdReused
+from valkyr.telemetry import get_logger
+
+log = get_logger(__name__)
 
 RUNS_PER_TRANSACTION = 20_000
 CONTROL_AT_ONCE = 500
@@ -81,7 +84,9 @@ class Starts:
         *,
         lease: LeasePolicy,
         timeouts: Mapping[str, Any],
+        runs_limit: int,
     ) -> None:
+        self._runs_limit = runs_limit
         self._session = session
         self._plans = plans
         self._cache = cache
@@ -97,9 +102,16 @@ class Starts:
     async def start(self, requests: Sequence[StartRequest]) -> list[UUID]:
         """All or none; the executions in order, those that a request_id made before included.
 
-        WorkflowNotFound, VersionNotFound, RequestIdReused; Unavailable if a version has to be fetched and cannot be.
+        WorkflowNotFound, VersionNotFound, RequestIdReused, LimitExceeded; Unavailable if a version has to be fetched
+        and cannot be.
         """
-        return await self._batcher.submit([await self._resolve(request) for request in requests])
+        group = [await self._resolve(request) for request in requests]
+        runs = sum(len(item.planned.plan.nodes) for item in group)
+        if runs > self._runs_limit:
+            raise LimitExceeded.of_field(
+                "executions", f"together they have {runs} runs, over {self._runs_limit}; start them in several calls"
+            )
+        return await self._batcher.submit(group)
 
     async def close(self) -> None:
         await self._batcher.close()
@@ -134,7 +146,12 @@ class Starts:
             self._handoff.deliver(
                 [self._leased_run(run, written.known) for run in leased if not run.problem], granted_at=granted_at
             )
-        await self._follow_up(written, leased)
+        try:
+            await self._follow_up(written, leased)
+        except Exception as error:
+            log.error("starts.follow_up_failed", error=str(error), exc_info=error)
+            self._signals.control_ready.set()
+        self._signals.executions_changed([execution.id for execution in written.new])
         return written.answers
 
     def _leased_run(self, run: Prepared, known: Mapping[UUID, Known]) -> Any:
@@ -157,10 +174,15 @@ class Starts:
         self, group: Group, used: dict[RequestKey, tuple[UUID, bytes]], grant: Grant, written: _Written
     ) -> None:
         """All of a group or nothing of it: a reused request_id refuses the whole."""
+        asked: dict[RequestKey, bytes] = {}
         for item in group:
-            first = used.get(item.key) if item.key else None
-            if first is not None and first[1] != item.request.request_hash:
-                written.answers.append(_reused(item.request, first[0]))
+            if item.key is None:
+                continue
+            first = used.get(item.key)
+            if (first[1] if first else asked.setdefault(item.key, item.request.request_hash)) != (
+                item.request.request_hash
+            ):
+                written.answers.append(_reused(item.request, first[0] if first else None))
                 return
         ids = []
         for item in group:
@@ -216,16 +238,16 @@ class Starts:
             await self._progress.apply(events)
         if len(control) > CONTROL_AT_ONCE:
             self._signals.control_ready.set()
-        self._signals.executions_changed([execution.id for execution in written.new])
 
 
 def _number_of_rows(group: Group) -> int:
     return sum(1 + len(item.planned.plan.nodes) for item in group)
 
 
-def _reused(request: StartRequest, first: UUID) -> RequestIdReused:
+def _reused(request: StartRequest, first: UUID | None) -> RequestIdReused:
+    where = f"for execution {first}" if first else "in the same call"
     return RequestIdReused(
-        f"request_id {request.request_id!r} was used before, for execution {first}, with another request",
+        f"request_id {request.request_id!r} was used before, {where}, with another request",
         hint="use a new request_id for a new execution",
-        metadata={"executionId": str(first)},
+        metadata={"executionId": str(first)} if first else {},
     )

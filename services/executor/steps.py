@@ -27,6 +27,7 @@ from services.executor.store.progress import (
     FinishedRun,
     OutboxEntry,
     RunKey,
+    storable,
 )
 from valkyr.flow.advance import (
     Change,
@@ -41,7 +42,7 @@ from valkyr.flow.advance import (
 )
 from valkyr.flow.attempts import FailForGood, Fence, Finish, RetryAfter, RetryPolicy, decide_after_lease, fence
 from valkyr.flow.plan import Plan, Sight
-from valkyr.flow.results import Failure, Lost, Omitted, Success
+from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Omitted, Success
 from valkyr.flow.states import RunState, execution_state_after, open_delta
 
 
@@ -131,17 +132,11 @@ class ExecutionStep:
                 self._retried.append(_retry(event, after))
             case Finish():
                 self._reported[node] = (event, after)
-                self._outcomes.append(Succeeded(node, self._plain_outputs(node, event)))
+                self._outcomes.append(Succeeded(node))
             case FailForGood():
                 self._reported[node] = (event, after)
                 self._outcomes.append(FailedForGood(node, after.letter, after.error_type, after.message))
         return answer
-
-    def _plain_outputs(self, node: int, event: LeaseEnded) -> object:
-        """Read only where an expression may ask for them."""
-        if node not in self.plan.watched or not isinstance(event.result, Success):
-            return None
-        return orjson.loads(event.result.outputs)
 
     def _note_attempt(self, event: LeaseEnded, row: LockedRun) -> None:
         key = (event.execution_id, event.run_id)
@@ -161,7 +156,35 @@ class ExecutionStep:
         """The walk through the graph; None if nothing ended."""
         if not self._outcomes:
             return None
-        return advance(self.plan, self._outcomes, self._base(), budget=budget)
+        outcomes = [self._with_outputs(outcome) for outcome in self._outcomes]
+        return advance(self.plan, outcomes, self._base(), budget=budget)
+
+    def _with_outputs(self, outcome: Outcome) -> Outcome:
+        """Outputs are read only where an expression may ask for them."""
+        reported = self._reported.get(outcome.node)
+        if reported is None or outcome.node not in self.plan.watched or not isinstance(outcome, Succeeded):
+            return outcome
+        result = reported[0].result
+        return Succeeded(outcome.node, orjson.loads(result.outputs)) if isinstance(result, Success) else outcome
+
+    def give_up(self, problem: str) -> list[Change]:
+        """Instead of the walk: the runs of these events are quarantined, their edges stay undecided."""
+        changes = []
+        for node in dict.fromkeys(outcome.node for outcome in self._outcomes):
+            row = self.rows[node]
+            failed = FailedForGood(node, LetterType.PERMANENT_ERROR, FailureType.PERMANENT, problem)
+            if node in self._reported:
+                lease = row.lease
+                after = FailForGood(
+                    failed.letter,
+                    FailureType.PERMANENT,
+                    problem,
+                    failures=lease.failures,
+                    lost_leases=lease.lost_leases,
+                )
+                self._reported[node] = (self._reported[node][0], after)
+            changes.append(Change(node, row.facts.state, RunState.QUARANTINED, row.facts.gate, failure=failed))
+        return changes
 
     def _base(self) -> Sight:
         if not self.plan.evaluates:
@@ -250,7 +273,7 @@ class ExecutionStep:
         node = self.plan.nodes[failure.node]
         payload = {
             "failureType": failure.letter,
-            "failureReason": failure.message,
+            "failureReason": storable(failure.message),
             "errorType": failure.error_type,
             "nodeId": node.node_id,
             "className": node.class_name,

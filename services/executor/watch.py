@@ -51,6 +51,7 @@ class Watch:
         self._watched = watched
         self._only = frozenset(watched.ids)
         self._changed: dict[UUID, None] = {}
+        self._overrun = False
         self._wake = asyncio.Event()
         self._sent: OrderedDict[UUID, int] = OrderedDict()
         self._unsettled = set(watched.ids)
@@ -71,7 +72,8 @@ class Watch:
                 self._wake.clear()
                 for batch in await self._heard():
                     yield batch
-                if asyncio.get_running_loop().time() >= look_at:
+                if self._overrun or asyncio.get_running_loop().time() >= look_at:
+                    self._overrun = False
                     for batch in await self._missed():
                         yield batch
                     look_at = self._in_a_while()
@@ -82,6 +84,9 @@ class Watch:
         for execution_id in ids:
             if not self._only or execution_id in self._only:
                 self._changed[execution_id] = None
+        if len(self._changed) > max(REMEMBERED, len(self._only)):
+            self._changed.clear()
+            self._overrun = True
         if self._changed:
             self._wake.set()
 
@@ -101,7 +106,11 @@ class Watch:
             missing = self._only - {view.id for view in found}
             if missing:
                 raise execution_not_found(min(missing))
-            self._seen_to = now
+            since, self._seen_to = self._seen_to, now
+            if since is not None:
+                for view in found:
+                    if view.modified_at < since - OVERLAP:
+                        self._remember(view)
             return await self._batches_of(found)
         if self._seen_to is None:
             self._seen_to = now

@@ -16,7 +16,7 @@ from services.executor.store.leases import heartbeat_runs
 from valkyr.errors import Unavailable
 
 Connect = Callable[[], Any]
-HEARTBEAT_TIMEOUT = timedelta(seconds=5)
+MAX_TIMEOUT = timedelta(seconds=5)
 CLOSE_TIMEOUT = timedelta(seconds=1)
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
@@ -27,13 +27,15 @@ class HeartbeatLink:
     def __init__(self, connect: Connect, duration: timedelta) -> None:
         self._connect = connect
         self._duration = duration
+        # Well within a third of the lease, a new connection included.
+        self._timeout = min(MAX_TIMEOUT, duration / 4)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: Any = None
         self._busy = threading.Lock()
         self._closed = False
 
-    def send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[UUID]:
-        """The runs that are still held. Unavailable if the database does not answer."""
+    def send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[tuple[UUID, int]]:
+        """Those still held, as (run, epoch). Unavailable if the database does not answer."""
         with self._busy:
             if self._closed:
                 raise Unavailable("the executor is closing")
@@ -45,8 +47,8 @@ class HeartbeatLink:
                 self._loop.run_until_complete(self._disconnect())
                 raise Unavailable(f"heartbeats do not reach the database: {error}") from error
 
-    async def _send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[UUID]:
-        async with asyncio.timeout(HEARTBEAT_TIMEOUT.total_seconds()):
+    async def _send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[tuple[UUID, int]]:
+        async with asyncio.timeout(self._timeout.total_seconds()):
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._connect()
             return await heartbeat_runs(self._connection, leases, self._duration)

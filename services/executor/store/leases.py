@@ -59,10 +59,12 @@ async def lease_runs(tx: Any, runs: Sequence[Prepared], policy: LeasePolicy) -> 
     await tx.execute(queries.LEASE_RUNS, *zip(*rows, strict=True), policy.holder, policy.runner_id, policy.duration)
 
 
-async def heartbeat_runs(tx: Any, leases: Sequence[tuple[UUID, UUID, int]], duration: timedelta) -> set[UUID]:
-    """Extends leases given as (execution, run, epoch); answers the runs that are still held."""
+async def heartbeat_runs(
+    tx: Any, leases: Sequence[tuple[UUID, UUID, int]], duration: timedelta
+) -> set[tuple[UUID, int]]:
+    """Extends leases given as (execution, run, epoch); answers those still held, as (run, epoch)."""
     rows = await tx.fetch(queries.HEARTBEAT_RUNS, *zip(*sorted(leases), strict=True), duration)
-    return {row[0] for row in rows}
+    return {(row[0], row[1]) for row in rows}
 
 
 async def expired_leases(tx: Any, limit: int) -> list[LeaseEnded]:

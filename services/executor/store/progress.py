@@ -154,7 +154,7 @@ async def end_runs(tx: Any, runs: Sequence[EndedRun]) -> None:
             int(r.raise_epoch),
             r.failures,
             r.lost_leases,
-            r.error,
+            storable(r.error),
             r.error_type,
             r.revision,
             r.wait,
@@ -178,9 +178,9 @@ async def change_runs(tx: Any, runs: Sequence[ChangedRun], policy: LeasePolicy) 
             r.gate.dead,
             _array(r.gate.excluded) if r.gate.excluded else None,
             _array(r.gate.chosen) if r.gate.chosen else None,
-            r.gate.broken or None,
+            storable(r.gate.broken) or None,
             r.outputs,
-            r.error,
+            storable(r.error),
             r.error_type,
             r.revision,
             r.wake_after,
@@ -196,13 +196,18 @@ async def change_runs(tx: Any, runs: Sequence[ChangedRun], policy: LeasePolicy) 
 
 
 async def update_executions(tx: Any, executions: Sequence[ChangedExecution]) -> None:
-    rows = [(e.id, e.state, e.revision, e.open_runs, e.bad_runs, e.error_type, e.error_message) for e in executions]
+    rows = [
+        (e.id, e.state, e.revision, e.open_runs, e.bad_runs, e.error_type, storable(e.error_message))
+        for e in executions
+    ]
     await _write(tx, queries.UPDATE_EXECUTIONS, rows)
 
 
 async def insert_attempts(tx: Any, attempts: Sequence[EndedAttempt]) -> None:
     """Before the runs themselves change: the runner and the start are copied from there."""
-    rows = [(*a.key, a.epoch, a.attempt, a.outcome, a.error, a.stack_trace or None) for a in attempts]
+    rows = [
+        (*a.key, a.epoch, a.attempt, a.outcome, storable(a.error), storable(a.stack_trace) or None) for a in attempts
+    ]
     await _write(tx, queries.INSERT_ATTEMPTS, rows)
 
 
@@ -222,3 +227,10 @@ def _array(values: Iterable[int]) -> str:
 
 def _decimal(value: float | None) -> Decimal | None:
     return None if value is None else Decimal(str(float(value)))
+
+
+def storable(text: str | None) -> str | None:
+    """Text as PostgreSQL takes it: messages of modules and expressions may hold NUL or half of a surrogate pair."""
+    if text is None:
+        return None
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

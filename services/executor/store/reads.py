@@ -12,8 +12,8 @@ from services.executor import queries
 from services.executor.model import AttemptView, ExecutionFacts, ExecutionView, RunView
 from valkyr.flow.states import ExecutionState, RunState
 
-OUTPUTS_BUDGET = 8 * 1024 * 1024
-"""How many bytes of outputs go into one answer."""
+OUTPUTS_BUDGET = 3 * 512 * 1024
+"""How many bytes of outputs, as JSON, go into one answer: as protobuf they may take more than five times as much."""
 
 
 @dataclass(frozen=True, slots=True)

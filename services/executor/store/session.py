@@ -34,10 +34,10 @@ class Session:
                 yield connection
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Any]:
-        """A connection for single statements."""
+    async def reading(self, *, reserved: bool = False) -> AsyncIterator[Any]:
+        """A connection for single statements; `reserved` as in `repeat`."""
         with translated():
-            async with self._database.acquire() as connection:
+            async with self._database.acquire(reserved=reserved) as connection:
                 yield connection
 
     async def repeat(self, work: Callable[[Any], Awaitable[Result]], *, reserved: bool = False) -> Result:

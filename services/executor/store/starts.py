@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +13,8 @@ from services.executor import queries
 from services.executor.model import LeasePolicy, Prepared, StartRequest, rank_of, run_id
 from valkyr.flow.plan import Plan
 from valkyr.flow.states import ExecutionState, RunState
+
+ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +78,10 @@ def _uuid_or_none(text: str) -> UUID | None:
 
 async def insert_runs(tx: Any, executions: Sequence[NewExecution], policy: LeasePolicy) -> None:
     """One run per node: roots READY, or LEASED where handed to a runner at once; the others PENDING."""
-    rows = [row for execution in executions for row in _rows_of(execution)]
-    if rows:
+    rows = chain.from_iterable(_rows_of(execution) for execution in executions)
+    while slice_ := list(islice(rows, ROWS_AT_ONCE)):
         await tx.execute(
-            queries.INSERT_RUNS, *zip(*rows, strict=True), policy.holder, policy.runner_id, policy.duration
+            queries.INSERT_RUNS, *zip(*slice_, strict=True), policy.holder, policy.runner_id, policy.duration
         )
 
 

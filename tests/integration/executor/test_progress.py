@@ -17,7 +17,7 @@ from tests.executor_stack import Stack, until_true
 from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
 from valkyr.errors import Unavailable
-from valkyr.flow.results import Lost, Omitted, Release
+from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Success
 from valkyr.graph.model import Graph
 
 
@@ -267,3 +267,29 @@ async def test_the_hand_off_leases_what_became_ready_in_the_same_transaction(idl
     assert [tuple(row) for row in rows] == [("LEASED", 2, 1), ("READY", 3, 0)]
     assert {run.node_id for run in lab.pool.given} == {"m0", "m1"}
     assert all(run.ref.epoch == 1 and run.attempt == 1 for run in lab.pool.given)
+
+
+async def test_i10_an_outcome_that_cannot_be_carried_on_is_quarantined_and_others_are_not_held_up(idle: Stack) -> None:
+    """A fault that nobody foresaw: outputs that are no JSON, where a condition wants to read them."""
+    lab = Lab(idle)
+    graph = a_graph("a -> b", edges={"a->b": {"condition": "outputs.n > 1"}})
+    stuck, fine = await started(lab, graph, "a"), await started(lab, a_graph("a -> b"), "a")
+    events = [await lab.event(stuck, "a", Success(b"not json")), await lab.event(fine, "a", DONE)]
+    assert [str(answer) for answer in await lab.progress.apply(events)] == ["ACCEPTED", "ACCEPTED"]
+    assert await idle.states(stuck) == {"a": "QUARANTINED", "b": "PENDING"}
+    assert await idle.states(fine) == {"a": "SUCCESS", "b": "READY"}
+    ended = await idle.client.executions.get(stuck)
+    assert (ended.state, ended.error_type) == (ExecutionState.FAILED, "PERMANENT")
+    assert "correlation id" in ended.error_message
+    assert "JSON" not in ended.error_message
+    letters = await idle.sql.fetch("SELECT kind FROM executor.outbox WHERE execution_id = $1", UUID(stuck))
+    assert [row["kind"] for row in letters] == ["QUARANTINED"]
+
+
+async def test_i10_messages_with_characters_that_postgresql_refuses_are_stored_escaped(idle: Stack) -> None:
+    lab = Lab(idle)
+    execution_id = await started(lab, a_graph("a"), "a")
+    failure = Failure(FailureType.PERMANENT, "nul \0, half a pair \ud83d", stack_trace="at \0")
+    assert await lab.report(execution_id, "a", failure) == "ACCEPTED"
+    assert await idle.states(execution_id) == {"a": "QUARANTINED"}
+    assert (await idle.row(execution_id, "a"))["error"] == "nul \\0, half a pair \\ud83d"

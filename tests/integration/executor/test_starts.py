@@ -17,7 +17,7 @@ from tests.integration.executor.conftest import OpenStack
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.api.executor.v1 import executor_pb2_grpc
 from valkyr.client import ExecutionState, Start
-from valkyr.errors import RequestIdReused, Unavailable, ValkyrError, VersionNotFound, WorkflowNotFound
+from valkyr.errors import LimitExceeded, RequestIdReused, Unavailable, ValkyrError, VersionNotFound, WorkflowNotFound
 from valkyr.graph.model import WorkflowInfo
 from valkyr.rpc.channel import open_channel
 from valkyr.rpc.status import rpc_errors
@@ -128,6 +128,21 @@ async def test_a_batch_answers_in_order_with_repeats_of_its_own(stack: Stack) ->
     assert answers[2].id == answers[3].id
     assert len({answer.id for answer in answers}) == 3
     assert await stack.client.executions.start_many([]) == []
+
+
+async def test_i09_one_request_id_for_two_requests_of_a_call_is_refused_and_writes_nothing(stack: Stack) -> None:
+    one, two = await stack.save(a_graph("a")), await stack.save(a_graph("b"))
+    with pytest.raises(RequestIdReused, match="in the same call"):
+        await stack.client.executions.start_many([Start(one, request_id="x"), Start(two, request_id="x")])
+    assert await count(stack) == (0, 0)
+
+
+async def test_the_runs_of_one_call_are_bounded(make_stack: OpenStack) -> None:
+    async with make_stack(limits={"runs_per_start": 4}) as stack:
+        pair = await stack.save(a_graph("a -> b"))
+        assert len(await stack.client.executions.start_many([Start(pair)] * 2)) == 2
+        with pytest.raises(LimitExceeded, match="6 runs, over 4"):
+            await stack.client.executions.start_many([Start(pair)] * 3)
 
 
 async def test_five_hundred_starts_in_one_call_all_end(stack: Stack) -> None:
