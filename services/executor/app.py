@@ -123,6 +123,16 @@ class Parts:
         self.gateway = GraphStoreGateway(settings.graph_store or _neighbour(settings))
         self.plans = Plans(self.session, self.gateway)
         self.cache = ExecutionCache(self.session, self.plans)
+        self._make_pool()
+        self._make_progress()
+        self._make_loops()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._database_was_away = False
+        self.died = asyncio.Event()
+        self._working: asyncio.Task[None] | None = None
+
+    def _make_pool(self) -> None:
+        runner = self.settings.runner
         self.transport = InProcessTransport(self.lease, self._connect)
         self.worker = Worker(
             self.transport,
@@ -130,7 +140,7 @@ class Parts:
             concurrency=runner.concurrency,
             heartbeat_interval=runner.lease.heartbeat_interval,
             unknown_as_noop=runner.unknown_as_noop,
-            settings={"http": _http_rules(settings)},
+            settings={"http": _http_rules(self.settings)},
         )
         self.handoff = Handoff(
             self.worker,
@@ -139,6 +149,9 @@ class Parts:
             class_names=frozenset(name for name, spec in self.modules.items() if not spec.control),
             serves_all=runner.unknown_as_noop,
         )
+
+    def _make_progress(self) -> None:
+        settings = self.settings
         timeouts = {name: spec.timeout for name, spec in self.modules.items() if spec.timeout is not None}
         self.progress = Progress(
             self.session,
@@ -161,6 +174,9 @@ class Parts:
             timeouts=timeouts,
             runs_limit=settings.limits.runs_per_start,
         )
+
+    def _make_loops(self) -> None:
+        runner = self.settings.runner
         self.executions = Executions(self.session, self.cache, self.signals)
         self.dispatcher = Dispatcher(
             self.session, self.cache, self.handoff, self.progress, self.signals, lease=self.lease
@@ -174,10 +190,6 @@ class Parts:
             quiet=self.quiet,
             held=lambda: set(self.worker.live),
         )
-        self._tasks: list[asyncio.Task[None]] = []
-        self._database_was_away = False
-        self.died = asyncio.Event()
-        self._working: asyncio.Task[None] | None = None
 
     async def _connect(self) -> Any:
         connection = await connect(self.settings.database, "valkyr executor heartbeats")

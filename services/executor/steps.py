@@ -148,6 +148,8 @@ class ExecutionStep:
                 noted = (failure.type, failure.message, failure.stack_trace)
             case Lost():
                 noted = ("RUNNER_LOST", "the lease ended without a report", "")
+            case Omitted():
+                noted = ("OMITTED", "", "")
             case _:
                 noted = ("RELEASED", "", "")
         self._attempts.append(EndedAttempt(key, event.epoch, row.attempt, *noted))

@@ -114,7 +114,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a run under one lease; `outcome` is RUNNING, SUCCESS, a failure's type, RELEASED or SNOOZED."""
+    """One try of a run under one lease; `outcome` is RUNNING, SUCCESS, a failure's type, RELEASED or OMITTED."""
 
     attempt: int
     outcome: str

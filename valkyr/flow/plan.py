@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
-from valkyr.graph.model import Edge, EdgeKind, Graph, Join, Module, Node, Retry, Settings
+from valkyr.graph.model import Edge, EdgeKind, Graph, Join, Module, Retry, Settings
 
 
 class Control(StrEnum):
@@ -83,7 +83,6 @@ class PlannedNode:
     needs: frozenset[int]
     incoming: tuple[int, ...]
     outgoing: tuple[int, ...]
-    predecessors: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,35 +119,10 @@ def make_plan(
     """
     index_of = {node.node_id: index for index, node in enumerate(graph.nodes)}
     edges = tuple(_plan_edge(i, edge, index_of, compile_condition) for i, edge in enumerate(graph.edges))
-    incoming: list[list[int]] = [[] for _ in graph.nodes]
-    outgoing: list[list[int]] = [[] for _ in graph.nodes]
-    for edge in edges:
-        outgoing[edge.source].append(edge.index)
-        incoming[edge.target].append(edge.index)
-    modules = {module.node_id: module for module in graph.modules}
-    nodes = []
-    for index, node in enumerate(graph.nodes):
-        module = modules.get(node.node_id)
-        config = compile_config(module)
-        class_name = module.class_name if module else ""
-        sources = tuple(dict.fromkeys(edges[edge].source for edge in incoming[index]))
-        nodes.append(
-            _plan_node(
-                index,
-                node,
-                class_name=class_name,
-                control=control_of(class_name),
-                target=module.target if module else "",
-                config=config,
-                needs=frozenset(index_of[name] for name in config.references),
-                incoming=tuple(incoming[index]),
-                outgoing=tuple(outgoing[index]),
-                predecessors=sources,
-            )
-        )
+    nodes = _plan_nodes(graph, edges, index_of, compile_config=compile_config, control_of=control_of)
     roots = tuple(node.index for node in nodes if not node.incoming)
     return Plan(
-        nodes=tuple(nodes),
+        nodes=nodes,
         edges=edges,
         roots=roots,
         leaves=tuple(node.index for node in nodes if not node.outgoing),
@@ -159,6 +133,46 @@ def make_plan(
         evaluates=any(edge.condition for edge in edges)
         or any(node.control is not None and not node.config.constant for node in nodes),
     )
+
+
+def _plan_nodes(
+    graph: Graph,
+    edges: Sequence[PlannedEdge],
+    index_of: Mapping[str, int],
+    *,
+    compile_config: CompileConfig,
+    control_of: Callable[[str], Control | None],
+) -> tuple[PlannedNode, ...]:
+    incoming: list[list[int]] = [[] for _ in graph.nodes]
+    outgoing: list[list[int]] = [[] for _ in graph.nodes]
+    for edge in edges:
+        outgoing[edge.source].append(edge.index)
+        incoming[edge.target].append(edge.index)
+    modules = {module.node_id: module for module in graph.modules}
+    nodes = []
+    for index, node in enumerate(graph.nodes):
+        module = modules.get(node.node_id)
+        class_name = module.class_name if module else ""
+        config = compile_config(module)
+        nodes.append(
+            PlannedNode(
+                index=index,
+                node_id=node.node_id,
+                class_name=class_name,
+                control=control_of(class_name),
+                join=node.join,
+                pool=node.pool,
+                priority=node.priority,
+                timeout=node.timeout,
+                retry=node.retry,
+                target=module.target if module else "",
+                config=config,
+                needs=frozenset(index_of[name] for name in config.references),
+                incoming=tuple(incoming[index]),
+                outgoing=tuple(outgoing[index]),
+            )
+        )
+    return tuple(nodes)
 
 
 def _watched(nodes: Sequence[PlannedNode], edges: Sequence[PlannedEdge]) -> frozenset[int]:
@@ -179,36 +193,4 @@ def _plan_edge(index: int, edge: Edge, index_of: Mapping[str, int], compile_cond
         kind=edge.kind,
         condition=condition,
         needs=needs,
-    )
-
-
-def _plan_node(
-    index: int,
-    node: Node,
-    *,
-    class_name: str,
-    control: Control | None,
-    target: str,
-    config: Template,
-    needs: frozenset[int],
-    incoming: tuple[int, ...],
-    outgoing: tuple[int, ...],
-    predecessors: tuple[int, ...],
-) -> PlannedNode:
-    return PlannedNode(
-        index=index,
-        node_id=node.node_id,
-        class_name=class_name,
-        control=control,
-        join=node.join,
-        pool=node.pool,
-        priority=node.priority,
-        timeout=node.timeout,
-        retry=node.retry,
-        target=target,
-        config=config,
-        needs=needs,
-        incoming=incoming,
-        outgoing=outgoing,
-        predecessors=predecessors,
     )
