@@ -6,12 +6,14 @@ Names an expression may use: `trigger`, `execution`, `nodes["<literal id>"].outp
 
 from __future__ import annotations
 
-from valkyr.expressions.cel import MAX_DEPTH, MAX_EXPRESSION_BYTES, Condition, ExpressionError, Scope, compile_condition
+from valkyr.expressions.cel import MAX_DEPTH, MAX_EXPRESSION_BYTES, Condition, ExpressionError, compile_condition
+from valkyr.expressions.scope import Bindings, Scope
 from valkyr.expressions.template import Template, compile_template, has_expressions
 
 __all__ = [
     "MAX_DEPTH",
     "MAX_EXPRESSION_BYTES",
+    "Bindings",
     "Condition",
     "ExpressionError",
     "Scope",

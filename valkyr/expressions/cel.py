@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_math
 
-from valkyr.expressions.checked import Misuse, Uses, uses_of
-from valkyr.expressions.values import MAX_DEPTH, NotPlain, check_plain, plain
+from valkyr.expressions.checked import Misuse, Path, Uses, uses_of
+from valkyr.expressions.scope import Bindings, Bound, Scope, shortest
+from valkyr.expressions.values import MAX_DEPTH, NotPlain, plain
 
 __all__ = [
     "MAX_DEPTH",
@@ -31,7 +32,6 @@ MAX_MESSAGE = 500
 
 _TEMPLATE_NAMES = ("trigger", "execution", "nodes")
 _CONDITION_NAMES = (*_TEMPLATE_NAMES, "outputs", "error")
-_NO_OUTCOME: Mapping[str, Any] = {"outputs": None, "error": None}
 _COMPILE_ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): ([^\n]*)")
 _MISSING_KEY = re.compile(r'Key not found in map : (?:"(.*)"|(.*))', re.DOTALL)
 _STATUS = re.compile(r"^[A-Z_]+: ")
@@ -55,49 +55,38 @@ class _NoTruth(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """What an expression sees, all plain JSON values (dict, list, str, int, float, bool, None).
-
-    `nodes` maps a node id to {"outputs": ..., "error": ...}; both are null for a node that is absent. `outputs` and
-    `error`, for conditions, are those of the edge's source.
-    """
-
-    trigger: Any = None
-    execution: Mapping[str, Any] | None = None
-    nodes: Mapping[str, Mapping[str, Any]] | None = None
-    outputs: Any = None
-    error: Any = None
-
-
-@dataclass(frozen=True, slots=True)
 class Expression:
     """A compiled expression. Immutable; may be evaluated by several threads at once."""
 
     text: str
-    references: frozenset[str]
-    names: frozenset[str]
+    paths: tuple[Path, ...]
+    lean: bool
     program: Any
+    environment: Any
+
+    @property
+    def references(self) -> frozenset[str]:
+        return frozenset(path[1] for path in self.paths if path[0] == "nodes")
 
     @property
     def uses_trigger(self) -> bool:
-        return "trigger" in self.names
+        return any(path[0] == "trigger" for path in self.paths)
 
     def evaluate(self, scope: Scope) -> Any:
         """A plain JSON value. ExpressionError if something is missing or does not fit."""
-        return self.evaluate_in(bind(scope, self.names, self.references, self.text))
+        return self._run(scope, plain)
 
-    def evaluate_in(self, data: Mapping[str, Any]) -> Any:
-        """As `evaluate`, over names already bound by `bind`."""
-        return self._run(data, plain)
+    def evaluate_bool(self, scope: Scope) -> bool:
+        """As `evaluate`, where only true and false will do."""
+        return bool(self._run(scope, _truth))
 
-    def evaluate_bool(self, data: Mapping[str, Any]) -> bool:
-        """As `evaluate_in`, where only true and false will do."""
-        return bool(self._run(data, _truth))
-
-    def _run(self, data: Mapping[str, Any], convert: Callable[[Any], Any]) -> Any:
+    def _run(self, scope: Scope, convert: Callable[[Any], Any]) -> Any:
         """The only place where CEL's results become ours: whatever goes wrong here is the expression's error."""
+        bound = self._bind(scope)
         try:
-            result = self.program.eval(data=data)
+            # What an evaluation makes is freed with its activation: only lean ones may share it.
+            given = {"activation": bound.activation} if self.lean else {"data": bound.data}
+            result = self.program.eval(**given)
             if result.type() != cel.Type.ERROR:
                 return convert(result)
             problem = _explain(str(result.value()))
@@ -110,6 +99,12 @@ class Expression:
         except Exception as error:  # noqa: BLE001 - CEL's binding raises whatever the conversion met
             problem = f"its result cannot be read: {type(error).__name__}: {error}"
         raise ExpressionError(problem, self.text)
+
+    def _bind(self, scope: Scope) -> Bound:
+        try:
+            return (scope.bindings or Bindings()).bind(scope, self.paths, self.environment)
+        except NotPlain as error:
+            raise ExpressionError(f"what it reads {error}", self.text) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +127,7 @@ class Condition:
 
     def evaluate(self, scope: Scope) -> bool:
         """True or false. ExpressionError if something is missing, or if the result is neither."""
-        expression = self.expression
-        return expression.evaluate_bool(bind(scope, expression.names, expression.references, expression.text))
+        return self.expression.evaluate_bool(scope)
 
 
 def compile_condition(text: str) -> Condition:
@@ -148,22 +142,6 @@ def compile_condition(text: str) -> Condition:
 def compile_expression(text: str) -> Expression:
     """One `${...}` of a template, without its braces. ExpressionError as for conditions."""
     return _compile(text, _template_environment())
-
-
-def bind(scope: Scope, names: frozenset[str], references: frozenset[str], text: str) -> dict[str, Any]:
-    """The part of the scope that is used: CEL converts all that it is given. ExpressionError if it is no plain JSON."""
-    data: dict[str, Any] = {}
-    for name in names:
-        if name == "nodes":
-            known = scope.nodes or {}
-            data[name] = {node_id: known.get(node_id, _NO_OUTCOME) for node_id in references}
-        else:
-            data[name] = getattr(scope, name)
-    try:
-        check_plain(data)
-    except NotPlain as error:
-        raise ExpressionError(f"what it reads {error}", text) from None
-    return data
 
 
 def _truth(result: Any) -> bool:
@@ -188,8 +166,8 @@ def _compile(text: str, environment: Any) -> Expression:
         raise ExpressionError(str(error), text) from None
     except RuntimeError as error:
         raise ExpressionError(_explain_compilation(str(error)), text) from None
-    names = frozenset(uses.names & set(_CONDITION_NAMES))
-    return Expression(text, frozenset(uses.node_ids), names, program)
+    paths = shortest(path for path in uses.paths if path[0] in _CONDITION_NAMES)
+    return Expression(text, paths, uses.lean, program, environment)
 
 
 @cache

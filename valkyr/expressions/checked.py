@@ -16,18 +16,35 @@ _CONST_STRING = 6
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _INDEX = "_[_]"
 _OUTCOME = frozenset({"outputs", "error"})
+_ARITHMETIC = frozenset({"_-_", "_*_", "_/_", "_%_", "-_"})
+_COMPARISONS = frozenset({"_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in"})
+_LOGIC = frozenset({"_&&_", "_||_", "!_", "_?_:_", "@not_strictly_false"})
+_QUIET = _COMPARISONS | _LOGIC | {_INDEX, "size", "contains", "startsWith", "endsWith", "matches"}
+"""Functions that make no new strings, lists or objects: CEL frees those only with the values that it was given."""
 
 
 class Misuse(Exception):
     """The expression uses `nodes` in a way that cannot be read beforehand. The text says how to write it."""
 
 
+Path = tuple[str, ...]
+"""A name and the literal keys after it: ("outputs", "total"), ("nodes", "charge", "outputs", "total")."""
+
+
 @dataclass(slots=True)
 class Uses:
-    """Names used at the top level, and the literal ids that index `nodes`."""
+    """Every place that is read; which functions are called; whether there are macros over lists and literals."""
 
-    names: set[str] = field(default_factory=set)
-    node_ids: set[str] = field(default_factory=set)
+    paths: set[Path] = field(default_factory=set)
+    calls: set[str] = field(default_factory=set)
+    loops: bool = False
+    builds: bool = False
+
+    @property
+    def lean(self) -> bool:
+        """Whether an evaluation leaves next to nothing behind in memory that it shares with others."""
+        noisy = self.builds or not self.calls.isdisjoint(_ARITHMETIC)
+        return self.calls <= _QUIET | _ARITHMETIC and not (self.loops and noisy)
 
 
 def uses_of(serialised: bytes) -> Uses:
@@ -41,51 +58,78 @@ def uses_of(serialised: bytes) -> Uses:
 
 def _visit(expression: bytes, uses: Uses) -> list[bytes]:
     """Notes what this node itself refers to; answers with the sub-expressions still to look at."""
+    expression, steps = _descend(expression)
+    node_id = _indexed_node(expression)
+    if node_id is not None:
+        if steps and steps[0] not in _OUTCOME:
+            raise Misuse(f'nodes["{node_id}"] has outputs and error, not {steps[0]!r}')
+        uses.paths.add(("nodes", node_id, *steps))
+        return []
     for kind, body in _fields(expression):
         if kind == _IDENT:
             name = _text(body, 1).lstrip(".")
             if name == "nodes":
                 raise Misuse('nodes takes one literal id: nodes["<node id>"].outputs')
-            uses.names.add(name)
-        elif kind == _SELECT:
-            operand = _only(body, 1)
-            node_id = _indexed_node(operand)
-            name = _text(body, 2)
-            if node_id is not None and name not in _OUTCOME:
-                raise Misuse(f'nodes["{node_id}"] has outputs and error, not {name!r}')
-            return _visit(operand, uses)
+            uses.paths.add((name, *steps))
         elif kind == _CALL:
-            return _visit_call(expression, body, uses)
+            uses.calls.add(_text(body, 2))
+            return [part for number, part in _fields(body) if number in (1, 3)]
         elif kind in (_LIST, _COMPREHENSION):
+            uses.loops |= kind == _COMPREHENSION
+            uses.builds |= kind == _LIST
             return [part for number, part in _fields(body) if _is_expression(kind, number)]
         elif kind == _STRUCT:
+            uses.builds = True
             return [part for number, entry in _fields(body) if number == 2 for part in _entry(entry)]
     return []
 
 
-def _visit_call(expression: bytes, call: bytes, uses: Uses) -> list[bytes]:
-    node_id = _indexed_node(expression)
-    if node_id is not None:
-        uses.names.add("nodes")
-        uses.node_ids.add(node_id)
-        return []
-    return [part for number, part in _fields(call) if number in (1, 3)]
+def _descend(expression: bytes) -> tuple[bytes, list[str]]:
+    """Down `.a` and `["b"]` to what they are asked of, and the keys from there on."""
+    steps: list[str] = []
+    while True:
+        selected = _find(expression, _SELECT)
+        if selected is not None:
+            steps.append(_text(selected, 2))
+            expression = _only(selected, 1)
+            continue
+        indexed = _indexed(expression)
+        key = None if indexed is None or _is_nodes(indexed[0]) else _literal(indexed[1])
+        if indexed is None or key is None:
+            return expression, steps[::-1]
+        steps.append(key)
+        expression = indexed[0]
 
 
 def _indexed_node(expression: bytes) -> str | None:
     """The id in `nodes["id"]`; None for any other expression. Misuse for `nodes[<anything else>]`."""
+    indexed = _indexed(expression)
+    if indexed is None or not _is_nodes(indexed[0]):
+        return None
+    literal = _literal(indexed[1])
+    if literal is None:
+        raise Misuse('nodes is indexed by a literal string only: nodes["<node id>"]')
+    return literal
+
+
+def _indexed(expression: bytes) -> tuple[bytes, bytes] | None:
+    """`a` and `b` of `a[b]`."""
     call = _find(expression, _CALL)
     if call is None or _text(call, 2) != _INDEX:
         return None
-    arguments = [part for number, part in _fields(call) if number == 3]
-    ident = _find(arguments[0], _IDENT)
-    if ident is None or _text(ident, 1).lstrip(".") != "nodes":
-        return None
-    constant = _find(arguments[1], _CONST)
+    whole, key = (part for number, part in _fields(call) if number == 3)
+    return whole, key
+
+
+def _is_nodes(expression: bytes) -> bool:
+    ident = _find(expression, _IDENT)
+    return ident is not None and _text(ident, 1).lstrip(".") == "nodes"
+
+
+def _literal(expression: bytes) -> str | None:
+    constant = _find(expression, _CONST)
     literal = None if constant is None else _find(constant, _CONST_STRING)
-    if literal is None:
-        raise Misuse('nodes is indexed by a literal string only: nodes["<node id>"]')
-    return literal.decode()
+    return None if literal is None else literal.decode()
 
 
 def _is_expression(kind: int, number: int) -> bool:

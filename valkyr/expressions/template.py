@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from valkyr.expressions.cel import Expression, ExpressionError, Scope, bind, compile_expression
+from valkyr.expressions.cel import Expression, ExpressionError, compile_expression
+from valkyr.expressions.scope import Bindings, Scope
 from valkyr.expressions.values import NotPlain, check_depth
 
 # A whole string, comment or name: a brace inside closes nothing. Names, so that the r of `for"` starts no raw string.
@@ -37,8 +38,8 @@ class _Joined:
 
     parts: tuple[str | Expression, ...]
 
-    def evaluate_in(self, data: Mapping[str, Any]) -> str:
-        return "".join(part if isinstance(part, str) else _shown(part.evaluate_in(data)) for part in self.parts)
+    def evaluate(self, scope: Scope) -> str:
+        return "".join(part if isinstance(part, str) else _shown(part.evaluate(scope)) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,10 @@ class _Object:
     constant: dict[str, Any]
     dynamic: tuple[tuple[str, _Part], ...]
 
-    def evaluate_in(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def evaluate(self, scope: Scope) -> dict[str, Any]:
         filled = self.constant.copy()
         for key, part in self.dynamic:
-            filled[key] = part.evaluate_in(data)
+            filled[key] = part.evaluate(scope)
         return filled
 
 
@@ -62,10 +63,10 @@ class _Array:
     constant: list[Any]
     dynamic: tuple[tuple[int, _Part], ...]
 
-    def evaluate_in(self, data: Mapping[str, Any]) -> list[Any]:
+    def evaluate(self, scope: Scope) -> list[Any]:
         filled = self.constant.copy()
         for index, part in self.dynamic:
-            filled[index] = part.evaluate_in(data)
+            filled[index] = part.evaluate(scope)
         return filled
 
 
@@ -93,7 +94,8 @@ class Template:
         """The JSON value with every expression replaced. ExpressionError names the expression that could not be."""
         if self.dynamic is None:
             return self.constant
-        return self.dynamic.evaluate_in(bind(scope, self.names, self.references, self.source))
+        shared = scope if scope.bindings else replace(scope, bindings=Bindings())
+        return self.dynamic.evaluate(shared)
 
 
 def compile_template(config: Any) -> Template:
@@ -107,7 +109,7 @@ def compile_template(config: Any) -> Template:
     dynamic = compiled if isinstance(compiled, _Part) else None
     return Template(
         references=frozenset().union(*(expression.references for expression in expressions)),
-        names=frozenset().union(*(expression.names for expression in expressions)),
+        names=frozenset(path[0] for expression in expressions for path in expression.paths),
         source=", ".join(expression.text for expression in expressions[:3]),
         constant=None if dynamic is not None else compiled,
         dynamic=dynamic,
