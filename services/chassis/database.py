@@ -16,15 +16,14 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.chassis.health import Health
-from services.chassis.postgres_errors import SERIALIZATION_FAILURES, sqlstate_of, translated
-from services.chassis.settings import DatabaseSettings, SettingsError
+from services.chassis.postgres_errors import SERIALIZATION_FAILURES, explained, is_refusal, sqlstate_of, translated
+from services.chassis.settings import DatabaseSettings, SettingsError, require_supported
 from valkyr.errors import Overloaded, Unavailable
 from valkyr.retry import backoff
 from valkyr.telemetry import get_logger
 
 __all__ = ["Database", "connect", "session_settings", "translated", "with_retries"]
 
-SUPPORTED_VERSIONS = range(15, 19)
 MAX_RETRIES = 5
 PING_INTERVAL = timedelta(seconds=5)
 DRIVER_SLACK = timedelta(seconds=5)
@@ -34,7 +33,6 @@ _DURABLE = {
     "full_page_writes": {"on"},
     "synchronous_commit": {"on", "remote_apply", "remote_write", "local"},
 }
-_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 T = TypeVar("T")
 _log = get_logger(__name__)
@@ -236,28 +234,21 @@ async def _wait_until_up(settings: DatabaseSettings, application_name: str) -> N
     while True:
         try:
             connection = await connect(settings, application_name)
-        except _REFUSED as error:
-            raise SettingsError(f"database.url: PostgreSQL refuses: {error}") from error
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            if is_refusal(error):
+                raise SettingsError(f"database.url: {explained(error)}") from error
             failures += 1
             if failures == 1:
-                _log.warning("database.awaited", error=str(error))
+                _log.warning("database.awaited", error=explained(error))
             if time.monotonic() > deadline:
-                raise Unavailable(f"the database does not come up: {error}") from error
+                raise Unavailable(f"the database does not come up: {explained(error)}") from error
             await asyncio.sleep(min(1.0, 0.05 * 2**failures))
         else:
             try:
-                _check_version(connection.get_server_version().major)
+                require_supported(connection.get_server_version().major)
             finally:
                 await connection.close()
             return
-
-
-def _check_version(major: int) -> None:
-    if major < SUPPORTED_VERSIONS.start:
-        raise SettingsError(f"database.url: this is PostgreSQL {major}; takes 15 to 18")
-    if major not in SUPPORTED_VERSIONS:
-        _log.warning("database.version_untried", version=major, supported="15 to 18")
 
 
 async def _acquired(pool: asyncpg.Pool, timeout: timedelta) -> asyncpg.Connection:

@@ -9,11 +9,12 @@ import asyncio
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from alembic.config import Config
@@ -24,13 +25,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from services.chassis.postgres_errors import sqlstate_of
+from services.chassis.postgres_errors import explained, is_outage, sqlstate_of
+from services.chassis.settings import SettingsError, require_supported
 from valkyr import telemetry
 
 SERVICES = Path(__file__).resolve().parent.parent
 LOCK_TIMEOUT = "2s"
 WAIT_FOR_OTHERS = timedelta(minutes=2)
 MAX_LOCKED_OUT = 15
+_NOT_ALLOWED = "42501"
+_AT_THE_DOOR = ("28", "3D")
 _LOCK_NOT_AVAILABLE = "55P03"
 _log = telemetry.get_logger(__name__)
 
@@ -43,7 +47,8 @@ async def upgrade(database_url: str, room: str, *, revision: str = "head") -> No
     """To `revision`; creates the schema `room` if there is none. Does nothing if it is there already.
 
     A revision that waits for a lock for longer than two seconds is rolled back and tried again, so that readers never
-    queue up behind it. MigrationError if the database is ahead of this code.
+    queue up behind it. MigrationError if the database is ahead of this code, or cannot be reached, or refuses;
+    SettingsError if it is of a version that is not supported.
     """
     script = _script(room)
     await _run(database_url, room, lambda revisions, _context: script._upgrade_revs(revision, revisions), script)
@@ -61,6 +66,11 @@ def rooms() -> list[str]:
 
 
 async def _run(database_url: str, room: str, steps: Callable[[Any, Any], Any], script: ScriptDirectory) -> None:
+    with _in_words(database_url, room):
+        await _run_alone(database_url, room, steps, script)
+
+
+async def _run_alone(database_url: str, room: str, steps: Callable[[Any, Any], Any], script: ScriptDirectory) -> None:
     async with _alone(database_url, room):
         for attempt in range(1, MAX_LOCKED_OUT + 1):
             try:
@@ -72,6 +82,24 @@ async def _run(database_url: str, room: str, steps: Callable[[Any, Any], Any], s
                 await asyncio.sleep(0.2 * attempt)
             else:
                 return
+
+
+@contextmanager
+def _in_words(database_url: str, room: str) -> Iterator[None]:
+    """What the database refuses, or is not there for, as a MigrationError; mistakes in a migration pass as they are."""
+    try:
+        yield
+    except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        state, why = sqlstate_of(error), explained(error)
+        if state == _NOT_ALLOWED:
+            url = urlsplit(database_url)
+            grant = f"grant create on database {url.path[1:]} to {url.username or 'it'}"
+            raise MigrationError(
+                f"the database user may not set up the schema {room}: {why}; its owner may allow it: {grant}"
+            ) from error
+        if state is None or state[:2] in _AT_THE_DOOR or is_outage(error):
+            raise MigrationError(f"the schema {room} cannot be set up: {why}") from error
+        raise
 
 
 async def _apply(database_url: str, room: str, steps: Callable[[Any, Any], Any], script: ScriptDirectory) -> None:
@@ -127,6 +155,7 @@ async def _alone(database_url: str, room: str) -> AsyncIterator[None]:
     settings = {"application_name": f"valkyr migrate {room} lock"}
     connection = await asyncpg.connect(database_url, server_settings=settings)
     try:
+        require_supported(connection.get_server_version().major)
         await _lock(connection, key, room)
         yield
     finally:
@@ -155,7 +184,11 @@ def main() -> int:
         sys.stderr.write(f"{problem}\n")
         return 2
     for room in wanted:
-        asyncio.run(upgrade(url, room))
+        try:
+            asyncio.run(upgrade(url, room))
+        except (MigrationError, SettingsError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,32 @@ def translated() -> Iterator[None]:
         if told is None:
             raise
         raise told from error
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether PostgreSQL would say the same again: a wrong password, no such database, a right that is missing."""
+    driver = _driver_error(error)
+    if isinstance(driver, asyncpg.ClientConfigurationError):
+        return True
+    return isinstance(driver, asyncpg.PostgresError) and _meaning(driver) is None
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether it may be otherwise later: PostgreSQL is away, full, or busy."""
+    meaning = _meaning(_driver_error(error))
+    return meaning is not None and issubclass(meaning.kind, Unavailable | Overloaded)
+
+
+def explained(error: BaseException) -> str:
+    """What PostgreSQL or the way to it objects to, in one plain line for whoever starts a service."""
+    driver = _driver_error(error)
+    if isinstance(driver, TimeoutError):
+        return "PostgreSQL does not answer in time"
+    if isinstance(driver, OSError):
+        known = driver.errno is not None and driver.errno > 0
+        reason = os.strerror(driver.errno or 0) if known else driver.strerror or str(driver)
+        return f"PostgreSQL cannot be reached ({reason[:1].lower()}{reason[1:]})"
+    return f"PostgreSQL says: {str(driver).partition(chr(10))[0]}"
 
 
 def _told(error: Exception) -> ValkyrError | None:

@@ -42,8 +42,13 @@ def run_room(
     try:
         settings = load_settings(model, section=model.section, environ=environ, config_file=options.config)
     except SettingsError as error:
-        sys.stderr.write(f"{error}\n")
+        if options.check_settings:
+            sys.stdout.write("".join(f"{problem}\n" for problem in error.problems))
+        else:
+            sys.stderr.write(f"{error}\n")
         return EXIT_SETTINGS
+    if options.check_settings:
+        return 0
     observed = telemetry.configure(
         model.section,
         log_level=settings.telemetry.log_level,
@@ -69,5 +74,8 @@ def _parser(section: str) -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="a YAML file with settings (VALKYR_CONFIG)")
     parser.add_argument(
         "--insecure", action="store_true", help="allow addresses other than loopback, without encryption"
+    )
+    parser.add_argument(
+        "--check-settings", action="store_true", help="only read the settings; what is wrong is said one a line"
     )
     return parser

@@ -40,6 +40,7 @@ TOP_LEVEL_VARIABLES: Mapping[str, str] = {
 """Every variable without a section, of any process: whoever reads a new one adds it here."""
 DEFAULT_PORT_BASE = 50051
 PORT_OFFSETS: Mapping[str, int] = {"graph-store": 0, "executor": 1, "breaker": 2, "dlq": 3}
+POSTGRES_VERSIONS = range(15, 19)
 LEAST_INTERVAL = timedelta(milliseconds=100)
 LONGEST_TIMEOUT = timedelta(hours=1)
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -132,6 +133,8 @@ def _check_database_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("takes postgresql://user:password@host:port/name (a socket folder as ?host=/folder)")
+    if "," not in parts.netloc:
+        _ = parts.port  # ValueError if it is no number
     if not parts.hostname and "host" not in parse_qs(parts.query):
         raise ValueError("names no host: takes postgresql://user@host/name, or ?host=/folder for a unix socket")
     return url
@@ -198,6 +201,13 @@ class SettingsError(Exception):
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems) or (message,)
+
+
+def require_supported(major: int) -> None:
+    """SettingsError if this major version of PostgreSQL is none that Valkyr runs on."""
+    if major not in POSTGRES_VERSIONS:
+        first, last = POSTGRES_VERSIONS[0], POSTGRES_VERSIONS[-1]
+        raise SettingsError(f"database.url: this is PostgreSQL {major}; takes {first} to {last}")
 
 
 Model = TypeVar("Model", bound=RoomSettings)

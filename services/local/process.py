@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import grpc
 import grpc.aio
@@ -114,6 +115,30 @@ class ServiceProcess:
             if lines:
                 return "; its last words:\n  " + "\n  ".join(lines[-LAST_LINES:])
         return ""
+
+
+async def run_module(
+    module: str, *arguments: str, environment: Mapping[str, str], stdout: int | IO[bytes], stderr: int | IO[bytes]
+) -> tuple[int, bytes, bytes]:
+    """Runs `python -m module` to its end; its exit code and what it said into pipes. Killed when cancelled."""
+    process = await asyncio.create_subprocess_exec(
+        *Identity().command(sys.executable, "-m", module, *arguments, death_signal=signal.SIGKILL),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        cwd=PROJECT,
+        env={**environment, "LEASH_PARENT": str(os.getpid())},
+        start_new_session=True,
+    )
+    try:
+        said, complained = await process.communicate()
+        assert process.returncode is not None
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    return process.returncode, said or b"", complained or b""
 
 
 def describe_exit(code: int) -> str:

@@ -11,21 +11,19 @@ import contextlib
 import json
 import os
 import re
-import signal
-import sys
 import threading
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.local.errors import StackError
-from services.local.home import PROJECT, FileLock, Home
-from services.local.identity import Identity
+from services.local.home import FileLock, Home
 from services.local.leftovers import end_leftovers
 from services.local.ports import require_free
 from services.local.postgres import Cluster
-from services.local.process import ServiceProcess, describe_exit
+from services.local.process import ServiceProcess, describe_exit, run_module
 from services.local.rooms import ROOMS, Room
 from services.local.speech import DIM, GREEN, RED, YELLOW, Speech
 
@@ -43,6 +41,7 @@ class StackSettings:
     database_url: str | None = None
     postgres_bin: str | None = None
     rooms: Sequence[Room] = ROOMS
+    check_settings: bool = True
     migrate: bool = True
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     start_timeout: float = 60.0
@@ -80,6 +79,8 @@ class Supervisor:
         self._speech.say(f"Starting, with data and logs in {home.folder} ...", DIM)
         await end_leftovers(home)
         require_free(self.settings.rooms, port_base)
+        if self.settings.check_settings:
+            await self._check_settings()
         if self._cluster is not None:
             await _to_its_end(self._cluster.start)
         if self.settings.database_url is not None and self.settings.migrate:
@@ -154,31 +155,38 @@ class Supervisor:
                 self._write_state(ready=True)
                 self._speech.say("PostgreSQL is up again, with all that was committed", GREEN)
 
+    async def _check_settings(self) -> None:
+        """Every service reads its settings once before anything is started: what is wrong with any is one message."""
+        answers = await asyncio.gather(*(self._problems(room) for room in self.settings.rooms))
+        problems = list(dict.fromkeys(problem for answer in answers for problem in answer))
+        if problems:
+            count = "one setting is wrong" if len(problems) == 1 else f"{len(problems)} settings are wrong"
+            raise StackError(
+                "\n  ".join([f"{count}:", *problems]),
+                hint="mend it in the environment or in the file that VALKYR_CONFIG names; nothing was started",
+            )
+
+    async def _problems(self, room: Room) -> list[str]:
+        code, said, complained = await run_module(
+            room.module, "--check-settings", environment=self.environment, stdout=PIPE, stderr=PIPE
+        )
+        if code == 0:
+            return []
+        problems = said.decode(errors="replace").splitlines()
+        words = complained.decode(errors="replace").strip().splitlines()
+        return problems or [f"{room.name} {describe_exit(code)}: {words[-1] if words else 'it said nothing'}"]
+
     async def _migrate(self) -> None:
         log = self.settings.home.log("migrate")
         names = [room.name for room in self.settings.rooms]
         with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *Identity().command(
-                    sys.executable, "-m", "services.chassis.migrate", *names, death_signal=signal.SIGKILL
-                ),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=PROJECT,
-                env={**self.environment, "LEASH_PARENT": str(os.getpid())},
-                start_new_session=True,
+            code, _, _ = await run_module(
+                "services.chassis.migrate", *names, environment=self.environment, stdout=output, stderr=output
             )
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            process.kill()
-            await process.wait()
-            raise
         if code != 0:
             raise StackError(
-                f"the database {without_password(self.database_url)} could not be migrated: {_last_line(log)}",
-                hint=f"is that PostgreSQL up, and may the user create schemas there? Everything is in {log}",
+                f"the database {without_password(self.database_url)} cannot be used: {_last_line(log)}",
+                hint=f"mend that, or unset VALKYR_DATABASE_URL to have one started here; everything is in {log}",
             )
 
     @property

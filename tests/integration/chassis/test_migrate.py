@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from services.chassis.migrate import MigrationError, downgrade, rooms, upgrade
+from services.chassis.settings import SettingsError
 from tests.postgres import PostgresForTests
 
 
@@ -55,3 +58,47 @@ async def test_a_lock_held_by_a_reader_is_waited_for_in_short_tries(database_url
     await reader.execute("commit")
     await going_back
     await reader.close()
+
+
+PLAIN = re.compile(r"Traceback|sqlalche\.me|Error\b|<class|asyncpg")
+
+
+async def test_a_user_who_may_not_create_schemas_is_told_who_may_allow_it(
+    database_url: str, postgres: PostgresForTests
+) -> None:
+    name = urlsplit(database_url).path[1:]
+    await asyncio.to_thread(postgres.execute, f"create role {name}_guest login")
+    try:
+        guest = database_url.replace("valkyr@", f"{name}_guest@")
+        with pytest.raises(MigrationError, match=f"grant create on database {name} to {name}_guest") as caught:
+            await upgrade(guest, "graph_store")
+        assert not PLAIN.search(str(caught.value))
+    finally:
+        await asyncio.to_thread(postgres.execute, f"drop role {name}_guest")
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u@127.0.0.1:1/d", r"PostgreSQL cannot be reached \(connection refused\)"),
+        ("postgresql://u@no-host.invalid/d", "PostgreSQL cannot be reached"),
+        (None, "PostgreSQL says: database .no_such_database.* does not exist"),
+    ],
+    ids=["nobody listens", "no such host", "no such database"],
+)
+async def test_a_database_that_cannot_be_used_is_one_plain_sentence(
+    database_url: str, url: str | None, said: str
+) -> None:
+    with pytest.raises(MigrationError, match=said) as caught:
+        await upgrade(url or database_url.replace("/test_", "/no_such_database_"), "graph_store")
+    assert not PLAIN.search(str(caught.value))
+
+
+async def test_a_postgresql_of_an_unsupported_version_is_refused_before_anything_is_made(
+    database_url: str, postgres: PostgresForTests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.chassis.settings.POSTGRES_VERSIONS", range(15, 18))
+    with pytest.raises(SettingsError, match="this is PostgreSQL 18; takes 15 to 17"):
+        await upgrade(database_url, "graph_store")
+    schemas = "select count(*) from pg_namespace where nspname = 'graph_store'"
+    assert (await asyncio.to_thread(postgres.fetch, schemas, url=database_url))[0][0] == 0

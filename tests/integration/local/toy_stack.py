@@ -23,6 +23,7 @@ def main() -> int:
             parse_port_base(os.environ["VALKYR_PORT_BASE"]),
             database_url=os.environ.get("VALKYR_DATABASE_URL"),
             rooms=(FIRST, SECOND),
+            check_settings=False,
             migrate=False,
             stop_timeout=float(os.environ.get("TOY_STOP_TIMEOUT", "10")),
         )
