@@ -22,6 +22,7 @@ from services.graph_store.model import (
     StoredVersion,
     StoredWorkflow,
     check_edited_version,
+    is_repeated,
     is_unchanged,
     row_changes,
 )
@@ -29,6 +30,7 @@ from services.graph_store.store import Store, Transaction
 from valkyr.errors import (
     InvalidGraph,
     LimitExceeded,
+    NameTaken,
     RequestIdReused,
     Unavailable,
     VersionNotFound,
@@ -118,6 +120,11 @@ class Graphs:
                 return nothing.answer
             except _Raced:
                 continue
+            except NameTaken:
+                answer = await self._answered_meanwhile(draft)
+                if answer is None:
+                    raise
+                return answer
         raise Unavailable(
             "others keep saving the same workflow or request at the same time", retry_after=timedelta(milliseconds=100)
         )
@@ -171,11 +178,19 @@ class Graphs:
         if current is None:
             answer = await self._create(tx, draft)
         else:
-            check_edited_version(current, command.workflow.version)
             answer = await self._change(tx, draft, current)
         if command.request_id:
             await self._remember(tx, draft, answer)
         return answer
+
+    async def _answered_meanwhile(self, draft: _Draft) -> SavedVersion | None:
+        """The answer to the same request, if it was that which took the name: it was unknown when this one looked."""
+        command = draft.command
+        if not command.request_id:
+            return None
+        async with self._store.transaction() as tx:
+            answered = await tx.find_request(command.namespace, command.request_id, self._requests_kept)
+            return None if answered is None else await _repeat(tx, draft, answered)
 
     async def _create(self, tx: Transaction, draft: _Draft) -> SavedVersion:
         command = draft.command
@@ -195,8 +210,11 @@ class Graphs:
 
     async def _change(self, tx: Transaction, draft: _Draft, current: StoredWorkflow) -> SavedVersion:
         wanted = draft.command.workflow
+        unchanged = is_unchanged(current, wanted, draft.content_hash)
+        if not (unchanged and is_repeated(current, wanted, draft.command.author)):
+            check_edited_version(current, wanted.version)
         previous = await _version_of(tx, current.namespace, current.id, current.version)
-        if is_unchanged(current, wanted, draft.content_hash):
+        if unchanged:
             return SavedVersion(previous, draft.command.graph, draft.warnings, unchanged=True)
         changes = row_changes(orjson.loads(previous.document), previous.ids, draft.document, new_id=self._new_id)
         values = _workflow_values(draft, name=wanted.name or current.name, version=current.version + 1)

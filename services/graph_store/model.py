@@ -39,7 +39,7 @@ class SaveCommand:
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkflow:
-    """A workflow's row: what it is now."""
+    """A workflow's row: what it is now. `saved_by` is who saved the version that it is at."""
 
     namespace: str
     id: str
@@ -51,6 +51,7 @@ class StoredWorkflow:
     created_at: datetime
     updated_at: datetime
     archived: bool = False
+    saved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,15 @@ def is_unchanged(current: StoredWorkflow, wanted: WorkflowInfo, content_hash: st
         and wanted.description == current.description
         and dict(wanted.labels) == dict(current.labels)
     )
+
+
+def is_repeated(current: StoredWorkflow, wanted: WorkflowInfo, author: Author) -> bool:
+    """Whether a save whose graph is the current one may be the very save that made it, sent again.
+
+    It edited the version before (none, for the first), and the same principal sends it: the first answer may have been
+    lost on the way.
+    """
+    return (wanted.version or 0) + 1 == current.version and author.principal == current.saved_by
 
 
 def row_changes(

@@ -229,6 +229,7 @@ def _workflow(row: Row[Any]) -> StoredWorkflow:
         created_at=row.created_date,
         updated_at=row.last_modified_date,
         archived=row.archived,
+        saved_by=row.last_modified_by_name,
     )
 
 
@@ -244,6 +245,7 @@ def _version(row: Row[Any], workflow: StoredWorkflow) -> StoredVersion:
         created_at=workflow.created_at,
         updated_at=row.version_created_date,
         archived=workflow.archived,
+        saved_by=row.version_created_by_name,
     )
     return StoredVersion(as_it_was, row.version_document.encode(), RowIds(**orjson.loads(row.version_row_ids)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -35,12 +35,13 @@ MAX_TEXT = 10_000
 MAX_LABELS = 64
 MAX_LABEL = 255
 MAX_WORKFLOW_IDS = 1_000
+MAX_VERSION = 2**31 - 1
 
 
 def read_save(request: pb.SaveGraphRequest, namespace: str, author: Author) -> SaveCommand:
     """InvalidRequest naming every field that cannot be read."""
-    workflow, graph = graph_wire.graph_from_proto(request)
     problems = fields.Problems()
+    workflow, graph = graph_wire.read_graph(request, problems)
     _check_workflow(workflow, problems)
     _check_text(request.message, "message", MAX_TEXT, problems)
     _check_text(request.request_id, "requestId", MAX_REQUEST_ID, problems)
@@ -58,8 +59,8 @@ def read_save(request: pb.SaveGraphRequest, namespace: str, author: Author) -> S
 
 def read_graph(request: pb.ValidateGraphRequest) -> Graph:
     """InvalidRequest naming every field that cannot be read."""
-    workflow, graph = graph_wire.graph_from_proto(request)
     problems = fields.Problems()
+    workflow, graph = graph_wire.read_graph(request, problems)
     _check_workflow(workflow, problems)
     problems.raise_if_any()
     return graph
@@ -199,8 +200,8 @@ def _write_findings(findings: Sequence[Finding], limit: int) -> list[common_pb2.
 
 
 def _check_workflow(workflow: WorkflowInfo, problems: fields.Problems) -> None:
-    _check_text(workflow.name or "", "workflow.name", MAX_NAME, problems)
-    _check_text(workflow.description, "workflow.description", MAX_TEXT, problems)
+    _check_length(workflow.name or "", "workflow.name", MAX_NAME, problems)
+    _check_length(workflow.description, "workflow.description", MAX_TEXT, problems)
     if len(workflow.labels) > MAX_LABELS:
         problems.add("workflow.labels", f"{len(workflow.labels)} labels are too many; at most {MAX_LABELS}")
     for key, value in workflow.labels.items():
@@ -210,9 +211,13 @@ def _check_workflow(workflow: WorkflowInfo, problems: fields.Problems) -> None:
 
 
 def _check_text(value: str, path: str, limit: int, problems: fields.Problems) -> None:
+    _check_length(value, path, limit, problems)
+    fields.check_text(value, path, problems)
+
+
+def _check_length(value: str, path: str, limit: int, problems: fields.Problems) -> None:
     if len(value) > limit:
         problems.add(path, f"has {len(value):,} characters; at most {limit:,} are allowed")
-    fields.check_text(value, path, problems)
 
 
 def _timestamp(moment: datetime) -> Timestamp:
@@ -226,7 +231,7 @@ def read_version_place(request: pb.ListVersionsRequest) -> int | None:
     match page_place(request):
         case None:
             return None
-        case [int(version)]:
+        case [int(version)] if not isinstance(version, bool) and 0 < version <= MAX_VERSION:
             return version
         case _:
             raise bad_page_token(request.page_token)
@@ -239,7 +244,9 @@ def read_workflow_place(request: pb.FindWorkflowsRequest) -> tuple[datetime, str
             return None
         case [str(created_at), str(workflow_id)]:
             try:
-                return datetime.fromisoformat(created_at), str(uuid.UUID(workflow_id))
+                moment = datetime.fromisoformat(created_at)
+                # astimezone takes a time without a zone for a local one, and refuses what no database holds.
+                return moment.astimezone(UTC), str(uuid.UUID(workflow_id))
             except (ValueError, OverflowError):
                 raise bad_page_token(request.page_token) from None
         case _:

@@ -71,6 +71,13 @@ class RowIds:
 def graph_from_proto(message: GraphMessage) -> tuple[WorkflowInfo, Graph]:
     """The graph of a request or an answer, and what it says of its workflow. InvalidRequest naming every bad field."""
     problems = fields.Problems()
+    read = read_graph(message, problems)
+    problems.raise_if_any()
+    return read
+
+
+def read_graph(message: GraphMessage, problems: fields.Problems) -> tuple[WorkflowInfo, Graph]:
+    """As `graph_from_proto`, for a caller who has more to look at: what cannot be read is added to `problems`."""
     info = _read_workflow(message, problems)
     graph = Graph(
         nodes=tuple(_read_node(node, index, problems) for index, node in enumerate(message.nodes)),
@@ -78,7 +85,6 @@ def graph_from_proto(message: GraphMessage) -> tuple[WorkflowInfo, Graph]:
         modules=tuple(_read_module(module, index, problems) for index, module in enumerate(message.modules)),
         settings=_read_settings(message.settings, problems),
     )
-    problems.raise_if_any()
     return info, graph
 
 

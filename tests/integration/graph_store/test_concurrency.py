@@ -13,6 +13,7 @@ from sqlalchemy import event
 
 from services.chassis.database import Database
 from services.graph_store.graphs import CorruptVersion, Graphs
+from services.graph_store.model import Author
 from tests.builders import a_chain, a_graph
 from tests.integration.graph_store.conftest import Saves
 from tests.postgres import PostgresForTests
@@ -38,6 +39,25 @@ async def test_i02_of_fifty_concurrent_saves_exactly_one_wins(save: Saves, graph
     assert (stored, graph) == (winner.stored, winner.graph)
     (row,) = await sql("select version, (select count(*) from graph_store.audit_event) from graph_store.workflow")
     assert tuple(row) == (2, 2)
+
+
+async def test_i02_of_fifty_identical_saves_by_one_author_one_makes_a_version(save: Saves, sql: Sql) -> None:
+    await save("a", id=ID)
+    answers = await asyncio.gather(*(save("a -> b", id=ID, version=1) for _ in range(50)))
+    assert sorted(answer.unchanged for answer in answers) == [False] + [True] * 49
+    assert {answer.stored.workflow.version for answer in answers} == {2}
+    (row,) = await sql("select version, (select count(*) from graph_store.audit_event) from graph_store.workflow")
+    assert tuple(row) == (2, 2)
+
+
+async def test_i02_of_fifty_identical_saves_by_different_authors_one_wins(save: Saves) -> None:
+    await save("a", id=ID)
+    outcomes = await asyncio.gather(
+        *(save("a -> b", id=ID, version=1, author=Author(f"author {number}")) for number in range(50)),
+        return_exceptions=True,
+    )
+    assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, VersionConflict) for outcome in outcomes) == 49
 
 
 async def test_of_fifty_callers_who_create_one_id_one_creates_it(save: Saves, sql: Sql) -> None:

@@ -159,7 +159,7 @@ async def test_an_unchanged_graph_with_a_stale_version_is_a_conflict(save: Saves
     await save("a", id=ID)
     await save("b", id=ID, version=1)
     with pytest.raises(VersionConflict):
-        await save("b", id=ID, version=1)
+        await save("b", id=ID, version=1, author=Author("somebody else"))
 
 
 async def test_i03_a_graph_with_errors_is_never_stored_and_costs_no_version(save: Saves, sql: Sql) -> None:
@@ -290,6 +290,52 @@ async def test_requests_are_forgotten_after_a_day(save: Saves, store: Store, sql
     assert await store.prune_requests(KEPT, 10) == 0
     await sql("update graph_store.answered_request set created_date = now() - interval '2 days'")
     assert [await store.prune_requests(timedelta(days=1), 1) for _ in range(3)] == [1, 1, 0]
+
+
+async def test_of_twenty_callers_with_one_request_id_and_one_name_all_get_one_answer(save: Saves, sql: Sql) -> None:
+    for attempt in range(5):
+        answers = await asyncio.gather(
+            *(save("a -> b", request_id=f"r{attempt}", name=f"n{attempt}") for _ in range(20)), return_exceptions=True
+        )
+        assert [answer for answer in answers if answer != answers[0]] == []
+        assert not isinstance(answers[0], BaseException)
+        with pytest.raises(NameTaken):
+            await save("a -> b", request_id=f"s{attempt}", name=f"n{attempt}")
+        with pytest.raises(RequestIdReused):
+            await save("a -> c", request_id=f"r{attempt}", name=f"n{attempt}")
+    assert (await sql("select count(*) from graph_store.workflow_version"))[0][0] == 5
+
+
+async def test_i02_a_save_of_unknown_outcome_may_be_repeated_without_a_request_id(save: Saves, sql: Sql) -> None:
+    created = await save("a", id=ID)
+    repeated = await save("a", id=ID)
+    assert (repeated.unchanged, repeated.stored) == (True, created.stored)
+    saved = await save("a -> b", id=ID, version=1, description="d")
+    repeated = await save("a -> b", id=ID, version=1, description="d", message="again")
+    assert (repeated.unchanged, repeated.stored) == (True, saved.stored)
+    assert (await counts(sql))["audit_event"] == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"graph": "b"}, {"labels": {"k": "v"}}, {"description": "d"}, {"name": "m"}, {"author": Author("somebody else")}],
+    ids=["graph", "labels", "description", "name", "author"],
+)
+async def test_i02_what_differs_from_the_save_before_is_no_repetition(save: Saves, other: dict[str, Any]) -> None:
+    await save("x", id=ID, name="n")
+    await save("a", id=ID, version=1, name="n")
+    with pytest.raises(VersionConflict):
+        await save(**{"graph": "a", "id": ID, "version": 1, "name": "n", **other})
+    with pytest.raises(VersionRequired):
+        await save("a", id=ID, name="n")
+
+
+async def test_a_save_of_two_versions_ago_is_no_repetition(save: Saves) -> None:
+    await save("x", id=ID)
+    await save("y", id=ID, version=1)
+    await save("a", id=ID, version=2)
+    with pytest.raises(VersionConflict):
+        await save("a", id=ID, version=1)
 
 
 async def test_of_many_callers_with_one_request_id_all_get_one_answer(save: Saves, sql: Sql) -> None:

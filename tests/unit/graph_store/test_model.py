@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.graph_store.model import (
+    Author,
     RowIds,
     StoredWorkflow,
     check_edited_version,
+    is_repeated,
     is_unchanged,
     row_changes,
 )
@@ -21,7 +23,7 @@ from valkyr.errors import VersionConflict, VersionRequired
 from valkyr.graph.model import WorkflowInfo
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-STORED = StoredWorkflow("default", "id", "name", "about", {"k": "v"}, 3, "hash", NOW, NOW)
+STORED = StoredWorkflow("default", "id", "name", "about", {"k": "v"}, 3, "hash", NOW, NOW, saved_by="ada")
 
 
 def test_only_the_stored_version_may_be_followed() -> None:
@@ -47,6 +49,16 @@ def test_only_the_stored_version_may_be_followed() -> None:
 )
 def test_unchanged_is_what_says_nothing_new(wanted: WorkflowInfo, content_hash: str, unchanged: bool) -> None:
     assert is_unchanged(STORED, wanted, content_hash) is unchanged
+
+
+@pytest.mark.parametrize(
+    ("edited", "principal", "repeated"),
+    [(2, "ada", True), (2, "bob", False), (3, "ada", False), (1, "ada", False), (None, "ada", False)],
+)
+def test_a_repeated_save_edited_the_version_before_and_comes_from_the_same_author(
+    edited: int | None, principal: str, repeated: bool
+) -> None:
+    assert is_repeated(STORED, WorkflowInfo(None, "name", version=edited), Author(principal)) is repeated
 
 
 def document(nodes: dict[str, Any], edges: dict[str, Any], modules: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services.chassis.paging import page_token
 from services.chassis.settings import SettingsError, load_settings
 from services.graph_store import wire
+from services.graph_store.model import Author
 from services.graph_store.settings import GraphStoreSettings
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.errors import InvalidRequest
@@ -47,6 +48,35 @@ def test_places_that_are_none_are_refused_and_crash_nothing(place: list[Any]) ->
     workflows.page_token = page_token(workflows, place)
     with pytest.raises(InvalidRequest, match="pageToken"):
         wire.read_workflow_place(workflows)
+
+
+@pytest.mark.parametrize("place", [[2**31], [2**63 - 1], [0], [-1], [True], [1.5], ["7"], [7, 7], []])
+def test_places_that_are_no_version_are_refused(place: list[Any]) -> None:
+    versions = pb.ListVersionsRequest(workflow_id=ID)
+    versions.page_token = page_token(versions, place)
+    with pytest.raises(InvalidRequest, match="pageToken"):
+        wire.read_version_place(versions)
+
+
+def test_every_bad_field_of_a_save_is_named_at_once() -> None:
+    request = pb.SaveGraphRequest(
+        workflow=pb.Workflow(name="n" * 256, description="\0", labels={"k": "v" * 256}),
+        nodes=[pb.Node(node_id="a", priority=1_000)],
+        edges=[pb.Edge(edge_id="\0")],
+        request_id="r" * 256,
+        message="\0",
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        wire.read_save(request, "default", Author("ada"))
+    assert sorted(violation.field for violation in caught.value.details.violations) == [
+        "edges[0].edgeId",
+        "message",
+        "nodes[0].priority",
+        "requestId",
+        "workflow.description",
+        "workflow.labels.'k'",
+        "workflow.name",
+    ]
 
 
 def test_findings_that_do_not_fit_are_counted() -> None:
