@@ -12,6 +12,8 @@ from valkyr.runner.leases import LeasedRun, RunResult
 
 MAX_FENCE_MARGIN = timedelta(seconds=5)
 
+MAX_WAIT = timedelta(seconds=30)
+
 AttemptKey = tuple[str, int]
 
 
@@ -30,6 +32,11 @@ def fence_margin(lease_duration: timedelta) -> timedelta:
     return min(MAX_FENCE_MARGIN, lease_duration / 6)
 
 
+def longest_wait(lease_duration: timedelta) -> timedelta:
+    """How long a run may wait for a thread: half its lease, at most 30 s. Then another runner may have it."""
+    return min(MAX_WAIT, lease_duration / 2)
+
+
 class Attempt:
     """Mutable, owned by the event loop; the heartbeat thread renews it, a module's thread claims and starts it.
 
@@ -44,6 +51,7 @@ class Attempt:
         "overdue_at",
         "result",
         "running",
+        "start_by",
         "started",
         "started_at",
         "stop",
@@ -58,6 +66,7 @@ class Attempt:
         self.trusted_until = granted_at + self.trust()
         self.context: Context | None = None
         self.task: asyncio.Task[None] | None = None
+        self.start_by: float | None = None
         self.started: float | None = None
         self.started_at: datetime | None = None
         self.timeout_at: float | None = None

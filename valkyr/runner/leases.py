@@ -65,13 +65,17 @@ class LeasedRun:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a runner says of one lease. `started_at` and `finished_at` are aware UTC by the runner's clock, to show."""
+    """What a runner says of one lease. `started_at` and `finished_at` are aware UTC by the runner's clock, to show.
+
+    `frees_slot`: false if the attempt's code is still running, so that the runner has no room for another run yet.
+    """
 
     ref: LeaseRef
     result: Result
     started_at: datetime | None = None
     finished_at: datetime | None = None
     duration_ms: int | None = None
+    frees_slot: bool = True
 
 
 class Transport(Protocol):

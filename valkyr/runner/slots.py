@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from valkyr.module import ModuleSpec
-from valkyr.runner.attempt import Attempt, AttemptKey, Stop
+from valkyr.runner.attempt import Attempt, AttemptKey, Stop, longest_wait
 from valkyr.runner.execute import NOOP_OUTCOME, Outcome, call, call_now, context_for, stopped, unknown_class
 from valkyr.runner.leases import Failure, FailureType, Release, RunResult
 from valkyr.runner.threads import ModuleThreads
@@ -75,10 +75,13 @@ class Slots:
                 asyncio.get_running_loop().call_soon(self._run_inline)
             self._inline.append((attempt, spec))
         else:
+            attempt.start_by = now + longest_wait(leased.lease_duration).total_seconds()
             self._threads.submit(partial(self._run_in_thread, asyncio.get_running_loop(), attempt, spec))
         due = attempt.trusted_until
         if leased.timeout is not None:
             due = min(due, now + leased.timeout.total_seconds())
+        if attempt.start_by is not None:
+            due = min(due, attempt.start_by)
         if due < self._sweep_at:
             self._sweep_by(due)
 
@@ -205,6 +208,7 @@ class Slots:
             attempt.started_at,
             datetime.now(UTC),
             None if attempt.started is None else int((now - attempt.started) * 1000),
+            frees_slot=not attempt.running,
         )
         self._finished(attempt)
 
@@ -221,20 +225,32 @@ class Slots:
         if now >= attempt.trusted_until:
             self.stop(attempt, Stop.FENCED)
             return _NEVER
+        if attempt.timeout_at is None:
+            return self._swept_without_timeout(attempt, now)
         if attempt.overdue_at is not None:
             if now < attempt.overdue_at:
                 return min(attempt.overdue_at, attempt.trusted_until)
             log.error("module.did_not_stop", run_id=attempt.leased.ref.run_id, class_name=attempt.leased.class_name)
             self._finish(attempt, stopped(attempt, still_running=True))
             return _NEVER
-        if attempt.timeout_at is None:
-            waits = attempt.leased.timeout is not None and attempt.started is None
-            later = now + attempt.leased.timeout.total_seconds() if waits and attempt.leased.timeout else _NEVER
-            return min(later, attempt.trusted_until)
         if now >= attempt.timeout_at and attempt.stop is None:
             self.stop(attempt, Stop.TIMEOUT)
             return min(attempt.overdue_at or _NEVER, attempt.trusted_until)
         return min(attempt.timeout_at if attempt.stop is None else _NEVER, attempt.trusted_until)
+
+    def _swept_without_timeout(self, attempt: Attempt, now: float) -> float:
+        """As `_swept`, for an attempt that has none, or has not started so that its time does not count yet."""
+        due = attempt.trusted_until
+        if attempt.leased.timeout is not None:
+            due = min(due, now + attempt.leased.timeout.total_seconds())
+        if attempt.start_by is None or attempt.started is not None:
+            return due
+        if now < attempt.start_by:
+            return min(due, attempt.start_by)
+        if not self.release(attempt):  # a thread is starting it just now
+            return due
+        log.warning("run.released_unstarted", run_id=attempt.leased.ref.run_id, reason="no thread was free in time")
+        return _NEVER
 
     def _sweep_by(self, due: float) -> None:
         if self._timer is not None:

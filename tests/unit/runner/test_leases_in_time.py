@@ -20,7 +20,7 @@ from tests.unit.runner.fakes import (
     turns,
 )
 from valkyr.errors import Unavailable
-from valkyr.runner.attempt import Attempt, fence_margin
+from valkyr.runner.attempt import Attempt, fence_margin, longest_wait
 from valkyr.runner.heartbeats import Heartbeats
 from valkyr.runner.leases import FailureType, HeartbeatAnswer, Release
 from valkyr.runner.worker import Worker
@@ -178,11 +178,62 @@ async def test_a_module_that_does_not_stop_is_reported_and_still_takes_its_slot(
         worker.sweep()
         await eventually(lambda: not worker.live)
         assert "still running" in transport.failure_of("r1").message
+        assert not transport.result_of("r1").frees_slot
         assert worker.room() == 1
         gate.open.set()
         gate.open_thread.set()
         await eventually(lambda: worker.room() == 2)
         assert len(transport.results) == 1
+
+
+async def test_a_result_frees_its_slot_unless_its_code_still_runs() -> None:
+    clock, gate, transport = Clock(), Gate(), FakeTransport()
+    transport.answers["cancelled"] = HeartbeatAnswer.CANCEL
+    async with a_running(transport, modules_with(M=gate.run), clock=clock, heartbeat_interval=BEAT) as worker:
+        worker.accept([a_lease("late", "M", timeout=timedelta(seconds=5)), a_lease("cancelled", "M"), a_lease("done")])
+        worker.accept([a_lease("released", "M")], granted_at=clock() - TRUST)
+        await eventually(lambda: gate.started == 2)
+        clock.move(5)
+        worker.sweep()
+        await eventually(lambda: len(transport.results) == 4)
+    assert all(result.frees_slot for result in transport.results)
+
+
+async def test_a_run_that_finds_no_thread_in_time_is_released_unstarted() -> None:
+    clock, gate, transport = Clock(), Gate(), FakeTransport()
+    async with a_running(transport, modules_with(M=gate.run_in_thread), clock=clock, concurrency=1) as worker:
+        worker.accept([a_lease("r1", "M"), a_lease("queued", "M", timeout=timedelta(hours=1))])
+        await eventually(lambda: gate.running)
+        clock.move(29.9)
+        worker.sweep()
+        await turns()
+        assert not transport.results
+        clock.move(0.1)
+        worker.sweep()
+        await eventually(lambda: transport.results)
+        assert transport.result_of("queued").result == Release()
+        assert ("r1", 1) in worker.live
+        gate.open_thread.set()
+        await eventually(lambda: worker.room() == 1)
+        assert gate.started == 1, "what was released must not start"
+
+
+async def test_a_run_that_waits_for_a_thread_is_released_by_itself() -> None:
+    gate, transport = Gate(), FakeTransport()
+    async with a_running(transport, modules_with(M=gate.run_in_thread), concurrency=1) as worker:
+        worker.accept([a_lease("r1", "M")])
+        await eventually(lambda: gate.running)
+        worker.accept([a_lease("queued", "M", lease_duration=timedelta(seconds=1))])
+        await eventually(lambda: transport.results)
+        assert transport.result_of("queued").result == Release()
+        gate.open_thread.set()
+
+
+@pytest.mark.parametrize(
+    ("lease", "wait"), [(timedelta(minutes=2), 30.0), (timedelta(minutes=1), 30.0), (timedelta(seconds=15), 7.5)]
+)
+def test_the_longest_wait_is_half_the_lease_and_at_most_thirty_seconds(lease: timedelta, wait: float) -> None:
+    assert longest_wait(lease).total_seconds() == wait
 
 
 async def test_timeouts_come_by_themselves() -> None:
