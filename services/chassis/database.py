@@ -26,8 +26,12 @@ __all__ = ["Database", "connect", "session_settings", "translated", "with_retrie
 
 MAX_RETRIES = 5
 PING_INTERVAL = timedelta(seconds=5)
-DRIVER_SLACK = timedelta(seconds=5)
-"""How much longer than the server's own statement timeout the driver waits before it gives a connection up."""
+DRIVER_SLACK = timedelta(seconds=1)
+"""How much longer than the server's own statement timeout the driver waits before it gives a connection up. Together
+with waiting for a connection that stays below the ten seconds a client waits, so that a PostgreSQL that hangs is
+UNAVAILABLE to a caller and not a deadline without a word."""
+CONNECT_SLACK = timedelta(milliseconds=250)
+"""How much longer a new connection may take than waiting for a free one."""
 _DURABLE = {
     "fsync": {"on"},
     "full_page_writes": {"on"},
@@ -91,7 +95,8 @@ class Database:
         """One transaction: committed at the end, rolled back on an exception or a cancellation. A commit once begun is
         seen to its end even when the caller is cancelled. Overloaded if no connection gets free in time."""
         with translated():
-            connection = await self.engine.connect()
+            async with asyncio.timeout((self.settings.acquire_timeout + CONNECT_SLACK).total_seconds()):
+                connection = await self.engine.connect()
             async with _released(connection.close):
                 transaction = await connection.begin()
                 try:
@@ -108,7 +113,11 @@ class Database:
         with translated():
             connection = await _acquired(pool, self.settings.acquire_timeout)
             async with _released(lambda: pool.release(connection)):
-                yield connection
+                try:
+                    yield connection
+                except TimeoutError:
+                    connection.terminate()  # it hangs: to ask it for anything more would take as long again
+                    raise
 
     async def ping(self) -> None:
         """Unavailable if the database does not answer, or answers that what it commits is not durable."""

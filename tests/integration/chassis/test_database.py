@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 import structlog
 from sqlalchemy import text
 
-from services.chassis.database import Database, translated, with_retries
+from services.chassis.database import CONNECT_SLACK, DRIVER_SLACK, Database, translated, with_retries
 from services.chassis.health import Health
 from services.chassis.settings import DatabaseSettings, SettingsError, require_supported
 from tests.postgres import PostgresForTests
+from valkyr.client.client import DEFAULT_TIMEOUT
 from valkyr.errors import Conflict, InvalidRequest, Overloaded, Unavailable
 
 QUICK = timedelta(milliseconds=300)
@@ -161,6 +166,42 @@ async def test_i24_a_connection_cut_in_the_middle_is_unavailable_and_the_pools_r
             return False
 
     await until(works)
+
+
+async def test_i24_a_postgresql_that_hangs_is_unavailable_before_a_client_gives_up(
+    database: Database, postgres: PostgresForTests, database_url: str
+) -> None:
+    async with database.transaction() as tx:
+        await tx.execute(text("select 1"))
+    name = urlsplit(database_url).path[1:]
+    sessions = "select pid from pg_stat_activity where datname = $1"
+    pids = [row[0] for row in await asyncio.to_thread(postgres.fetch, sessions, name)]
+
+    async def hot() -> None:
+        async with database.acquire() as connection:
+            await connection.fetchval("select 1")
+
+    async def cold() -> None:
+        async with database.transaction() as tx:
+            await tx.execute(text("select 1"))
+
+    began = time.monotonic()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for told in await asyncio.gather(hot(), cold(), return_exceptions=True):
+            assert isinstance(told, Unavailable)
+            assert told.details.retry_after is not None
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    closing = timedelta(seconds=2.5)
+    assert time.monotonic() - began < (QUICK * 4 + DRIVER_SLACK + closing).total_seconds()
+    defaults = settings_of(database_url)
+    assert defaults.statement_timeout + DRIVER_SLACK + closing < DEFAULT_TIMEOUT
+    assert defaults.acquire_timeout + CONNECT_SLACK + defaults.statement_timeout + DRIVER_SLACK < DEFAULT_TIMEOUT
+    await hot()
+    await cold()
 
 
 async def test_i24_nobody_listening_is_unavailable_within_the_time_allowed() -> None:
