@@ -94,14 +94,14 @@ class Dispatcher:
         urgent, self._signals.urgent = self._signals.urgent, None
         if urgent is not None:
             self._marks.notice(urgent)
-        leased_any = False
+        busy = urgent is not None or self._signals.backlog
         while self._handoff.room() > 0:
             wanted, leased = await self._lease_batch()
-            leased_any = leased_any or leased > 0
+            busy = busy or leased > 0
             if leased >= wanted:
                 self._signals.backlog = True
             elif not self._marks.restart():
-                return await self._next_look(busy=leased_any or urgent is not None)
+                return await self._next_look(busy=busy)
         return None
 
     async def _lease_batch(self) -> tuple[int, int]:

@@ -416,6 +416,22 @@ async def test_two_leases_of_one_run_are_told_apart_by_the_heartbeat(idle: Stack
     assert answers == [HeartbeatAnswer.LEASE_LOST, HeartbeatAnswer.CONTINUE]
 
 
+async def test_a_ready_run_that_was_locked_at_the_first_look_is_found_soon_after(make_stack: OpenStack) -> None:
+    """Not only after the poll interval, which is a minute here."""
+    runner = {"concurrency": 1, "poll_interval": timedelta(minutes=1)}
+    async with make_stack(runner=runner) as stack:
+        first = await stack.start(all_of("HeldModule", "a"))
+        await until_true(lambda: GATES.running == 1, "the first module runs")
+        second = await stack.start(a_graph("b"))
+        async with stack.sql.transaction():
+            await stack.sql.fetch("SELECT 1 FROM executor.run WHERE node_id = 'b' FOR UPDATE")
+            GATES.open.set()
+            assert (await stack.wait(first)).state is ExecutionState.SUCCESS
+            parts = stack.app.parts
+            await until_true(lambda: not parts.signals.backlog and parts.handoff.room() == 1, "it has looked in vain")
+        assert (await stack.wait(second, timeout=10)).state is ExecutionState.SUCCESS
+
+
 async def test_one_connection_is_enough_for_a_cold_start(make_stack: OpenStack) -> None:
     """Whoever holds a connection never waits for a second one."""
     async with make_stack(names=()) as stack:
