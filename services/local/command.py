@@ -46,6 +46,11 @@ examples:
   rm -r .valkyr                                                            forget everything (when stopped)"""
 
 
+OPENNESS = (
+    "Calls are neither encrypted nor authenticated; servers listen on loopback only, unless server.host says otherwise."
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs until stopped; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -94,7 +99,7 @@ async def run(
     """The life of one stack. Raises StackError if it cannot come up, after stopping what it began."""
     supervisor, asked_to_stop = Supervisor(settings, speech), asyncio.Event()
     impatient = asyncio.Event()
-    _listen_for_the_end(asked_to_stop, impatient, until_stdin=until_stdin)
+    _listen_for_the_end(asked_to_stop, impatient, speech, until_stdin=until_stdin)
     code = 0
     try:
         if await _unless(asked_to_stop, supervisor.start()):
@@ -103,7 +108,6 @@ async def run(
                 code = await _run_command(command, supervisor, asked_to_stop)
             else:
                 await _unless(asked_to_stop, supervisor.keep())
-                speech.say("Stopping (Ctrl-C again to stop without draining) ...", DIM)
     finally:
         hurry = asyncio.create_task(_hurry(supervisor, impatient))
         await supervisor.stop()
@@ -130,6 +134,7 @@ def announce(supervisor: Supervisor, speech: Speech, *, stays: bool) -> None:
     if settings.database_url is None:
         speech.say(f"  {'postgres':<12} {_short(settings.home.data):<31} {_short(settings.home.logs / 'postgres.log')}")
     speech.say(f"  {'database':<12} {url}")
+    speech.say(OPENNESS, DIM)
     if stays:
         speech.say("Try next, in another terminal:", BOLD)
         for line in _suggestions(settings.port_base):
@@ -152,19 +157,27 @@ def _short(path: Path) -> str:
     return str(path)
 
 
-def _listen_for_the_end(asked: asyncio.Event, impatient: asyncio.Event, *, until_stdin: bool) -> None:
+def _listen_for_the_end(asked: asyncio.Event, impatient: asyncio.Event, speech: Speech, *, until_stdin: bool) -> None:
+    """Says which signal it was. SIGHUP is left ignored where it is, as by nohup."""
     loop = asyncio.get_running_loop()
 
-    def on_signal() -> None:
-        (impatient if asked.is_set() else asked).set()
+    def on_signal(number: signal.Signals) -> None:
+        if asked.is_set():
+            impatient.set()
+            speech.say(f"{number.name} again: stopping without draining ...", DIM)
+        else:
+            asked.set()
+            speech.say(f"Stopping: {number.name} was received (once more stops without draining) ...", DIM)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, on_signal)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            loop.add_signal_handler(number, on_signal, number)
     if until_stdin:
 
         def on_input() -> None:
             if not os.read(0, 4096):
                 loop.remove_reader(0)
+                speech.say("Stopping: standard input has ended ...", DIM)
                 asked.set()
 
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import tempfile
 import time
@@ -15,7 +16,7 @@ from services.local.errors import StackError
 
 SOCKET_NAME = ".s.PGSQL.5432"
 SOCKET_PATH_LIMIT = 103  # bytes: macOS has 104 with the closing zero, Linux 108; `.lock` is beside it, no socket
-LOG_LIMIT = 10 << 20
+LOG_LIMIT = 50 << 20
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -77,6 +78,16 @@ class Home:
         if path.exists() and path.stat().st_size > LOG_LIMIT:
             path.replace(path.with_name(path.name + ".1"))
         return path
+
+    def shorten_logs(self, limit: int = LOG_LIMIT) -> None:
+        """Each log of more than `limit` bytes is kept once, as `<name>.log.1`, and begun anew in place, since whoever
+        writes it has it open to append; what is written in that very moment is lost. OSError, such as a full disk."""
+        for path in self.logs.glob("*.log"):
+            if path.stat().st_size > limit:
+                unfinished = path.with_name(path.name + ".new")
+                shutil.copyfile(path, unfinished)
+                unfinished.replace(path.with_name(path.name + ".1"))
+                os.truncate(path, 0)
 
     def socket_folder(self) -> Path:
         """`run` in the home, or, where that path is too long for a socket, a folder of its own in the temp folder."""

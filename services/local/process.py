@@ -110,7 +110,8 @@ class ServiceProcess:
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):
-            said = self.log.read_bytes()[self._log_start :].decode(errors="replace")
+            content = self.log.read_bytes()
+            said = content[self._log_start if self._log_start <= len(content) else 0 :].decode(errors="replace")
             lines = [line for line in said.splitlines() if line.strip()]
             if lines:
                 return "; its last words:\n  " + "\n  ".join(lines[-LAST_LINES:])

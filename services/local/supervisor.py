@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.local.errors import StackError
-from services.local.home import FileLock, Home
+from services.local.home import LOG_LIMIT, FileLock, Home
 from services.local.leftovers import end_leftovers
 from services.local.ports import require_free
 from services.local.postgres import Cluster
@@ -34,7 +34,8 @@ CALM = 60.0
 
 @dataclass(frozen=True, slots=True)
 class StackSettings:
-    """`database_url`: a PostgreSQL of one's own; None starts one. Bounds in seconds."""
+    """`database_url`: a PostgreSQL of one's own; None starts one. Bounds and `log_look`, the time between
+    two looks at the logs' sizes, in seconds; `log_limit` in bytes."""
 
     home: Home
     port_base: int
@@ -46,6 +47,8 @@ class StackSettings:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     start_timeout: float = 60.0
     stop_timeout: float = 30.0
+    log_limit: int = LOG_LIMIT
+    log_look: float = 10.0
 
 
 class Supervisor:
@@ -98,6 +101,7 @@ class Supervisor:
     async def keep(self) -> None:
         """Starts again whatever dies. Never returns."""
         keepers = [self._keep_service(service) for service in self.services]
+        keepers.append(self._keep_logs_short())
         if self._cluster is not None:
             keepers.append(self._keep_postgres(self._cluster))
         await _all(keepers)
@@ -154,6 +158,14 @@ class Supervisor:
             else:
                 self._write_state(ready=True)
                 self._speech.say("PostgreSQL is up again, with all that was committed", GREEN)
+
+    async def _keep_logs_short(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.log_look)
+            try:
+                await asyncio.to_thread(self.settings.home.shorten_logs, self.settings.log_limit)
+            except OSError as error:
+                self._speech.say(f"{error.filename}: the log cannot be shortened: {error.strerror}", YELLOW)
 
     async def _check_settings(self) -> None:
         """Every service reads its settings once before anything is started: what is wrong with any is one message."""

@@ -114,7 +114,35 @@ def test_ctrl_c_stops_services_and_then_postgresql_and_exits_0(stack: ToyStack) 
     assert "told to stop" in (stack.home / "logs" / "first.log").read_text()
     assert not any(lives(pid) for pid in pids)
     assert not (stack.home / "stack.json").exists()
+    assert "Stopping: SIGINT was received" in stack.said()
+    assert "neither encrypted nor authenticated" in stack.said()
     assert "is shut down" in (stack.home / "logs" / "postgres.log").read_text()
+
+
+def test_a_stack_under_nohup_outlives_its_terminal(stack: ToyStack) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does; programs inherit it
+    try:
+        stack.start_and_wait()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert stack.process is not None
+    stack.process.send_signal(signal.SIGHUP)
+    stack.process.send_signal(signal.SIGTERM)
+    assert stack.process.wait(60) == 0
+    assert "SIGTERM was received" in stack.said()
+    assert "SIGHUP" not in stack.said()
+
+
+def test_a_log_that_grows_is_begun_anew_while_the_service_runs(a_stack: Callable[..., ToyStack]) -> None:
+    stack = a_stack(TOY_LOG_LIMIT="10")
+    stack.start_and_wait()
+    logs = stack.home / "logs"
+    wait_until(lambda: (logs / "first.log.1").exists() and (logs / "first.log").stat().st_size == 0, "a new log")
+    assert "postgresql://" in (logs / "first.log.1").read_text()
+    assert stack.process is not None
+    stack.process.send_signal(signal.SIGTERM)
+    assert stack.process.wait(60) == 0
+    assert "told to stop" in (logs / "first.log").read_text() + (logs / "first.log.1").read_text()
 
 
 def test_kill_9_of_the_stack_takes_all_with_it_and_the_next_start_is_clean(stack: ToyStack) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from services.local.command import complain, run
 from services.local.errors import StackError
-from services.local.home import home_at
+from services.local.home import LOG_LIMIT, home_at
 from services.local.ports import parse_port_base
 from services.local.speech import Speech
 from services.local.supervisor import StackSettings
@@ -25,6 +25,8 @@ def main() -> int:
             rooms=(FIRST, SECOND),
             check_settings=False,
             migrate=False,
+            log_limit=int(os.environ.get("TOY_LOG_LIMIT", LOG_LIMIT)),
+            log_look=0.05,
             stop_timeout=float(os.environ.get("TOY_STOP_TIMEOUT", "10")),
         )
         return asyncio.run(run(settings, Speech(), command=sys.argv[1:]))

@@ -51,9 +51,25 @@ def test_a_home_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
 def test_a_large_log_is_put_aside_once(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()
-    home.log("it").write_bytes(b"x" * (LOG_LIMIT + 1))
+    with home.log("it").open("wb") as log:
+        log.truncate(LOG_LIMIT + 1)
     assert not home.log("it").exists()
     assert (home.logs / "it.log.1").stat().st_size == LOG_LIMIT + 1
+
+
+def test_a_log_that_grows_while_it_is_written_is_begun_anew_and_kept_once(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.create()
+    with home.log("it").open("ab", buffering=0) as writer:
+        for text in (b"first", b"second"):
+            writer.write(text * 10)
+            home.shorten_logs(limit=20)
+            assert home.log("it").stat().st_size == 0
+            assert (home.logs / "it.log.1").read_bytes() == text * 10
+        writer.write(b"short")
+        home.shorten_logs(limit=20)
+        assert home.log("it").read_bytes() == b"short"
+    assert sorted(path.name for path in home.logs.iterdir()) == ["it.log", "it.log.1"]
 
 
 def test_an_exclusive_lock_excludes_and_a_shared_one_is_shared(tmp_path: Path) -> None:
