@@ -52,11 +52,13 @@ lint: $(STAMP) ## ruff, mypy, import-linter, buf
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 
-test: $(STAMP) ## every test: unit, integration and contract, then e2e and chaos
-	@failed=0
-	$(BIN)/pytest -q -n 2 $(UNIT_TESTS) </dev/null || failed=1
-	$(BIN)/pytest -q $(PROCESS_TESTS) </dev/null || failed=1
-	exit $$failed
+test: $(STAMP) ## every test: unit, integration and contract, then e2e and chaos; the last line counts all
+	@folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	code=0; $(BIN)/pytest -q -n 2 --junitxml="$$folder/first" $(UNIT_TESTS) </dev/null || code=$$?
+	first=$$folder/first=$$code
+	code=0; $(BIN)/pytest -q --junitxml="$$folder/second" $(PROCESS_TESTS) </dev/null || code=$$?
+	$(BIN)/python -m tests.total "$$first" "$$folder/second=$$code"
 
 up: $(STAMP) ## start PostgreSQL and the services; Ctrl-C stops them
 	@exec $(BIN)/python -m services

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import defaultdict
 from importlib.metadata import distributions
 from pathlib import Path
 
+from hatch_build import generate
 from services.chassis.settings import TOP_LEVEL_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +30,26 @@ def test_the_lock_holds_hashes_and_no_address() -> None:
     pinned = [line for line in lines if re.match(r"^[A-Za-z0-9]", line)]
     assert len(pinned) > 50
     assert all(re.match(r"^[A-Za-z0-9._-]+(\[[a-z,-]+\])?==\S+", line) and line.endswith("\\") for line in pinned)
+
+
+def test_the_types_of_valkyr_are_for_its_users_too() -> None:
+    """PEP 561: without the marker a type checker ignores every annotation of the installed package."""
+    assert (ROOT / "valkyr" / "py.typed").is_file()
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["valkyr"]}
+
+
+def test_stubs_of_a_deleted_proto_are_removed(tmp_path: Path) -> None:
+    protos = tmp_path / "protos/valkyr/api"
+    for name in ("kept", "gone"):
+        (protos / name / "v1").mkdir(parents=True)
+        package = f"valkyr.api.{name}.v1"
+        (protos / name / "v1" / f"{name}.proto").write_text(f'syntax = "proto3"; package {package}; message M {{}}')
+    assert len(generate(tmp_path)) == 8
+    (protos / "gone/v1/gone.proto").unlink()
+    assert {path.name.partition("_pb2")[0] for path in generate(tmp_path)} == {"kept"}
+    assert not (tmp_path / "valkyr/api/gone").exists()
+    assert (tmp_path / "valkyr/api/kept/v1/kept_pb2.py").is_file()
 
 
 def test_status_codes_stand_in_one_table() -> None:
