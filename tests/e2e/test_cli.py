@@ -247,6 +247,33 @@ def test_namespaces_do_not_see_each_other(shell: Shell) -> None:
     assert error_of(answer)["reason"] == "WORKFLOW_NOT_FOUND"
 
 
+def test_a_file_goes_into_the_namespace_that_it_names_with_its_message(shell: Shell) -> None:
+    (shell.folder / "named.yaml").write_text(
+        "namespace: shop\nmessage: why\n" + GREETING.format(name="named", pause="PT0S")
+    )
+    saved = shell.json("graph", "save", "named.yaml")["workflow"]
+    assert saved["namespace"] == "shop"
+    assert shell.run("graph", "get", "named").returncode == 4
+    read = shell.run("graph", "get", "named", "-n", "shop")
+    assert "namespace: shop" in read.stdout
+    (shell.folder / "read.yaml").write_text(read.stdout)
+    again = shell.json("graph", "save", "read.yaml")
+    assert (again["workflow"]["id"], again["unchanged"]) == (saved["id"], True)
+
+
+def test_a_file_without_description_and_labels_keeps_those_that_are_stored(shell: Shell) -> None:
+    file = shell.folder / "labelled.yaml"
+    plain = GREETING.format(name="labelled", pause="PT0S")
+    file.write_text(plain.replace("labelled", "labelled\n  description: about\n  labels: {team: a}"))
+    shell.json("graph", "save", "labelled.yaml")
+    file.write_text(plain)
+    kept = shell.json("graph", "save", "labelled.yaml")
+    assert (kept["unchanged"], kept["workflow"]["labels"]) == (True, {"team": "a"})
+    file.write_text(plain.replace("labelled", "labelled\n  labels: {}"))
+    emptied = shell.json("graph", "save", "labelled.yaml")["workflow"]
+    assert (emptied["version"], emptied["labels"], emptied["description"]) == (2, {}, "about")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 
 from valkyr.cli.graph_files import PlacedFinding
 from valkyr.client import SavedGraph, StoredGraph, Workflow
+from valkyr.client.client import DEFAULT_NAMESPACE
 from valkyr.errors import ValkyrError
 from valkyr.graph.document import graph_to_document
 from valkyr.graph.findings import Finding
@@ -81,6 +82,7 @@ def error_of(error: ValkyrError, exit_code: int) -> dict[str, Any]:
 def _identity(workflow: Workflow) -> dict[str, Any]:
     identity = {
         "id": workflow.id,
+        "namespace": "" if workflow.namespace == DEFAULT_NAMESPACE else workflow.namespace,
         "name": workflow.name,
         "description": workflow.description,
         "labels": dict(workflow.labels),

@@ -15,8 +15,9 @@ from valkyr.cli.exits import ExitCode
 from valkyr.cli.graph_files import BadGraphFile, GraphFile, PlacedFinding, place, read_graph_file
 from valkyr.cli.printing import moment
 from valkyr.cli.session import Session, command
-from valkyr.cli.workflows import choose_base, is_id, workflow_id_of
-from valkyr.client import SavedGraph
+from valkyr.cli.workflows import SaveBase, choose_base, is_id, workflow_id_of
+from valkyr.client import Client, SavedGraph
+from valkyr.client.graphs import one_message
 from valkyr.errors import InvalidGraph
 from valkyr.graph.model import WorkflowInfo
 
@@ -38,7 +39,7 @@ async def validate(
     session: Session,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON; - is standard input.")],
     remote: Annotated[
-        bool, typer.Option(help="Ask the graph store, which knows all modules and their configs.")
+        bool, typer.Option(help="Ask the graph store, which may know other modules than this command does.")
     ] = False,
 ) -> ExitCode:
     """Prints every finding with its line. Ends with 3 if a file has errors; warnings are fine.
@@ -77,6 +78,9 @@ async def save(
     you saved that one; if somebody else did, nothing is saved (exit code 5) and you say --version N, or
     --version latest. Whoever saves in between makes it a conflict (5): nothing is ever overwritten unseen.
 
+    A description or labels that the file has no key for stay as they are stored; an empty key empties them. The file
+    may name its `namespace` and a `message`; another one on the command line is refused.
+
     \b
     Examples:
       valkyr graph save orders.yaml
@@ -87,9 +91,11 @@ async def save(
     if graph_file is None:
         return ExitCode.BAD_INPUT
     info = graph_file.workflow if name is None else replace(graph_file.workflow, name=name)
-    async with session.client() as client:
+    message = one_message(message, graph_file.envelope)
+    async with session.client(of_file=graph_file.envelope.namespace) as client:
         base = await choose_base(client, info, version, principal=session.principal)
         try:
+            info = await _with_what_is_stored(client, graph_file, info, base)
             saved = await client.graphs.save(
                 graph_file.graph,
                 workflow=replace(info, id=base.workflow_id, version=base.version),
@@ -179,11 +185,8 @@ async def _validated(session: Session, name: str, *, remote: bool) -> dict[str, 
         graph_file = read_graph_file(name)
     except BadGraphFile as error:
         return _report(session, name, error.problems, counts="")
-    if remote:
-        async with session.client() as client:
-            findings = await client.graphs.validate(graph_file.document.value)
-    else:
-        findings = await session.client().graphs.validate(graph_file.document.value, local=True)
+    async with session.client(of_file=graph_file.envelope.namespace) as client:
+        findings = await client.graphs.validate(graph_file.document.value, local=not remote)
     placed = [place(graph_file.document, finding) for finding in findings]
     return _report(session, graph_file.source, placed, counts=_counts(graph_file))
 
@@ -206,6 +209,18 @@ def _read(session: Session, name: str) -> GraphFile | None:
         refused = InvalidGraph(str(error), hint="each problem is named with its line")
         session.printer.refused(refused, ExitCode.BAD_INPUT, error.problems)
         return None
+
+
+async def _with_what_is_stored(
+    client: Client, graph_file: GraphFile, info: WorkflowInfo, base: SaveBase
+) -> WorkflowInfo:
+    """The workflow with the stored description and labels where the file says nothing about them."""
+    unsaid = [key for key in ("description", "labels") if not graph_file.says(key)]
+    if base.version is None or base.workflow_id is None or not unsaid:
+        return info
+    for stored in await client.graphs.find(id=base.workflow_id, page_size=1).first(1):
+        return replace(info, **{key: getattr(stored, key) for key in unsaid})
+    return info
 
 
 def _print_saved(

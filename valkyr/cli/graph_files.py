@@ -12,7 +12,7 @@ from valkyr.cli.json_text import read_json
 from valkyr.cli.located import LocatedDocument, Position, Unreadable
 from valkyr.cli.yaml_text import read_yaml
 from valkyr.errors import InvalidRequest
-from valkyr.graph.document import graph_from_document, workflow_from_document
+from valkyr.graph.document import Envelope, envelope_from_document, graph_from_document, workflow_from_document
 from valkyr.graph.findings import Finding, Severity
 from valkyr.graph.model import Graph, WorkflowInfo
 
@@ -38,6 +38,12 @@ class GraphFile:
     document: LocatedDocument
     workflow: WorkflowInfo
     graph: Graph
+    envelope: Envelope
+
+    def says(self, key: str) -> bool:
+        """Whether the file has this key of the workflow, be it empty."""
+        workflow = self.document.value.get("workflow")
+        return isinstance(workflow, dict) and workflow.get(key) is not None
 
     @property
     def source(self) -> str:
@@ -61,12 +67,13 @@ def read_graph_file(name: str) -> GraphFile:
         raise BadGraphFile([PlacedFinding(_shown(name), error.position, finding)]) from None
     if not isinstance(document.value, dict):
         raise BadGraphFile([_not_an_object(document)])
-    # The two readers see different parts of the file: what either finds is told at once.
+    # The readers see different parts of the file: what any of them finds is told at once.
     workflow, bad_workflow = _attempt(workflow_from_document, document)
     graph, bad_graph = _attempt(graph_from_document, document)
-    if workflow is None or graph is None:
-        raise BadGraphFile(list(dict.fromkeys([*bad_workflow, *bad_graph])))
-    return GraphFile(document, workflow, graph)
+    envelope, bad_envelope = _attempt(envelope_from_document, document)
+    if workflow is None or graph is None or envelope is None:
+        raise BadGraphFile(list(dict.fromkeys([*bad_workflow, *bad_graph, *bad_envelope])))
+    return GraphFile(document, workflow, graph, envelope)
 
 
 def read_document(name: str) -> LocatedDocument:

@@ -22,7 +22,7 @@ from valkyr.cli.exits import ExitCode, exit_code_of
 from valkyr.cli.printing import Printer
 from valkyr.client import Client
 from valkyr.duration import parse_duration
-from valkyr.errors import Internal, ValkyrError
+from valkyr.errors import Internal, InvalidRequest, ValkyrError
 
 DEFAULT_PORT_BASE = 50051
 EXECUTOR_OFFSET = 1
@@ -31,7 +31,8 @@ CONNECT_TIMEOUT = timedelta(seconds=2)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, errors as JSON on standard error.")]
 Namespace = Annotated[
-    str, typer.Option("--namespace", "-n", envvar="VALKYR_NAMESPACE", metavar="NAME", help="Whose workflows.")
+    str,
+    typer.Option("--namespace", "-n", envvar="VALKYR_NAMESPACE", metavar="NAME", help="Whose workflows."),
 ]
 GraphStore = Annotated[
     str, typer.Option(envvar="VALKYR_GRAPH_STORE", metavar="HOST:PORT", help="Where the graph store is.")
@@ -43,7 +44,7 @@ Principal = Annotated[
 
 _SHARED: dict[str, tuple[Any, Any]] = {
     "as_json": (Json, False),
-    "namespace": (Namespace, "default"),
+    "namespace": (Namespace, ""),
     "graph_store": (GraphStore, ""),
     "executor": (Executor, ""),
     "principal": (Principal, ""),
@@ -54,7 +55,7 @@ Command = Callable[..., Coroutine[Any, Any, ExitCode]]
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One invocation of a command."""
+    """One invocation of a command. `namespace` is empty where the command line and the environment name none."""
 
     printer: Printer
     namespace: str
@@ -62,12 +63,20 @@ class Session:
     executor: str
     principal: str
 
-    def client(self) -> Client:
-        """A client for the services named; use it with `async with`."""
+    def client(self, *, of_file: str = "") -> Client:
+        """A client for the services named; use it with `async with`. `of_file` is the namespace that a file names.
+
+        InvalidRequest where that is not the one of the command line or the environment.
+        """
+        if self.namespace and of_file and of_file != self.namespace:
+            raise InvalidRequest.of_field(
+                "namespace",
+                f"the file says {of_file!r}, and --namespace or VALKYR_NAMESPACE says {self.namespace!r}; name one",
+            )
         return Client(
             self.graph_store,
             self.executor,
-            namespace=self.namespace,
+            namespace=self.namespace or of_file or None,
             principal=self.principal,
             connect_timeout=CONNECT_TIMEOUT,
         )

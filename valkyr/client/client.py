@@ -14,6 +14,7 @@ from valkyr.client.graphs import Graphs
 
 DEFAULT_GRAPH_STORE = "127.0.0.1:50051"
 DEFAULT_EXECUTOR = "127.0.0.1:50052"
+DEFAULT_NAMESPACE = "default"
 DEFAULT_TIMEOUT = timedelta(seconds=10)
 
 
@@ -21,7 +22,9 @@ class Client:
     """`async with Client() as client: ...`; or call `close()`. Addresses are `host:port` or gRPC targets (`dns:///...`).
 
     `timeout` bounds every call, its repeats included, where the call names no other. `principal` is who calls, for the
-    audit ("anonymous" if None). `connect_timeout`, where given, is how long a server that was never reached is tried.
+    audit ("anonymous" if None). `namespace` is whose workflows, "default" if None; only then may a document that is
+    saved or validated name another one. `connect_timeout`, where given, is how long a server that was never reached is
+    tried.
     Connects with the first call, and belongs to the event loop that made it.
     """
 
@@ -30,7 +33,7 @@ class Client:
         graph_store: str = DEFAULT_GRAPH_STORE,
         executor: str = DEFAULT_EXECUTOR,
         *,
-        namespace: str = "default",
+        namespace: str | None = None,
         principal: str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         connect_timeout: timedelta | None = None,
@@ -51,9 +54,9 @@ class Client:
             timeout=timeout,
             connect_timeout=connect_timeout,
         )
-        self.namespace = namespace
-        self.graphs = Graphs(self._graph_store, namespace)
-        self.executions = Executions(self._executor, namespace)
+        self.namespace = namespace or DEFAULT_NAMESPACE
+        self.graphs = Graphs(self._graph_store, self.namespace, named=bool(namespace))
+        self.executions = Executions(self._executor, self.namespace)
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,10 +13,16 @@ from valkyr.client.pages import Page, Pages
 from valkyr.client.results import ResolvedVersions, SavedGraph, StoredGraph, Workflow, WorkflowVersion
 from valkyr.client.wire import saved_graph_of, stored_graph_of, version_of, workflow_of
 from valkyr.errors import InvalidGraph, InvalidRequest, LimitExceeded, Violation
-from valkyr.graph.document import graph_from_document, workflow_from_document
+from valkyr.graph.document import (
+    Envelope,
+    envelope_from_document,
+    graph_from_document,
+    workflow_from_document,
+)
 from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph, WorkflowInfo
 from valkyr.graph.validate import validate
+from valkyr.modules import catalogue
 from valkyr.rpc.graphs import fill_from_graph, finding_from_proto, workflow_to_proto
 
 GraphOrDocument = Graph | Mapping[str, Any]
@@ -25,9 +31,11 @@ GraphOrDocument = Graph | Mapping[str, Any]
 class Graphs:
     """Calls to the graph store. A graph is a `Graph` or a document: {"workflow": ..., "nodes": [...], ...}."""
 
-    def __init__(self, calls: Calls, namespace: str) -> None:
+    def __init__(self, calls: Calls, namespace: str, *, named: bool = True) -> None:
+        """`named`: somebody chose the namespace, so that a document of another one is refused."""
         self._calls = calls
         self._namespace = namespace
+        self._named = named
 
     async def validate(
         self, graph: GraphOrDocument, *, local: bool = False, timeout: timedelta | None = None
@@ -35,12 +43,14 @@ class Graphs:
         """Every finding, errors first; asks the graph store, which knows the catalogue of modules.
 
         A graph with a config too deep to be sent has that found here, among the rest.
-        `local` runs the same rules here, with no call. InvalidRequest for what cannot be read as a graph.
+        `local` runs the same rules here, with no call: the modules known are those that come with Valkyr.
+        InvalidRequest for what cannot be read as a graph.
         """
-        workflow, value = _read(graph)
+        workflow, value, envelope = _read(graph)
+        namespace = self._namespace_of(envelope)
         if local:
-            return validate(value)
-        return await self._validate_remotely(workflow, value, timeout)
+            return validate(value, catalogue=catalogue())
+        return await self._validate_remotely(namespace, workflow, value, timeout)
 
     async def save(
         self,
@@ -56,15 +66,18 @@ class Graphs:
         """Validates here, then saves all or nothing.
 
         `workflow` takes the place of the document's own; `version` is the one that was edited (or `workflow.version`).
+        A save says all of the workflow: without description or labels it has none afterwards; only no name keeps the
+        name. A document may name `namespace` and `message`; others given here are InvalidRequest.
         InvalidGraph with all `findings`; VersionConflict with `current_version`; VersionRequired; NameTaken.
         """
-        own, value = _read(graph)
+        own, value, envelope = _read(graph)
         info = own if workflow is None else workflow
-        _refuse_errors(validate(value))
+        namespace = self._namespace_of(envelope)
+        _refuse_errors(value)
         request = graph_pb2.SaveGraphRequest(
-            namespace=self._namespace,
+            namespace=namespace,
             version=version,
-            message=message,
+            message=one_message(message, envelope),
             request_id=request_id or new_request_id(),
             validate_only=validate_only,
         )
@@ -72,7 +85,7 @@ class Graphs:
         try:
             return saved_graph_of(await self._calls.unary("SaveGraph", request, timeout=timeout))
         except InvalidGraph as refused:
-            refused.findings = await self._validate_remotely(info, value, timeout)
+            refused.findings = await self._validate_remotely(namespace, info, value, timeout)
             raise
 
     async def get(
@@ -121,24 +134,41 @@ class Graphs:
 
         return Pages(fetch)
 
+    def _namespace_of(self, envelope: Envelope) -> str:
+        if self._named and envelope.namespace not in ("", self._namespace):
+            raise InvalidRequest.of_field(
+                "namespace",
+                f"the document is of {envelope.namespace!r}, and {self._namespace!r} is what was asked for; name one",
+            )
+        return envelope.namespace or self._namespace
+
     async def _validate_remotely(
-        self, workflow: WorkflowInfo, graph: Graph, timeout: timedelta | None
+        self, namespace: str, workflow: WorkflowInfo, graph: Graph, timeout: timedelta | None
     ) -> Sequence[Finding]:
-        request = graph_pb2.ValidateGraphRequest(namespace=self._namespace)
+        request = graph_pb2.ValidateGraphRequest(namespace=namespace)
         try:
             _put(request, workflow, graph)
         except LimitExceeded:
-            return validate(graph)
+            return validate(graph, catalogue=catalogue())
         answer = await self._calls.unary("ValidateGraph", request, timeout=timeout)
         return [finding_from_proto(finding) for finding in (*answer.errors, *answer.warnings)]
 
 
-def _read(graph: GraphOrDocument) -> tuple[WorkflowInfo, Graph]:
+def one_message(given: str, envelope: Envelope) -> str:
+    """The message given, or else the document's. InvalidRequest where both say something else."""
+    if given and envelope.message and given != envelope.message:
+        raise InvalidRequest.of_field(
+            "message", f"the document says {envelope.message[:40]!r}, and {given[:40]!r} was given; give one of them"
+        )
+    return given or envelope.message
+
+
+def _read(graph: GraphOrDocument) -> tuple[WorkflowInfo, Graph, Envelope]:
     if isinstance(graph, Graph):
-        return WorkflowInfo(), graph
+        return WorkflowInfo(), graph, Envelope()
     if not isinstance(graph, Mapping):
         raise InvalidRequest(f"expected a Graph or a document (a mapping), got a {type(graph).__name__}")
-    return workflow_from_document(graph), graph_from_document(graph)
+    return workflow_from_document(graph), graph_from_document(graph), envelope_from_document(graph)
 
 
 def _put(
@@ -148,10 +178,15 @@ def _put(
     fill_from_graph(request, graph)
 
 
-def _refuse_errors(findings: Sequence[Finding]) -> None:
-    errors = [finding for finding in findings if finding.is_error]
-    if not errors:
+def _refuse_errors(graph: Graph) -> None:
+    """InvalidGraph for what every graph store refuses, with all that can be said here.
+
+    The schemas of modules alone refuse nothing: the server may have newer ones.
+    """
+    if not any(finding.is_error for finding in validate(graph)):
         return
+    findings = validate(graph, catalogue=catalogue())
+    errors = [finding for finding in findings if finding.is_error]
     more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
     refused = InvalidGraph(
         f"the graph has {len(errors)} error{'s' if more else ''}: {errors[0].message}{more}",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -45,6 +46,14 @@ _WORKFLOW_KEYS = frozenset(
         "archived",
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a file says about the save it is meant for: the namespace, and why. Empty where it says nothing."""
+
+    namespace: str = ""
+    message: str = ""
 
 
 def graph_to_document(graph: Graph) -> dict[str, Any]:
@@ -112,6 +121,20 @@ def workflow_from_document(document: Mapping[str, Any]) -> WorkflowInfo:
     )
     problems.raise_if_any()
     return info
+
+
+def envelope_from_document(document: Mapping[str, Any]) -> Envelope:
+    """The file's `namespace` (or `workflow.namespace`) and `message`. InvalidRequest names every bad path."""
+    problems = fields.Problems()
+    root = Reader.of(document, "", problems, known=_FILE_KEYS)
+    workflow = root.child("workflow", known=_WORKFLOW_KEYS)
+    outer, inner = root.text("namespace"), workflow.text("namespace") if workflow else ""
+    if outer and inner and outer != inner:
+        both = f"{fields.shown(outer)} differs from workflow.namespace {fields.shown(inner)}"
+        problems.add("namespace", f"{both}; give one of them")
+    envelope = Envelope(outer or inner, root.text("message"))
+    problems.raise_if_any()
+    return envelope
 
 
 def canonical_bytes(graph: Graph) -> bytes:

@@ -95,6 +95,27 @@ def test_a_file_that_is_refused_is_never_sent_to_the_graph_store() -> None:
     assert error["findings"][0]["line"] == 2
 
 
+def test_local_validation_knows_the_modules_that_come_with_it() -> None:
+    file = A_CYCLE + "modules:\n  - {nodeId: a, className: DelayModule, config: {duration: []}}\n"
+    answer = valkyr("graph", "validate", "-", stdin=file + "  - {nodeId: b, className: Mine}\n")
+    assert answer.returncode == ExitCode.BAD_INPUT
+    for code in ("error CYCLE", "error BAD_MODULE_DATA", "warning UNKNOWN_MODULE"):
+        assert code in answer.stdout
+
+
+def test_a_file_that_contradicts_the_command_line_is_3_before_any_call() -> None:
+    file = "namespace: shop\nmessage: why\nnodes:\n  - nodeId: a\n"
+    for arguments, said in (
+        (["save", "-", "--namespace", "default"], "the file says 'shop'"),
+        (["save", "-", "-m", "because"], "the document says 'why'"),
+        (["validate", "-", "--namespace", "default"], "the file says 'shop'"),
+    ):
+        answer = valkyr("graph", *arguments, stdin=file, VALKYR_GRAPH_STORE=nowhere())
+        assert answer.returncode == ExitCode.BAD_INPUT
+        assert said in answer.stderr
+    assert valkyr("graph", "validate", "-", "-n", "shop", stdin=file).returncode == ExitCode.OK
+
+
 def test_a_wrong_command_line_is_2() -> None:
     assert valkyr("graph", "explode").returncode == ExitCode.USAGE
     assert valkyr("run", "x", "--timeout", "soon", "--wait").returncode == ExitCode.USAGE

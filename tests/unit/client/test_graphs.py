@@ -57,6 +57,53 @@ async def test_i03_a_graph_with_errors_is_refused_before_any_call(script: Any, c
     assert not script.received
 
 
+async def test_namespace_and_message_of_a_document_are_used(script: Any, address: str) -> None:
+    script.answer("SaveGraph", saved())
+    script.answer("ValidateGraph", pb.ValidateGraphResponse(valid=True))
+    document = {"namespace": "shop", "message": "why", "nodes": [{"nodeId": "a"}]}
+    async with Client(address, address) as unnamed, Client(address, address, namespace="shop") as same:
+        for client in (unnamed, same):
+            await client.graphs.save(document)
+            await client.graphs.validate(document)
+        await unnamed.graphs.save(A_GRAPH)
+    assert [(save.namespace, save.message) for save in script.requests("SaveGraph")] == [
+        ("shop", "why"),
+        ("shop", "why"),
+        ("default", ""),
+    ]
+    assert [validation.namespace for validation in script.requests("ValidateGraph")] == ["shop", "shop"]
+
+
+async def test_a_document_that_contradicts_its_caller_is_refused_before_any_call(script: Any, address: str) -> None:
+    nodes = [{"nodeId": "a"}]
+    async with Client(address, address, namespace="default") as client:
+        with pytest.raises(errors.InvalidRequest, match="namespace: the document is of 'shop'"):
+            await client.graphs.save({"workflow": {"namespace": "shop"}, "nodes": nodes})
+        with pytest.raises(errors.InvalidRequest, match="message: the document says 'why'"):
+            await client.graphs.save({"message": "why", "nodes": nodes}, message="because")
+    assert not script.received
+
+
+async def test_a_refused_save_and_a_local_validation_name_the_wrong_configs_too(script: Any, client: Client) -> None:
+    nodes = (Node("a"), Node("b"), Node("c"))
+    modules = (Module("a", "DelayModule", config={"duration": []}), Module("b", "Mine"), Module("c", "NoopModule"))
+    graph = Graph(nodes=nodes, edges=A_CYCLE.edges, modules=modules)
+    with pytest.raises(errors.InvalidGraph) as caught:
+        await client.graphs.save(graph)
+    codes = [finding.code for finding in caught.value.findings]
+    assert codes == ["CYCLE", "BAD_MODULE_DATA", "UNKNOWN_MODULE", "ORPHAN_NODE"]
+    assert await client.graphs.validate(graph, local=True) == caught.value.findings
+    assert not script.received
+
+
+async def test_a_config_that_only_the_catalogue_here_refuses_is_for_the_server_to_judge(
+    script: Any, client: Client
+) -> None:
+    script.answer("SaveGraph", saved())
+    modules = (Module("a", "DelayModule", config={"duration": []}), Module("b", "NoopModule", config={}))
+    await client.graphs.save(Graph(nodes=A_GRAPH.nodes, edges=A_GRAPH.edges, modules=modules))
+
+
 async def test_what_only_the_server_finds_comes_with_all_its_findings(script: Any, client: Client) -> None:
     script.answer("SaveGraph", errors.InvalidGraph("the graph has 1 error"))
     script.answer(

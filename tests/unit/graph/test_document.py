@@ -16,6 +16,7 @@ from valkyr.errors import InvalidRequest
 from valkyr.graph.document import (
     canonical_bytes,
     content_hash,
+    envelope_from_document,
     graph_from_canonical,
     graph_from_document,
     graph_to_document,
@@ -214,3 +215,24 @@ def test_a_workflow_that_cannot_be_read_is_named(document: dict[str, Any], path:
     with pytest.raises(InvalidRequest) as caught:
         workflow_from_document(document)
     assert path in [violation.field for violation in caught.value.details.violations]
+
+
+@pytest.mark.parametrize(
+    ("document", "namespace", "message"),
+    [
+        ({}, "", ""),
+        ({"namespace": "shop", "message": "why"}, "shop", "why"),
+        ({"workflow": {"namespace": "shop"}}, "shop", ""),
+        ({"namespace": "shop", "workflow": {"namespace": "shop"}}, "shop", ""),
+    ],
+)
+def test_a_file_may_name_its_namespace_and_a_message(document: dict[str, Any], namespace: str, message: str) -> None:
+    envelope = envelope_from_document(document)
+    assert (envelope.namespace, envelope.message) == (namespace, message)
+
+
+def test_a_file_that_names_two_namespaces_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"namespace: 'a' differs from workflow\.namespace 'b'"):
+        envelope_from_document({"namespace": "a", "workflow": {"namespace": "b"}})
+    with pytest.raises(InvalidRequest, match="message: expected a string"):
+        envelope_from_document({"message": 1})
