@@ -13,6 +13,7 @@ from typing import Any
 from google.protobuf import struct_pb2
 
 from valkyr.errors import InvalidRequest, LimitExceeded
+from valkyr.graph.fields import short_number
 from valkyr.graph.limits import CARRIED_DEPTH
 
 EXACT_INTEGERS = 2**53
@@ -84,7 +85,9 @@ def _fill_struct(struct: struct_pb2.Struct, given: Mapping[Any, Any], path: str,
 def _double(number: int | float, path: str) -> float:
     if isinstance(number, int) and abs(number) >= EXACT_INTEGERS:
         hint = "send it as a string"
-        raise InvalidRequest.of_field(path, f"the integer {number} cannot be carried exactly; {hint}", hint=hint)
+        raise InvalidRequest.of_field(
+            path, f"the integer {short_number(number)} cannot be carried exactly; {hint}", hint=hint
+        )
     if not math.isfinite(number):
         raise InvalidRequest.of_field(path, f"{number} is no JSON number")
     return float(number)

@@ -27,8 +27,20 @@ _SECONDS = re.compile(r"-?\d{1,12}(?:\.\d{1,9})?s")
 
 def shown(value: object) -> str:
     """A value as error messages show it: quoted, escaped, cut to 200 characters."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
     text = repr(value[: _SHOWN + 1]) if isinstance(value, str) else repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def short_number(value: float) -> str:
+    """All digits of a whole number of up to 20, else its magnitude: what follows in the message is to be read too."""
+    if abs(value) < 10**20:
+        return f"{int(value)}"
+    try:
+        return f"{float(value):.6g}"
+    except OverflowError:
+        return "a number over 1e+308"
 
 
 class Problems:
@@ -142,7 +154,8 @@ def read_number(value: float, path: str, problems: Problems) -> int | float:
         return value
     if abs(value) >= EXACT_INTEGER:
         problems.add(
-            path, f"{value:.0f} is an integer of 2^53 or more, which a double may not hold; send it as a string"
+            path,
+            f"{short_number(value)} is an integer of 2^53 or more, which a double may not hold; send it as a string",
         )
         return 0
     return int(value)
@@ -157,7 +170,7 @@ def read_json(value: Any, path: str, problems: Problems, *, depth: int = 0) -> A
         return str(value)
     if isinstance(value, int):
         if abs(value) >= EXACT_INTEGER:
-            problems.add(path, f"{shown(value)} is an integer of 2^53 or more; send it as a string")
+            problems.add(path, f"{short_number(value)} is an integer of 2^53 or more; send it as a string")
         return int(value)
     if isinstance(value, float):
         return read_number(float(value), path, problems)

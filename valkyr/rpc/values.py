@@ -15,6 +15,7 @@ from google.protobuf.struct_pb2 import ListValue, NullValue, Struct, Value
 
 from valkyr.errors import InvalidRequest, LimitExceeded
 from valkyr.graph.depths import is_deeper
+from valkyr.graph.fields import short_number
 from valkyr.graph.limits import CARRIED_DEPTH
 
 MAX_DEPTH = 64
@@ -115,7 +116,9 @@ def _number(number: float) -> int | float:
     if number.is_integer():
         if -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER:
             return int(number)
-        raise _Refused(f"{number:.0f} is an integer of magnitude 2^53 or more, which loses digits; send it as a string")
+        raise _Refused(
+            f"{short_number(number)} is an integer of magnitude 2^53 or more, which loses digits; send it as a string"
+        )
     if number - number != 0:
         raise _Refused(f"{number} is no JSON number; leave it out or send null")
     return number

@@ -57,6 +57,11 @@ def test_i25_larger_integers_are_refused_with_the_advice_to_send_a_string(number
         value_to_plain(Value(number_value=number), "x")
 
 
+def test_a_huge_number_leaves_room_for_the_advice() -> None:
+    with pytest.raises(InvalidRequest, match=r"^x: 1e\+300 is an integer"):
+        value_to_plain(Value(number_value=1e300), "x")
+
+
 def test_larger_integers_are_shown_as_decimal_strings() -> None:
     assert plain_to_value(2**53).string_value == "9007199254740992"
     assert plain_to_value(-(2**100)).string_value == str(-(2**100))
