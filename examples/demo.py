@@ -113,7 +113,8 @@ async def tell(printer: Printer, stack: LocalStack, target: TargetServer) -> Non
         await run_real_graphs(printer, client)
         step(printer, 5, "The trace of the order, from what is stored: it survives restarts and needs no collector")
         runs = await client.executions.list_runs(order.id).all()
-        for line in trace_tree(order, runs, title="order_fulfilment"):
+        graph = (await client.graphs.get(order.workflow_id, version=order.version)).graph
+        for line in trace_tree(order, runs, graph, title="order_fulfilment"):
             printer.line("  ", line)
 
 

@@ -77,7 +77,7 @@ def test_the_demo_runs_an_order_and_three_real_graphs_and_leaves_nothing(tmp_pat
     assert "Thank you, Ada: we took 98.00 EUR." in story
     assert "The services saw 5 calls: /quotes" in story
     assert story.count("warnings; SUCCESS in") == 3
-    assert "├─ grace_period" in story
+    assert "─ grace_period" in story
     assert "└─ close_order" in story
     assert "nothing is left running" in story
     expect_nothing_left(tmp_path)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.builders import a_chain, a_graph
 from valkyr.cli.printing import Printer, seconds
 from valkyr.cli.trace_tree import trace_tree
 from valkyr.cli.views import JsonView, LineView, LiveView, most_telling
 from valkyr.client import Attempt, Execution, ExecutionState, Run, RunState
+from valkyr.graph.model import Join
 
 BEGAN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -132,23 +134,50 @@ def test_where_not_all_runs_fit_those_under_way_and_gone_wrong_stay() -> None:
     assert most_telling(runs, 5) is runs
 
 
-def test_the_trace_is_a_tree_in_the_order_of_starting() -> None:
+def test_the_trace_is_a_tree_by_cause() -> None:
     failed = Attempt(1, "TIMEOUT", "r1", after(seconds=1), after(seconds=2), "no answer")
     again = Attempt(2, "SUCCESS", "r1", after(seconds=3), after(seconds=3.5), "")
     runs = [
-        a_run("last", attempt=2, started_at=after(seconds=1), finished_at=after(seconds=3.5), attempts=(failed, again)),
+        a_run("join", attempt=1, started_at=after(seconds=4), finished_at=after(seconds=5), attempts=(again,)),
+        a_run("slow", attempt=2, started_at=after(seconds=1), finished_at=after(seconds=3.5), attempts=(failed, again)),
+        a_run("fast", attempt=1, started_at=after(seconds=1), finished_at=after(seconds=2), attempts=(again,)),
         a_run("first", attempt=1, started_at=BEGAN, finished_at=after(milliseconds=20), attempts=(again,)),
-        a_run("never", "SKIPPED"),
+        a_run("never", "SKIPPED", finished_at=after(seconds=0.02)),
     ]
-    execution = an_execution("SUCCESS", finished_at=after(seconds=3.5))
-    assert [line.plain for line in trace_tree(execution, runs, title="orders")] == [
-        "orders e1  SUCCESS  3.50 s  trace 4bf92f3577b34da6a3ce929d0e0e4736",
-        "├─ first    +0.000 s     20 ms  1 attempt   SUCCESS",
-        "├─ last     +1.000 s    2.50 s  2 attempts  SUCCESS",
-        "│   ├─ attempt 1    +1.000 s    1.00 s  TIMEOUT  no answer",
-        "│   └─ attempt 2    +3.000 s    500 ms  SUCCESS",
-        "└─ never           -         -  0 attempts  SKIPPED",
+    graph = a_graph(
+        "first -> slow -> join, first -> fast -> join, first -> never -> join",
+        edges={"first -> never": {"kind": "FAILURE"}},
+    )
+    execution = an_execution("SUCCESS", finished_at=after(seconds=5))
+    assert [line.plain for line in trace_tree(execution, runs, graph, title="orders")] == [
+        "orders e1  SUCCESS  5.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736",
+        "└─ first              +0.000 s     20 ms  1 attempt   SUCCESS",
+        "   ├─ never                  -         -  0 attempts  SKIPPED",
+        "   ├─ slow            +1.000 s    2.50 s  2 attempts  SUCCESS",
+        "   │  ├─ attempt 1    +1.000 s    1.00 s              TIMEOUT  no answer",
+        "   │  ├─ attempt 2    +3.000 s    500 ms              SUCCESS",
+        "   │  └─ join         +4.000 s    1.00 s  1 attempt   SUCCESS",
+        "   └─ fast            +1.000 s    1.00 s  1 attempt   SUCCESS",
     ]
+
+
+def test_a_node_that_takes_any_edge_stands_below_the_first() -> None:
+    runs = [
+        a_run("a", started_at=BEGAN, finished_at=after(seconds=1)),
+        a_run("b", started_at=BEGAN, finished_at=after(seconds=2)),
+        a_run("c", started_at=after(seconds=2), finished_at=after(seconds=3)),
+    ]
+    graph = a_graph("a -> c, b -> c", nodes={"c": {"join": Join.ANY}})
+    tree = [line.plain.split("  +")[0].rstrip() for line in trace_tree(an_execution(), runs, graph)[1:]]
+    assert tree == ["├─ a", "│  └─ c", "└─ b"]
+
+
+def test_a_long_chain_is_a_tree_without_recursion() -> None:
+    runs = [
+        a_run(f"n{number}", started_at=after(seconds=number), finished_at=after(seconds=number + 1))
+        for number in range(1_500)
+    ]
+    assert len(trace_tree(an_execution(), runs, a_chain(1_500))) == 1_501
 
 
 @pytest.mark.parametrize(
