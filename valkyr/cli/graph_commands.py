@@ -15,7 +15,7 @@ from valkyr.cli.exits import ExitCode
 from valkyr.cli.graph_files import BadGraphFile, GraphFile, PlacedFinding, place, read_graph_file
 from valkyr.cli.printing import moment
 from valkyr.cli.session import Session, command
-from valkyr.cli.workflows import SaveBase, choose_base, is_id, workflow_id_of
+from valkyr.cli.workflows import SaveBase, choose_base, is_id, read_version, workflow_id_of
 from valkyr.client import Client, SavedGraph
 from valkyr.client.graphs import one_message
 from valkyr.errors import InvalidGraph
@@ -28,7 +28,10 @@ app = typer.Typer(
 Version = Annotated[
     str | None,
     typer.Option(
-        "--version", metavar="N|latest", help="The version that the file was edited from; wins over the file's."
+        "--version",
+        parser=read_version,
+        metavar="N|latest",
+        help="The version that the file was edited from; wins over the file's.",
     ),
 ]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
+import typer
+
 from valkyr.client import Client, Workflow
-from valkyr.errors import InvalidRequest, VersionRequired, WorkflowNotFound
+from valkyr.errors import VersionRequired, WorkflowNotFound
 from valkyr.graph.model import WorkflowInfo
 
 LATEST = "latest"
@@ -57,7 +59,7 @@ async def choose_base(client: Client, info: WorkflowInfo, version: str | None, *
     """
     workflow_id = await _existing_id(client, info)
     if version is not None and version != LATEST:
-        return SaveBase(workflow_id, _number(version), f"on top of version {version}, as --version says")
+        return SaveBase(workflow_id, int(version), f"on top of version {version}, as --version says")
     if version is None and info.version is not None:
         return SaveBase(workflow_id, info.version, f"on top of version {info.version}, as the file says")
     if workflow_id is None:
@@ -85,7 +87,8 @@ async def _existing_id(client: Client, info: WorkflowInfo) -> str | None:
     return None if found is None else found.id
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 2**31:
-        raise InvalidRequest.of_field("--version", f"{text!r} is no version; give a number, or latest")
-    return int(text)
+def read_version(text: str) -> str:
+    """What --version says, "latest" or the digits of a number; a bad one is a usage error."""
+    if text != LATEST and not (text.isdecimal() and len(text) <= 10 and 0 < int(text) < 2**31):
+        raise typer.BadParameter(f"{text[:40]!r} is no version; give a number, or latest")
+    return text

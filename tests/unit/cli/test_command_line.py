@@ -117,6 +117,8 @@ def test_a_file_that_contradicts_the_command_line_is_3_before_any_call() -> None
 
 
 def test_a_wrong_command_line_is_2() -> None:
+    for version in ("zero", "0", "-1", "9" * 20):
+        assert valkyr("graph", "save", "-", f"--version={version}").returncode == ExitCode.USAGE
     assert valkyr("graph", "explode").returncode == ExitCode.USAGE
     assert valkyr("run", "x", "--timeout", "soon", "--wait").returncode == ExitCode.USAGE
     assert valkyr("run", "x", "--timeout", "5s").returncode == ExitCode.USAGE
