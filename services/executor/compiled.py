@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 
 import orjson
 
-from valkyr.expressions import Condition, ExpressionError, Scope, Template, compile_condition, compile_template
+from valkyr.expressions import (
+    Bindings,
+    Condition,
+    ExpressionError,
+    Scope,
+    Template,
+    compile_condition,
+    compile_template,
+)
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.plan import Control, Plan, Sight, make_plan
 from valkyr.graph.model import Graph, Module
@@ -65,6 +73,11 @@ class CompiledConfig:
         return _evaluated(self.template.evaluate, sight)
 
 
+def new_memory() -> Bindings:
+    """For the `memory` of a Sight: values are converted for the expression language once in a walk."""
+    return Bindings()
+
+
 def digest_of(raw: bytes) -> str:
     """SHA-256 of canonical JSON, hexadecimal."""
     return hashlib.sha256(raw).hexdigest()
@@ -103,4 +116,5 @@ def _scope(sight: Sight) -> Scope:
         nodes=sight.nodes,
         outputs=sight.outputs,
         error=sight.error,
+        bindings=sight.memory,
     )

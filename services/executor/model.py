@@ -122,7 +122,7 @@ class LockedRun:
 class LeaseEnded:
     """A runner reported, or a lease ran out. `only_if_expired` makes the reaper's claim conditional (I11).
 
-    `from_own_pool`: its end makes room for another run in this process.
+    `makes_room`: its end makes room for another run in this process.
     """
 
     execution_id: UUID
@@ -131,7 +131,7 @@ class LeaseEnded:
     result: Result | Omitted | Lost
     duration_ms: int | None = None
     only_if_expired: bool = False
-    from_own_pool: bool = False
+    makes_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class InProcessTransport:
                 result.ref.epoch,
                 result.result,
                 result.duration_ms,
-                from_own_pool=True,
+                makes_room=result.frees_slot,
             )
             for result in results
         ]

@@ -130,7 +130,7 @@ class Progress:
 
     async def _apply(self, events: Sequence[Event], *, problem: str | None = None) -> list[Fence]:
         known = await self._cache.get_many((event.execution_id for event in events), reserved=True)
-        own = sum(isinstance(event, LeaseEnded) and event.from_own_pool for event in events)
+        own = sum(isinstance(event, LeaseEnded) and event.makes_room for event in events)
         granted_at = monotonic()
         with self._handoff.grant(wanted=len(events) + 1_000, freed=own) as grant:
             size = grant.left

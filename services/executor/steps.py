@@ -9,6 +9,7 @@ from uuid import UUID
 
 import orjson
 
+from services.executor.compiled import new_memory
 from services.executor.model import (
     ControlReady,
     Event,
@@ -191,7 +192,7 @@ class ExecutionStep:
     def _base(self) -> Sight:
         if not self.plan.evaluates:
             return Sight()
-        return Sight(trigger=self.facts.trigger, execution=self.facts.visible)
+        return Sight(trigger=self.facts.trigger, execution=self.facts.visible, memory=new_memory())
 
     def write(self, changes: Sequence[Change], writes: Writes) -> list[ChangedRun]:
         """Adds what is to be written; the answer is the runs that became READY, for the hand-off to take up."""

@@ -31,6 +31,8 @@ class Sight:
     nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     outputs: Any = None
     error: Any = None
+    # The evaluator's own: what it keeps between the evaluations of one walk.
+    memory: Any = None
 
 
 class Condition(Protocol):
