@@ -11,7 +11,7 @@ CARRIED_DEPTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Counts, characters (of ids and labels), bytes of UTF-8 (of configs and expressions), levels (of JSON:
+    """Counts, characters (of ids, targets and labels), bytes of UTF-8 (of configs and expressions), levels (of JSON:
     `json_depth` of `moduleData`, which travels as text, `config_depth` of `config`, which does not).
 
     Expressions are counted by their `${` and their conditions, once where a text is repeated: compiling them costs.
@@ -24,6 +24,7 @@ class Limits:
     config_depth: int = CARRIED_DEPTH
     label_chars: int = 1_000
     id_chars: int = 512
+    target_chars: int = 500
     expression_bytes: int = 4 * 1024
     expressions: int = 60_000
 

@@ -72,9 +72,13 @@ class ModuleCheck:
             yield from self._of_data(module, path)
 
     def _of_class_name(self, module: Module, path: str) -> Iterator[Finding]:
-        for name, value in (("className", module.class_name), ("target", module.target)):
-            if len(value) > self._limits.id_chars:
-                yield self._over(f"{path}.{name}", name, len(value), self._limits.id_chars, "characters", module)
+        bounded = (
+            ("className", module.class_name, self._limits.id_chars),
+            ("target", module.target, self._limits.target_chars),
+        )
+        for name, value, limit in bounded:
+            if len(value) > limit:
+                yield self._over(f"{path}.{name}", name, len(value), limit, "characters", module)
         if not module.class_name:
             yield finding(
                 Code.EMPTY_ID,

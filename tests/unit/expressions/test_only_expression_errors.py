@@ -88,7 +88,7 @@ def check(expression: str, value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [None, 5, -5, 2**63 - 1, 2**70, 1e308, float("nan"), "x", "-5s", "(", "\ud800", "\0", b"x", {1: 2}, object()],
-    ids=ascii,
+    ids=lambda value: type(value).__name__ if type(value) is object else ascii(value),
 )
 def test_nothing_but_an_expression_error_comes_out(expression: str, value: Any) -> None:
     check(expression, value)

@@ -73,6 +73,10 @@ def class_name(size: int) -> Graph:
     return a_graph("a", modules={"a": "M" * size})
 
 
+def target(size: int) -> Graph:
+    return a_graph("a", modules={"a": Module("a", "NoopModule", target="t" * size)})
+
+
 def pool(size: int) -> Graph:
     return Graph(nodes=(Node("a", pool="p" * size),))
 
@@ -97,6 +101,7 @@ LIMITS: dict[str, tuple[Callable[[int], Graph], int, str]] = {
     "node id": (node_id, DEFAULT_LIMITS.id_chars, "nodes[0].nodeId"),
     "edge id": (edge_id, DEFAULT_LIMITS.id_chars, "edges[0].edgeId"),
     "class name": (class_name, DEFAULT_LIMITS.id_chars, "modules[0].className"),
+    "target": (target, DEFAULT_LIMITS.target_chars, "modules[0].target"),
     "pool": (pool, DEFAULT_LIMITS.id_chars, "nodes[0].pool"),
     "condition": (condition, DEFAULT_LIMITS.expression_bytes, "edges[0].condition"),
     "expression in a config": (template, DEFAULT_LIMITS.expression_bytes, "modules[0].config.x"),

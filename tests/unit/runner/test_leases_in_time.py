@@ -167,21 +167,23 @@ async def test_a_module_that_does_not_stop_is_reported_and_still_takes_its_slot(
     gate.stubborn = True
     modules = modules_with(M=gate.run if kind == "async" else gate.run_in_thread)
     async with a_running(transport, modules, clock=clock, concurrency=2) as worker:
-        worker.accept([a_lease("r1", "M", timeout=timedelta(seconds=5))])
-        await eventually(lambda: gate.running)
-        clock.move(5)
-        worker.sweep()
-        await turns()
-        assert gate.contexts[0].cancelled
-        assert not transport.results
-        clock.move(10)
-        worker.sweep()
-        await eventually(lambda: not worker.live)
-        assert "still running" in transport.failure_of("r1").message
-        assert not transport.result_of("r1").frees_slot
-        assert worker.room() == 1
-        gate.open.set()
-        gate.open_thread.set()
+        try:
+            worker.accept([a_lease("r1", "M", timeout=timedelta(seconds=5))])
+            await eventually(lambda: gate.running)
+            clock.move(5)
+            worker.sweep()
+            await turns()
+            assert gate.contexts[0].cancelled
+            assert not transport.results
+            clock.move(10)
+            worker.sweep()
+            await eventually(lambda: not worker.live)
+            assert "still running" in transport.failure_of("r1").message
+            assert not transport.result_of("r1").frees_slot
+            assert worker.room() == 1
+        finally:  # it swallows every cancellation
+            gate.open.set()
+            gate.open_thread.set()
         await eventually(lambda: worker.room() == 2)
         assert len(transport.results) == 1
 
