@@ -58,7 +58,11 @@ async def test_a_request_says_what_the_config_says() -> None:
         ([("Content-Type", "text/plain")], b"a\0b", {"body": None, "body_base64": "YQBi"}),
         ([("Content-Type", "text/plain; charset=unheard-of")], b"a", {"body": None, "body_base64": "YQ=="}),
         ([], b"", {"body": None}),
-        ([("Content-Encoding", "gzip"), *JSON], gzip.compress(b"[1]") + gzip.compress(b" "), {"body": [1]}),
+        (
+            [("Content-Encoding", "gzip"), *JSON],
+            gzip.compress(b"[1]", mtime=0) + gzip.compress(b" ", mtime=0),
+            {"body": [1]},
+        ),
         ([("Content-Encoding", "deflate"), *JSON], zlib.compress(b"[1]"), {"body": [1]}),
     ],
 )
@@ -157,7 +161,7 @@ async def test_a_broken_answer_is_transient(answer: bytes) -> None:
 
 
 async def test_half_a_gzip_is_transient() -> None:
-    packed = gzip.compress(b"x" * 1000)[:-12]
+    packed = gzip.compress(b"x" * 1000, mtime=0)[:-12]
     async with StubServer({"/": response(200, packed, [("Content-Encoding", "gzip")])}) as server:
         with pytest.raises(ConnectionError, match="compressed"):
             await call(server.url())
@@ -198,7 +202,9 @@ async def test_the_operator_bounds_the_timeout() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 async def test_an_answer_has_a_largest_size(size: int, fits: bool, packed: bool) -> None:
     body = b"x" * size
-    answer = response(200, gzip.compress(body), [("Content-Encoding", "gzip")]) if packed else response(200, body)
+    answer = (
+        response(200, gzip.compress(body, mtime=0), [("Content-Encoding", "gzip")]) if packed else response(200, body)
+    )
     async with StubServer({"/": answer}) as server:
         if fits:
             assert (await call(server.url()))["body"] == body.decode()
