@@ -79,17 +79,18 @@ def _of_one_run(events: Sequence[Event]) -> Iterable[str]:
         yield "C8: left PENDING more than once"
     for before, after in pairwise(events):
         lease_taken = after.state == "LEASED"
-        lease_lost = after.was == "LEASED" and after.lost_leases > before.lost_leases
+        # Lost, or given back because the answer to its COMMIT was lost and nobody holds it: neither was a report.
+        lease_ended = after.was == "LEASED" and after.state == "READY"
         if after.was != before.state:
             yield f"C3: {before.state} was followed by a transition from {after.was}"
-        if after.epoch - before.epoch != lease_taken + lease_lost:
+        if after.epoch - before.epoch != lease_taken + lease_ended:
             yield f"C3: the epoch went from {before.epoch} to {after.epoch} with {after.was} -> {after.state}"
         if lease_taken and before.state == "LEASED":
             yield "C4: leased while it was leased"
     leases = sum(event.state == "LEASED" for event in events)
-    lost = sum(event.was == "LEASED" and event.state == "READY" for event in events)
-    if events[-1].attempt != leases or events[-1].lost_leases != lost or leases != lost + 1:
-        yield f"C5: {leases} leases, {lost} lost; noted: {events[-1].attempt} and {events[-1].lost_leases}"
+    ended = sum(event.was == "LEASED" and event.state == "READY" for event in events)
+    if events[-1].attempt != leases or events[-1].lost_leases > ended or leases != ended + 1:
+        yield f"C5: {leases} leases, {ended} ended early; noted: {events[-1].attempt}, {events[-1].lost_leases} lost"
 
 
 def _out_of_order(by_run: Mapping[UUID, list[Event]], ids: Mapping[str, UUID], graph: Graph) -> Iterable[str]:
@@ -103,6 +104,6 @@ def _out_of_order(by_run: Mapping[UUID, list[Event]], ids: Mapping[str, UUID], g
             yield f"C8: {edge.target} was leased before {edge.source} had ended"
 
 
-def leases_lost(events: Sequence[Event]) -> Counter[UUID]:
-    """How many leases of each run were lost."""
+def leases_ended_early(events: Sequence[Event]) -> Counter[UUID]:
+    """How many leases of each run were lost or given back."""
     return Counter(event.run_id for event in events if event.was == "LEASED" and event.state == "READY")
