@@ -39,6 +39,9 @@ SETTINGS: Mapping[str, str] = {
     "cluster_name": "valkyr",
 }
 
+DYING_KEEPER = 0.3
+"""Seconds for which one that was killed may still hold its lock, until the kernel has taken it apart."""
+
 
 @dataclass(slots=True)
 class Cluster:
@@ -131,7 +134,7 @@ class Cluster:
 
     def _keeper_lives(self) -> bool:
         keeper = FileLock(self.home.keeper_lock)
-        if keeper.try_acquire():
+        if keeper.acquire(timeout=DYING_KEEPER):
             keeper.release()
             return False
         return True
