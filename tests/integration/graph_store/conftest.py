@@ -72,8 +72,8 @@ class Saves:
         )
 
 
-@pytest.fixture
-def graphs(store: Store) -> Graphs:
+def graphs_of(store: Store) -> Graphs:
+    """The use cases over a store, that of the fixture or another."""
     return Graphs(
         store,
         limits=DEFAULT_LIMITS,
@@ -82,6 +82,11 @@ def graphs(store: Store) -> Graphs:
         requests_kept=KEPT,
         max_answer_bytes=16 * 1024 * 1024,
     )
+
+
+@pytest.fixture
+def graphs(store: Store) -> Graphs:
+    return graphs_of(store)
 
 
 @pytest.fixture

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import pytest
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.chassis.database import Database
 from services.graph_store.graphs import CorruptVersion, Graphs
-from services.graph_store.model import Author
+from services.graph_store.model import Author, SavedVersion, StoredWorkflow
+from services.graph_store.store import Store, Transaction
 from tests.builders import a_chain, a_graph
-from tests.integration.graph_store.conftest import Saves
+from tests.integration.graph_store.conftest import Saves, graphs_of
 from tests.postgres import PostgresForTests
-from valkyr.errors import Unavailable, VersionConflict, VersionRequired
+from valkyr.errors import NameTaken, RequestIdReused, Unavailable, VersionConflict, VersionRequired
 from valkyr.graph.document import content_hash
 from valkyr.graph.findings import Code
 from valkyr.graph.validate import validate
 
+Result = TypeVar("Result")
 Sql = Callable[..., Any]
 ID = "0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80"
 
@@ -67,6 +70,58 @@ async def test_of_fifty_callers_who_create_one_id_one_creates_it(save: Saves, sq
     assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
     assert sum(isinstance(outcome, VersionRequired) for outcome in outcomes) == 49
     assert (await sql("select count(*) from graph_store.workflow_version"))[0][0] == 1
+
+
+class _MeetingTransaction(Transaction):
+    """Waits for the other one when it has looked its request up and is about to create the workflow."""
+
+    def __init__(self, connection: AsyncConnection, barrier: asyncio.Barrier) -> None:
+        super().__init__(connection)
+        self._barrier = barrier
+
+    async def insert_workflow(self, values: Mapping[str, Any]) -> StoredWorkflow | None:
+        await self._barrier.wait()
+        return await super().insert_workflow(values)
+
+
+class _MeetingStore(Store):
+    """Its transactions create nothing until two of them are about to."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._meeting_database = database
+        self._barrier = asyncio.Barrier(2)
+
+    async def in_transaction(self, work: Callable[[Transaction], Awaitable[Result]]) -> Result:
+        async with self._meeting_database.transaction() as connection:
+            return await work(_MeetingTransaction(connection, self._barrier))
+
+
+async def racing_creations(database: Database, *saves: Mapping[str, Any]) -> list[SavedVersion | BaseException]:
+    """The outcomes of two creations that both have found their request unknown before either has written anything."""
+    save = Saves(graphs_of(_MeetingStore(database)))
+    async with asyncio.timeout(30):
+        return await asyncio.gather(*(save("a -> b", **said) for said in saves), return_exceptions=True)
+
+
+async def test_i09_a_racing_repeat_of_a_named_creation_gets_the_first_answer(database: Database, sql: Sql) -> None:
+    first, second = await racing_creations(database, *[{"name": "orders", "request_id": "r"}] * 2)
+    assert isinstance(first, SavedVersion)
+    assert first == second
+    assert (await sql("select count(*) from graph_store.workflow"))[0][0] == 1
+
+
+async def test_a_racing_creation_under_the_same_name_without_its_request_is_refused(database: Database) -> None:
+    outcomes = await racing_creations(
+        database, {"name": "orders", "request_id": "r"}, {"name": "orders", "request_id": "s"}
+    )
+    assert {type(outcome) for outcome in outcomes} == {NameTaken, SavedVersion}
+
+
+async def test_a_racing_creation_with_the_same_request_id_and_another_body_is_refused(database: Database) -> None:
+    said = {"name": "orders", "request_id": "r"}
+    outcomes = await racing_creations(database, said, {**said, "description": "another"})
+    assert {type(outcome) for outcome in outcomes} == {RequestIdReused, SavedVersion}
 
 
 async def test_two_saves_that_would_make_a_cycle_together_do_not(save: Saves, graphs: Graphs) -> None:
