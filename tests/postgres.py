@@ -1,4 +1,5 @@
-"""A real PostgreSQL 18 for the tests: one server per pytest run, shared by its workers; a fresh database per test.
+"""A real PostgreSQL for the tests: one server per pytest run, shared by its workers; a fresh database per test. It is the
+embedded one, or that of the folder which VALKYR_POSTGRES_BIN names.
 
 The server lives in a folder of its own, in memory where there is room (fsync stays on, as the services demand), and
 ends with the last process that owns it, however that ends; its keeper then removes the folder.
@@ -57,7 +58,13 @@ class PostgresForTests:
     def __init__(self) -> None:
         _remove_what_killed_runs_left()
         home = Home(Path(os.environ[FOLDER_VARIABLE]))
-        self.cluster = Cluster(home, settings=SETTINGS, durable_setup=False, remove_at_end=True)
+        self.cluster = Cluster(
+            home,
+            settings=SETTINGS,
+            binaries_folder=os.environ.get("VALKYR_POSTGRES_BIN") or None,
+            durable_setup=False,
+            remove_at_end=True,
+        )
         self._numbers = itertools.count(1)
         self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
 
