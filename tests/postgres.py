@@ -1,6 +1,6 @@
-"""A real PostgreSQL for the tests: one server per pytest run, shared by its workers; a fresh database per test. It is the
-embedded one, or that of the folder which VALKYR_POSTGRES_BIN names.
+"""A real PostgreSQL for the tests: one server per pytest run, shared by its workers; a fresh database per test.
 
+It is the embedded one, or that of the folder which VALKYR_POSTGRES_BIN names.
 The server lives in a folder of its own, in memory where there is room (fsync stays on, as the services demand), and
 ends with the last process that owns it, however that ends; its keeper then removes the folder.
 """
