@@ -156,6 +156,14 @@ class ExecutionNotFound(NotFound):
     reason = "EXECUTION_NOT_FOUND"
 
 
+class RunNotFound(NotFound):
+    reason = "RUN_NOT_FOUND"
+
+
+class DeadLetterNotFound(NotFound):
+    reason = "DEAD_LETTER_NOT_FOUND"
+
+
 class NameTaken(AlreadyExists):
     """Another workflow of the namespace has this name."""
 
@@ -178,6 +186,48 @@ class ExecutionsDisabled(WrongState):
     """`executor.execution.enabled` is false."""
 
     reason = "EXECUTIONS_DISABLED"
+
+
+class ExecutionSettled(WrongState):
+    """It has ended in SUCCESS or FAILED; `metadata["state"]` says which."""
+
+    reason = "EXECUTION_SETTLED"
+
+
+class ExecutionEnded(WrongState):
+    """It was cancelled, failed fast or was ended by its deadline: nothing of it runs again."""
+
+    reason = "EXECUTION_ENDED"
+
+
+class NotQuarantined(WrongState):
+    """The run is not, and has not been, quarantined under this number."""
+
+    reason = "NOT_QUARANTINED"
+
+
+class QuarantineResolved(WrongState):
+    """Somebody came first: `metadata` has `resolution`, `resolvedBy` and `resolvedTime`."""
+
+    reason = "QUARANTINE_RESOLVED"
+
+
+class DeadLetterResolved(WrongState):
+    """Somebody came first: `metadata` has `resolution`, `resolvedBy` and `resolvedTime`."""
+
+    reason = "DEAD_LETTER_RESOLVED"
+
+
+class TooManyRequeues(WrongState):
+    """It was requeued often enough without success; `force` requeues it once more."""
+
+    reason = "TOO_MANY_REQUEUES"
+
+
+class DeadlinePassed(WrongState):
+    """The execution's deadline has passed: a requeue names a new one."""
+
+    reason = "DEADLINE_PASSED"
 
 
 class VersionConflict(Conflict):

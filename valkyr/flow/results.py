@@ -25,6 +25,8 @@ class LetterType(StrEnum):
     PERMANENT_ERROR = "PERMANENT_ERROR"
     RUNNER_LOST = "RUNNER_LOST"
     TIMEOUT = "TIMEOUT"
+    # Its deadline passed while a breaker held it back.
+    CIRCUIT_BREAKER = "CIRCUIT_BREAKER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,13 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Snooze:
+    """Not yet: the run comes back after `delay`, burning nothing."""
+
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
     """The lease ran out, or its runner was replaced: nobody reported."""
 
@@ -60,4 +69,4 @@ class Omitted:
     """The runner no longer knows of a lease that it was given: it comes back, burning nothing."""
 
 
-Result = Success | Failure | Release
+Result = Success | Failure | Release | Snooze

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
-from valkyr.flow.results import Failure, FailureType, Release, Result, Success
+from valkyr.flow.results import Failure, FailureType, Release, Result, Snooze, Success
 
 __all__ = [
     "Failure",
@@ -20,6 +20,7 @@ __all__ = [
     "ReportAnswer",
     "Result",
     "RunResult",
+    "Snooze",
     "Success",
     "Transport",
 ]
@@ -48,7 +49,11 @@ class LeaseRef:
 
 @dataclass(frozen=True, slots=True)
 class LeasedRun:
-    """One run handed to a runner. `config` (resolved) and `inputs` are JSON bytes; `timeout` bounds the attempt."""
+    """One run handed to a runner. `config` (resolved) and `inputs` are JSON bytes; `timeout` bounds the attempt.
+
+    `traceparent` is what the attempt's span stands below; `links` are traceparents of what went before it: the attempt
+    before, and for a replay the trace that failed.
+    """
 
     ref: LeaseRef
     attempt: int
@@ -61,6 +66,8 @@ class LeasedRun:
     timeout: timedelta | None = None
     deadline: datetime | None = None
     traceparent: str = ""
+    links: tuple[str, ...] = ()
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)
