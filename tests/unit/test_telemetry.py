@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -119,3 +120,19 @@ def test_a_traceparent_comes_back() -> None:
     context = telemetry.parse_traceparent(text)
     assert context is not None
     assert telemetry.traceparent_of(context) == text
+
+
+def test_the_span_id_of_an_attempt_is_the_beginning_of_a_hash() -> None:
+    """`printf 'r1:1' | sha256sum`; it is stored and sent, so that it may never change."""
+    assert telemetry.attempt_span_id("r1", 1) == hashlib.sha256(b"r1:1").hexdigest()[:16]
+    assert telemetry.attempt_span_id("r1", 1) != telemetry.attempt_span_id("r1", 2)
+    assert telemetry.parse_traceparent(f"00-{'1' * 32}-{telemetry.attempt_span_id('r1', 1)}-01") is not None
+
+
+def test_the_span_id_of_an_attempt_is_never_all_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Zeros:
+        def digest(self) -> bytes:
+            return bytes(32)
+
+    monkeypatch.setattr(hashlib, "sha256", lambda _: Zeros())
+    assert telemetry.attempt_span_id("r1", 1) == "0000000000000001"

@@ -25,9 +25,13 @@ DEFAULT_DEADLINE = timedelta(seconds=30)
 
 _GRAPHS = "valkyr.api.graph.v1.GraphStoreService"
 _EXECUTIONS = "valkyr.api.executor.v1.ExecutorService"
+_BREAKERS = "valkyr.api.breaker.v1.BreakerService"
+_DEAD_LETTERS = "valkyr.api.dlq.v1.DeadLetterQueueService"
 IDEMPOTENT_READS = {
     _GRAPHS: ("ValidateGraph", "GetGraph", "ResolveVersions", "ListVersions", "FindWorkflows"),
     _EXECUTIONS: ("GetExecution", "WaitExecution", "ListExecutions", "ListRuns"),
+    _BREAKERS: ("GetBreaker", "ListBreakers"),
+    _DEAD_LETTERS: ("GetDeadLetter", "ListDeadLetters"),
     "grpc.health.v1.Health": ("Check",),
 }
 

@@ -16,6 +16,7 @@ from opentelemetry import trace
 from valkyr.telemetry.log_queue import LogQueue
 from valkyr.telemetry.logs import configure_logs, escaped, get_logger, log_by_standard_library
 from valkyr.telemetry.traces import (
+    attempt_span_id,
     context_of,
     current_traceparent,
     install,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LogFormat",
     "Telemetry",
+    "attempt_span_id",
     "configure",
     "context_of",
     "current_traceparent",
