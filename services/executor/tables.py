@@ -94,6 +94,11 @@ workflow_execution = Table(
     _uuid("created_by", nullable=True),
     _text("created_by_name"),
     _uuid("last_modified_by", nullable=True),
+    _short("ending", 20, nullable=True),
+    _text("ended_by", nullable=True),
+    _text("ended_reason", nullable=True),
+    _text("cancel_request_id", nullable=True),
+    Column("cancel_request_hash", LargeBinary, nullable=True),
 )
 
 run = Table(
@@ -145,6 +150,16 @@ run = Table(
     Column("cost_tokens", Numeric, nullable=True),
     _uuid("episode_id", nullable=True),
     _when("created_date"),
+    _when("deadline", nullable=True),
+    _short("stop_reason", 20, nullable=True),
+    Column("always_decided", Boolean, nullable=False),
+    _text("inputs", nullable=True),
+    _integer("key_number"),
+    _short("replay_traceparent", 64, nullable=True),
+    _integer("replay_attempt"),
+    _uuid("permit_id", nullable=True),
+    _when("parked_at", nullable=True),
+    Column("parked_ms", BigInteger, nullable=False),
 )
 
 run_attempt = Table(
@@ -185,4 +200,32 @@ outbox = Table(
     _short("kind", 20),
     _text("payload"),
     _when("created_date"),
+    _when("refused_at", nullable=True),
+    _text("problem", nullable=True),
+)
+
+run_quarantine = Table(
+    "run_quarantine",
+    metadata,
+    _uuid("execution_id", key=True),
+    _uuid("run_id", key=True),
+    _integer("quarantine_number", key=True),
+    _text("namespace"),
+    _short("failure_type", 50),
+    _short("error_type", 20),
+    _text("error", nullable=True),
+    _integer("revision"),
+    _integer("attempt"),
+    _short("target", 500, nullable=True),
+    _uuid("episode_id", nullable=True),
+    _short("idempotency_key", 128, nullable=True),
+    _text("inputs", nullable=True),
+    _when("quarantined_at"),
+    _short("resolution", 20),
+    _text("resolved_by", nullable=True),
+    _when("resolved_at", nullable=True),
+    _text("reason", nullable=True),
+    _text("request_id", nullable=True),
+    Column("request_hash", LargeBinary, nullable=True),
+    _short("resolution_traceparent", 64, nullable=True),
 )
