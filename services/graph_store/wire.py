@@ -206,8 +206,11 @@ def _check_workflow(workflow: WorkflowInfo, problems: fields.Problems) -> None:
         problems.add("workflow.labels", f"{len(workflow.labels)} labels are too many; at most {MAX_LABELS}")
     for key, value in workflow.labels.items():
         if not 0 < len(key) <= MAX_LABEL or len(value) > MAX_LABEL:
-            where = f"workflow.labels.{fields.shown(key)}"
-            problems.add(where, f"keys have 1 to {MAX_LABEL} characters, values at most {MAX_LABEL}")
+            problems.add(
+                f"workflow.labels.{fields.shown(key)}",
+                f"has a key of {len(key)} characters and a value of {len(value):,}; keys have 1 to {MAX_LABEL}, values"
+                f" at most {MAX_LABEL}",
+            )
 
 
 def _check_text(value: str, path: str, limit: int, problems: fields.Problems) -> None:

@@ -200,7 +200,7 @@ def _read_position(position: pb.Position, path: str, problems: fields.Problems) 
     x, y = position.x, position.y
     for name, value in (("x", x), ("y", y)):
         if value - value != 0:
-            problems.add(f"{path}.position.{name}", f"{value} is not a finite number")
+            problems.add(f"{path}.position.{name}", f"{value} is not a finite number; give one, or no position")
     return Position(x, y)
 
 

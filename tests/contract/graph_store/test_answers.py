@@ -245,14 +245,18 @@ async def test_lists_page_and_resolve(stub: GraphStoreServiceStub) -> None:
         (1, "tester", "m0"),
     ]
     assert rest.next_page_token == ""
+    whole = await stub.ListVersions(pb.ListVersionsRequest(workflow_id=ID, page_size=3))
+    assert (len(whole.versions), whole.next_page_token) == (3, "")
     other = (await stub.SaveGraph(a_save(a_graph("x")))).workflow.id
     page = await stub.FindWorkflows(pb.FindWorkflowsRequest(page_size=1))
     last = await stub.FindWorkflows(pb.FindWorkflowsRequest(page_size=1, page_token=page.next_page_token))
     assert [workflow.id for workflow in [*page.workflows, *last.workflows]] == [other, ID]
     assert last.next_page_token == ""
     upper = ID.upper()
-    resolved = await stub.ResolveVersions(pb.ResolveVersionsRequest(workflow_ids=[upper, other]))
+    unknown = ID.replace("9d52", "9D53")
+    resolved = await stub.ResolveVersions(pb.ResolveVersionsRequest(workflow_ids=[upper, unknown, other]))
     assert dict(resolved.versions) == {upper: 3, other: 1}
+    assert list(resolved.missing_ids) == [unknown]
 
 
 async def test_i04_i23_the_audit_event_names_the_caller_and_its_trace(app: App, graph_store_database_url: str) -> None:

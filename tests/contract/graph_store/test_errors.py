@@ -131,25 +131,77 @@ def many_labels(request: pb.SaveGraphRequest) -> None:
     request.workflow.labels.update({str(number): "" for number in range(65)})
 
 
-BAD_SAVES: dict[str, tuple[Callable[[pb.SaveGraphRequest], object], str | None]] = {
-    "a namespace with a slash": (lambda r: setattr(r, "namespace", "a/b"), "namespace"),
-    "an id that is no UUID": (lambda r: setattr(r.workflow, "id", "42"), "workflow.id"),
-    "a negative version": (lambda r: setattr(r, "version", -1), "version"),
-    "NUL in a node id": (lambda r: setattr(r.nodes[0], "node_id", "a\x00"), "nodes[0].nodeId"),
-    "NUL in the message": (lambda r: setattr(r, "message", "\x00"), "message"),
-    "NUL in the request id": (lambda r: setattr(r, "request_id", "\x00"), "requestId"),
-    "a long request id": (lambda r: setattr(r, "request_id", "x" * 256), "requestId"),
-    "a long name": (lambda r: setattr(r.workflow, "name", "x" * 256), "workflow.name"),
-    "a long description": (lambda r: setattr(r.workflow, "description", "x" * 10_001), "workflow.description"),
-    "a long message": (lambda r: setattr(r, "message", "x" * 10_001), "message"),
-    "many labels": (many_labels, "workflow.labels"),
-    "a label without a key": (lambda r: r.workflow.labels.update({"": "x"}), "workflow.labels.''"),
-    "a priority out of range": (lambda r: setattr(r.nodes[0], "priority", 101), "nodes[0].priority"),
-    "an unknown join": (lambda r: setattr(r.nodes[0], "join", 7), "nodes[0].join"),
-    "a negative timeout": (lambda r: setattr(r.nodes[0].timeout, "seconds", -3), "nodes[0].timeout"),
-    "a position of NaN": (lambda r: setattr(r.nodes[0].position, "x", float("nan")), "nodes[0].position.x"),
-    "a number of 2^53": (lambda r: r.modules[0].config.update({"n": 2.0**53}), "modules[0].config.n"),
-    "a config too deep for the wire": (deep, None),
+BAD_SAVES: dict[str, tuple[Callable[[pb.SaveGraphRequest], object], str | None, str]] = {
+    "a namespace with a slash": (
+        lambda r: setattr(r, "namespace", "a/b"),
+        "namespace",
+        "'a/b' is no namespace; takes 1 to 255 of letters",
+    ),
+    "an id that is no UUID": (
+        lambda r: setattr(r.workflow, "id", "42"),
+        "workflow.id",
+        "'42' is not a UUID, such as 0198",
+    ),
+    "a negative version": (lambda r: setattr(r, "version", -1), "version", "-1 is no version; the first one is 1"),
+    "NUL in a node id": (
+        lambda r: setattr(r.nodes[0], "node_id", "a\x00"),
+        "nodes[0].nodeId",
+        "'a\\x00' holds a NUL character, which cannot be stored; remove it",
+    ),
+    "NUL in the message": (lambda r: setattr(r, "message", "\x00"), "message", "'\\x00' holds a NUL character"),
+    "NUL in the request id": (lambda r: setattr(r, "request_id", "\x00"), "requestId", "'\\x00' holds a NUL character"),
+    "a long request id": (
+        lambda r: setattr(r, "request_id", "x" * 256),
+        "requestId",
+        "has 256 characters; at most 255 are allowed",
+    ),
+    "a long name": (
+        lambda r: setattr(r.workflow, "name", "x" * 256),
+        "workflow.name",
+        "has 256 characters; at most 255 are allowed",
+    ),
+    "a long description": (
+        lambda r: setattr(r.workflow, "description", "x" * 10_001),
+        "workflow.description",
+        "has 10,001 characters; at most 10,000 are allowed",
+    ),
+    "a long message": (
+        lambda r: setattr(r, "message", "x" * 10_001),
+        "message",
+        "has 10,001 characters; at most 10,000 are allowed",
+    ),
+    "many labels": (many_labels, "workflow.labels", "65 labels are too many; at most 64"),
+    "a label without a key": (
+        lambda r: r.workflow.labels.update({"": "x"}),
+        "workflow.labels.''",
+        "has a key of 0 characters and a value of 1; keys have 1 to 255",
+    ),
+    "a priority out of range": (
+        lambda r: setattr(r.nodes[0], "priority", 101),
+        "nodes[0].priority",
+        "101 is out of range; a priority is from -100 to 100",
+    ),
+    "an unknown join": (
+        lambda r: setattr(r.nodes[0], "join", 7),
+        "nodes[0].join",
+        "7 is no known value; known are ALL, ANY",
+    ),
+    "a negative timeout": (
+        lambda r: setattr(r.nodes[0].timeout, "seconds", -3),
+        "nodes[0].timeout",
+        "-3s is not more than zero",
+    ),
+    "a position of NaN": (
+        lambda r: setattr(r.nodes[0].position, "x", float("nan")),
+        "nodes[0].position.x",
+        "nan is not a finite number; give one",
+    ),
+    "a number of 2^53": (
+        lambda r: r.modules[0].config.update({"n": 2.0**53}),
+        "modules[0].config.n",
+        "9007199254740992 is an integer of magnitude 2^53 or more, which loses digits; send it as a string",
+    ),
+    "a config too deep for the wire": (deep, None, ""),
 }
 
 
@@ -157,45 +209,92 @@ BAD_SAVES: dict[str, tuple[Callable[[pb.SaveGraphRequest], object], str | None]]
 async def test_i25_a_request_that_cannot_be_read_is_invalid_argument_and_stores_nothing(
     stub: GraphStoreServiceStub, case: str
 ) -> None:
-    change, path = BAD_SAVES[case]
+    change, path, said = BAD_SAVES[case]
     request = a_save()
     change(request)
     error = await error_of(stub.SaveGraph(request))
     assert isinstance(error, InvalidRequest)
     if path is not None:
-        assert path in [violation.field for violation in error.details.violations]
+        (description,) = [bad.description for bad in error.details.violations if bad.field == path]
+        assert said in description
     assert len((await stub.FindWorkflows(pb.FindWorkflowsRequest())).workflows) == 0
 
 
 @pytest.mark.parametrize(
-    ("method", "request_", "path"),
+    ("method", "request_", "path", "said"),
     [
-        ("GetGraph", pb.GetGraphRequest(), "workflowId"),
-        ("GetGraph", pb.GetGraphRequest(workflow_id=ID, version=0), "version"),
-        ("GetGraph", pb.GetGraphRequest(workflow_id=ID, version=-1), "version"),
-        ("ResolveVersions", pb.ResolveVersionsRequest(workflow_ids=[ID, "x"]), "workflowIds[1]"),
-        ("ResolveVersions", pb.ResolveVersionsRequest(workflow_ids=[ID] * 1_001), "workflowIds"),
-        ("ListVersions", pb.ListVersionsRequest(workflow_id="x"), "workflowId"),
-        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_size=1_001), "pageSize"),
-        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_size=-1), "pageSize"),
-        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_token="!"), "pageToken"),
-        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_token="WyJ2ZXJzaW9uIiwiMSJd"), "pageToken"),
-        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_token="WyJ2ZXJzaW9uIiwxZTQwXQ"), "pageToken"),
-        ("FindWorkflows", pb.FindWorkflowsRequest(id="x"), "id"),
-        ("FindWorkflows", pb.FindWorkflowsRequest(name="\x00"), "name"),
-        ("FindWorkflows", pb.FindWorkflowsRequest(name="x" * 256), "name"),
-        ("FindWorkflows", pb.FindWorkflowsRequest(page_size=10**6), "pageSize"),
-        ("FindWorkflows", pb.FindWorkflowsRequest(page_token="WyJ2ZXJzaW9uIiwxXQ"), "pageToken"),
-        ("ValidateGraph", pb.ValidateGraphRequest(nodes=[pb.Node(priority=500)]), "nodes[0].priority"),
-        ("ValidateGraph", pb.ValidateGraphRequest(namespace="ä"), "namespace"),
+        ("GetGraph", pb.GetGraphRequest(), "workflowId", "'' is not a UUID, such as 0198"),
+        ("GetGraph", pb.GetGraphRequest(workflow_id=ID, version=0), "version", "0 is no version; the first one is 1"),
+        ("GetGraph", pb.GetGraphRequest(workflow_id=ID, version=-1), "version", "-1 is no version; the first one is 1"),
+        (
+            "ResolveVersions",
+            pb.ResolveVersionsRequest(workflow_ids=[ID, "x"]),
+            "workflowIds[1]",
+            "'x' is not a UUID, such as 0198",
+        ),
+        (
+            "ResolveVersions",
+            pb.ResolveVersionsRequest(workflow_ids=[ID] * 1_001),
+            "workflowIds",
+            "1,001 are too many; at most 1,000",
+        ),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id="x"), "workflowId", "'x' is not a UUID"),
+        (
+            "ListVersions",
+            pb.ListVersionsRequest(workflow_id=ID, page_size=1_001),
+            "pageSize",
+            "1001 is not from 1 to 1000",
+        ),
+        ("ListVersions", pb.ListVersionsRequest(workflow_id=ID, page_size=-1), "pageSize", "-1 is not from 1 to 1000"),
+        (
+            "ListVersions",
+            pb.ListVersionsRequest(workflow_id=ID, page_token="!"),
+            "pageToken",
+            "'!' was not given out for this list; take nextPageToken",
+        ),
+        (
+            "ListVersions",
+            pb.ListVersionsRequest(workflow_id=ID, page_token="WyJ2ZXJzaW9uIiwiMSJd"),
+            "pageToken",
+            "was not given out for this list",
+        ),
+        (
+            "ListVersions",
+            pb.ListVersionsRequest(workflow_id=ID, page_token="WyJ2ZXJzaW9uIiwxZTQwXQ"),
+            "pageToken",
+            "was not given out for this list",
+        ),
+        ("FindWorkflows", pb.FindWorkflowsRequest(id="x"), "id", "'x' is not a UUID"),
+        (
+            "FindWorkflows",
+            pb.FindWorkflowsRequest(name="\x00"),
+            "name",
+            "holds a NUL character, which cannot be stored; remove it",
+        ),
+        ("FindWorkflows", pb.FindWorkflowsRequest(name="x" * 256), "name", "has 256 characters; at most 255"),
+        ("FindWorkflows", pb.FindWorkflowsRequest(page_size=10**6), "pageSize", "1000000 is not from 1 to 1000"),
+        (
+            "FindWorkflows",
+            pb.FindWorkflowsRequest(page_token="WyJ2ZXJzaW9uIiwxXQ"),
+            "pageToken",
+            "was not given out for this list",
+        ),
+        (
+            "ValidateGraph",
+            pb.ValidateGraphRequest(nodes=[pb.Node(priority=500)]),
+            "nodes[0].priority",
+            "500 is out of range; a priority is from -100 to 100",
+        ),
+        ("ValidateGraph", pb.ValidateGraphRequest(namespace="ä"), "namespace", "'ä' is no namespace; takes 1 to 255"),
     ],
 )
 async def test_i25_reads_name_what_cannot_be_read(
-    stub: GraphStoreServiceStub, method: str, request_: Any, path: str
+    stub: GraphStoreServiceStub, method: str, request_: Any, path: str, said: str
 ) -> None:
     error = await error_of(getattr(stub, method)(request_))
     assert isinstance(error, InvalidRequest)
     assert [violation.field for violation in error.details.violations] == [path]
+    assert said in error.details.violations[0].description
 
 
 async def test_values_at_their_limits_are_saved(stub: GraphStoreServiceStub) -> None:

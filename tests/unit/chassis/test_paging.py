@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -38,6 +39,22 @@ def test_i25_a_token_of_another_query_is_refused(change: dict[str, Any]) -> None
 def test_i25_a_token_of_another_list_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="pageToken"):
         page_place(FindWorkflowsRequest(page_token=page_token(ListVersionsRequest(), [1])))
+
+
+@pytest.mark.parametrize("content", [b'{"place": 1}', b'"place"', b"1", b"null"])
+def test_i25_a_token_that_holds_no_list_is_refused(content: bytes) -> None:
+    request = ListVersionsRequest(workflow_id="a")
+    hashed = base64.urlsafe_b64decode(page_token(request, []) + "==")[: -len(b"[]")]
+    request.page_token = base64.urlsafe_b64encode(hashed + content).decode().rstrip("=")
+    with pytest.raises(InvalidRequest, match="pageToken"):
+        page_place(request)
+
+
+@pytest.mark.parametrize("dirt", ["!", "\n", " "])
+def test_i25_a_token_with_dirt_in_it_is_refused(dirt: str) -> None:
+    token = page_token(ListVersionsRequest(workflow_id="a"), [7])
+    with pytest.raises(InvalidRequest, match="pageToken"):
+        page_place(ListVersionsRequest(workflow_id="a", page_token=token[:4] + dirt + token[4:]))
 
 
 @pytest.mark.parametrize("token", ["x", "????", "é", "AAAA", "A" * 100_000, "bm90IGEgdG9rZW4"])

@@ -161,6 +161,78 @@ def test_the_trace_is_a_tree_by_cause() -> None:
     ]
 
 
+def ended(node_id: str, second: float, state: str = "SUCCESS") -> Run:
+    return a_run(node_id, state, started_at=BEGAN, finished_at=after(seconds=second))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kinds", "cause"),
+    [
+        (ended("a", 1), ended("b", 2), {}, "b"),
+        (ended("a", 1), ended("b", 9), {}, "a"),
+        (ended("a", 1), ended("b", 2, "FAILED"), {}, "a"),
+        (ended("a", 1), ended("b", 2, "FAILED"), {"b": "FAILURE"}, "b"),
+        (ended("a", 1), ended("b", 2, "FAILED"), {"b": "ALWAYS"}, "b"),
+        (ended("a", 1), ended("b", 2), {"b": "ALWAYS"}, "b"),
+        (ended("a", 1), ended("b", 2), {"b": "FAILURE"}, "a"),
+        (ended("a", 1, "FAILED"), ended("b", 2, "SKIPPED"), {}, "b"),
+        (ended("a", 1, "FAILED"), ended("b", 9), {}, "a"),
+        (ended("a", 8), ended("b", 9), {}, "b"),
+    ],
+    ids=[
+        "the one that ended last",
+        "not one that ended after it began",
+        "not by a success edge of a failure",
+        "by a failure edge of a failure",
+        "by an always edge of a failure",
+        "by an always edge of a success",
+        "not by a failure edge of a success",
+        "where no edge fits the one that ended last",
+        "where no edge fits one that had ended",
+        "where none had ended the last of all",
+    ],
+)
+def test_a_run_stands_below_the_predecessor_that_readied_it(
+    first: Run, second: Run, kinds: dict[str, str], cause: str
+) -> None:
+    end = a_run("end", started_at=after(seconds=3), finished_at=after(seconds=4))
+    graph = a_graph("a -> end, b -> end", edges={f"{node} -> end": {"kind": kind} for node, kind in kinds.items()})
+    names = [
+        line.plain.removesuffix("SUCCESS").split("+")[0].rstrip()
+        for line in trace_tree(an_execution(), [first, second, end], graph)[1:]
+    ]
+    below = {"a": ["├─ a", "│  └─ end", "└─ b"], "b": ["├─ a", "└─ b", "   └─ end"]}
+    assert names == below[cause]
+
+
+def test_a_predecessor_without_a_run_is_no_cause() -> None:
+    runs = [a_run("b", started_at=BEGAN, finished_at=after(seconds=1))]
+    tree = trace_tree(an_execution(started_at=None, trace_id=""), runs, a_graph("a -> b"))
+    assert [line.plain for line in tree] == [
+        "execution e1  RUNNING  -  trace -",
+        "└─ b    +0.000 s    1.00 s  0 attempts  SUCCESS",
+    ]
+
+
+def test_times_count_from_the_creation_of_what_has_not_started_and_are_never_negative() -> None:
+    early = a_run(
+        "a", "FAILED", started_at=after(seconds=-1), finished_at=after(seconds=-2), error="no", error_type="PERMANENT"
+    )
+    tree = trace_tree(an_execution(started_at=None, finished_at=after(seconds=3)), [early], a_graph("a"))
+    assert [line.plain for line in tree] == [
+        "execution e1  RUNNING  3.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736",
+        "└─ a    +0.000 s      0 ms  0 attempts  FAILED  PERMANENT: no",
+    ]
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", "SKIPPED"])
+def test_a_node_that_takes_any_edge_stands_below_the_last_where_none_was_taken(state: str) -> None:
+    runs = [ended("a", 1, "SKIPPED"), ended("b", 2, "SKIPPED"), a_run("c", state, started_at=after(seconds=3))]
+    graph = a_graph("a -> c, b -> c", nodes={"c": {"join": Join.ANY}})
+    tree = [line.plain.split("  +")[0].rstrip() for line in trace_tree(an_execution(), runs, graph)[1:]]
+    assert tree == ["├─ a", "└─ b", "   └─ c"]
+
+
 def test_a_node_that_takes_any_edge_stands_below_the_first() -> None:
     runs = [
         a_run("a", started_at=BEGAN, finished_at=after(seconds=1)),

@@ -125,6 +125,15 @@ async def test_a_stale_version_names_the_current_one(script: Any, client: Client
     assert caught.value.current_version == 5
 
 
+async def test_a_config_too_deep_to_be_sent_is_found_here_beside_all_else(client: Client) -> None:
+    config: Any = 1
+    for _ in range(40):
+        config = [config]
+    modules = (Module("a", "NoopModule", config={"x": config}), Module("b", "DelayModule", config={"duration": []}))
+    found = await client.graphs.validate(Graph(nodes=A_GRAPH.nodes, edges=A_GRAPH.edges, modules=modules))
+    assert [finding.code for finding in found if finding.is_error] == ["LIMIT_EXCEEDED", "BAD_MODULE_DATA"]
+
+
 async def test_local_validation_makes_no_call(script: Any, client: Client) -> None:
     assert [finding.code for finding in await client.graphs.validate(A_CYCLE, local=True)] == ["CYCLE"]
     assert not script.received

@@ -50,6 +50,24 @@ def test_places_that_are_none_are_refused_and_crash_nothing(place: list[Any]) ->
         wire.read_workflow_place(workflows)
 
 
+@pytest.mark.parametrize("moment", ["2026-01-02T03:04:05", "2026-01-02T03:04:05+05:00"])
+def test_the_time_of_a_place_is_utc_whatever_zone_the_token_says(moment: str) -> None:
+    workflows = pb.FindWorkflowsRequest()
+    workflows.page_token = page_token(workflows, [moment, ID])
+    place = wire.read_workflow_place(workflows)
+    assert place is not None
+    assert place[0].tzinfo is UTC
+    assert place[0] == datetime.fromisoformat(moment).astimezone(UTC)
+
+
+@pytest.mark.parametrize("created_at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "yesterday"])
+def test_i25_a_place_at_a_time_that_no_database_holds_is_refused(created_at: str) -> None:
+    workflows = pb.FindWorkflowsRequest()
+    workflows.page_token = page_token(workflows, [created_at, ID])
+    with pytest.raises(InvalidRequest, match="pageToken"):
+        wire.read_workflow_place(workflows)
+
+
 @pytest.mark.parametrize("place", [[2**31], [2**63 - 1], [0], [-1], [True], [1.5], ["7"], [7, 7], []])
 def test_places_that_are_no_version_are_refused(place: list[Any]) -> None:
     versions = pb.ListVersionsRequest(workflow_id=ID)
@@ -76,6 +94,19 @@ def test_every_bad_field_of_a_save_is_named_at_once() -> None:
         "workflow.description",
         "workflow.labels.'k'",
         "workflow.name",
+    ]
+
+
+def test_every_bad_field_of_a_validation_is_named_at_once() -> None:
+    request = pb.ValidateGraphRequest(
+        workflow=pb.Workflow(name="n" * 256, labels={"": "v"}), nodes=[pb.Node(node_id="a", priority=1_000)]
+    )
+    with pytest.raises(InvalidRequest) as caught:
+        wire.read_graph(request)
+    assert [violation.field for violation in caught.value.details.violations] == [
+        "nodes[0].priority",
+        "workflow.name",
+        "workflow.labels.''",
     ]
 
 
