@@ -119,7 +119,9 @@ async def test_i07_the_key_keeps_one_row_per_execution_node_and_map_index(idle: 
     row = dict(await idle.row(execution_id, "a"))
 
     with pytest.raises(asyncpg.UniqueViolationError):
-        await idle.sql.execute("INSERT INTO executor.run SELECT (r).* FROM (SELECT r FROM executor.run r) LIMIT 1")
+        await idle.sql.execute(
+            "INSERT INTO executor.run SELECT (r).* FROM (SELECT r FROM executor.run r) AS one LIMIT 1"
+        )
 
     assert row["id"] == run_id(UUID(execution_id), 0, row["map_index"])
     ids = {run_id(UUID(execution_id), node, item) for node in range(50) for item in range(-1, 50)}

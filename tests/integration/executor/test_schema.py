@@ -127,10 +127,11 @@ async def test_the_columns_of_v1_have_its_defaults(database: Database) -> None:
     async with database.acquire() as connection:
         await connection.execute(
             """INSERT INTO executor.workflow_execution (id, workflow_id, version, trace_id, traceparent)
-               VALUES (uuidv7(), uuidv7(), 1, '', '')"""
+               VALUES (gen_random_uuid(), gen_random_uuid(), 1, '', '')"""
         )
         await connection.execute(
-            "INSERT INTO executor.run (execution_id, id, node_index, node_id) VALUES (uuidv7(), uuidv7(), 0, 'a')"
+            """INSERT INTO executor.run (execution_id, id, node_index, node_id)
+               VALUES (gen_random_uuid(), gen_random_uuid(), 0, 'a')"""
         )
         execution = await connection.fetchrow("SELECT * FROM executor.workflow_execution")
         run = await connection.fetchrow("SELECT * FROM executor.run")
