@@ -31,6 +31,8 @@ TOP_LEVEL_VARIABLES: Mapping[str, str] = {
     "VALKYR_POSTGRES_BIN": "folder with the programs of PostgreSQL",
     "VALKYR_GRAPH_STORE": "address of the graph store, for clients",
     "VALKYR_EXECUTOR": "address of the executor, for clients",
+    "VALKYR_BREAKER": "address of the breaker service, for clients",
+    "VALKYR_DLQ": "address of the dead letter queue, for clients",
     "VALKYR_NAMESPACE": "namespace of clients",
     "VALKYR_PRINCIPAL": "who the client says it is",
     "VALKYR_OTLP_ENDPOINT": "collector of traces for clients, such as http://localhost:4317",

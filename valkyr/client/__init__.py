@@ -1,11 +1,23 @@
-"""The client SDK: `client.graphs` and `client.executions`, typed, with deadlines and safe repeats."""
+"""The client SDK: `client.graphs`, `client.executions`, `client.runs`, `client.breakers` and `client.dead_letters`,
+typed, with deadlines and safe repeats.
+"""
 
 from valkyr.client.client import Client
 from valkyr.client.executions import Start
+from valkyr.client.failures import (
+    Breaker,
+    BreakerPolicy,
+    BreakerState,
+    DeadLetter,
+    DeadLetterType,
+    OnUnavailable,
+    Resolution,
+)
 from valkyr.client.pages import Page, Pages
 from valkyr.client.results import (
     Attempt,
     Execution,
+    Quarantine,
     ResolvedVersions,
     Run,
     SavedGraph,
@@ -19,12 +31,20 @@ from valkyr.graph.findings import Finding, Severity
 
 __all__ = [
     "Attempt",
+    "Breaker",
+    "BreakerPolicy",
+    "BreakerState",
     "Client",
+    "DeadLetter",
+    "DeadLetterType",
     "Execution",
     "ExecutionState",
     "Finding",
+    "OnUnavailable",
     "Page",
     "Pages",
+    "Quarantine",
+    "Resolution",
     "ResolvedVersions",
     "Run",
     "RunState",

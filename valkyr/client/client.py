@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from valkyr.api.breaker.v1 import breaker_pb2_grpc
+from valkyr.api.dlq.v1 import dlq_pb2_grpc
 from valkyr.api.executor.v1 import executor_pb2_grpc
 from valkyr.api.graph.v1 import graph_pb2_grpc
+from valkyr.client.breakers import Breakers
 from valkyr.client.calls import Calls
+from valkyr.client.dead_letters import DeadLetters
 from valkyr.client.executions import Executions
 from valkyr.client.graphs import Graphs
+from valkyr.client.runs import Runs
 
 DEFAULT_GRAPH_STORE = "127.0.0.1:50051"
 DEFAULT_EXECUTOR = "127.0.0.1:50052"
+DEFAULT_BREAKER = "127.0.0.1:50053"
+DEFAULT_DLQ = "127.0.0.1:50054"
 DEFAULT_NAMESPACE = "default"
 DEFAULT_TIMEOUT = timedelta(seconds=10)
 
@@ -33,30 +41,35 @@ class Client:
         graph_store: str = DEFAULT_GRAPH_STORE,
         executor: str = DEFAULT_EXECUTOR,
         *,
+        breaker: str = DEFAULT_BREAKER,
+        dlq: str = DEFAULT_DLQ,
         namespace: str | None = None,
         principal: str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         connect_timeout: timedelta | None = None,
     ) -> None:
-        self._graph_store = Calls(
-            graph_pb2_grpc.GraphStoreServiceStub,
-            name="graph store",
-            address=graph_store,
-            principal=principal,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-        )
-        self._executor = Calls(
-            executor_pb2_grpc.ExecutorServiceStub,
-            name="executor",
-            address=executor,
-            principal=principal,
-            timeout=timeout,
-            connect_timeout=connect_timeout,
-        )
+
+        def calls(make_stub: Callable[[Any], Any], name: str, address: str) -> Calls:
+            return Calls(
+                make_stub,
+                name=name,
+                address=address,
+                principal=principal,
+                timeout=timeout,
+                connect_timeout=connect_timeout,
+            )
+
+        graphs = calls(graph_pb2_grpc.GraphStoreServiceStub, "graph store", graph_store)
+        executions = calls(executor_pb2_grpc.ExecutorServiceStub, "executor", executor)
+        breakers = calls(breaker_pb2_grpc.BreakerServiceStub, "breaker service", breaker)
+        letters = calls(dlq_pb2_grpc.DeadLetterQueueServiceStub, "dead letter queue", dlq)
+        self._calls = (graphs, executions, breakers, letters)
         self.namespace = namespace or DEFAULT_NAMESPACE
-        self.graphs = Graphs(self._graph_store, self.namespace, named=bool(namespace))
-        self.executions = Executions(self._executor, self.namespace)
+        self.graphs = Graphs(graphs, self.namespace, named=bool(namespace))
+        self.executions = Executions(executions, self.namespace)
+        self.runs = Runs(executions, self.namespace)
+        self.breakers = Breakers(breakers, self.namespace)
+        self.dead_letters = DeadLetters(letters, self.namespace)
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,5 +81,5 @@ class Client:
 
     async def close(self) -> None:
         """Closes the connections. Idempotent."""
-        await self._graph_store.close()
-        await self._executor.close()
+        for calls in self._calls:
+            await calls.close()

@@ -1,11 +1,11 @@
-"""client.executions: start, wait, watch and read executions and their runs."""
+"""client.executions: start, wait for, watch, read and cancel executions, and read their runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -17,7 +17,7 @@ from valkyr.client.json_values import value_of
 from valkyr.client.pages import Page, Pages
 from valkyr.client.results import Execution, Run, TriggerType
 from valkyr.client.watch import Watch
-from valkyr.client.wire import execution_of, run_of, trigger_type_to_wire
+from valkyr.client.wire import execution_of, run_of, timestamp, trigger_type_to_wire
 from valkyr.flow.states import ExecutionState, RunState
 
 LONG_POLL = timedelta(seconds=20)
@@ -29,6 +29,7 @@ class Start:
     """One execution to start. `payload` is any JSON value: what expressions see as `trigger`; None sends none.
 
     `version` is the latest by default; `request_id` makes starting it twice start it once, and is made if absent.
+    Not settled by its `deadline` (a time with a zone), it is ended like a cancelled one, as FAILED with TIMEOUT.
     """
 
     workflow_id: str
@@ -37,6 +38,7 @@ class Start:
     trigger_type: TriggerType = TriggerType.MANUAL
     priority: int = 0
     request_id: str | None = None
+    deadline: datetime | None = None
 
 
 class Executions:
@@ -55,21 +57,22 @@ class Executions:
         trigger_type: TriggerType = TriggerType.MANUAL,
         priority: int = 0,
         request_id: str | None = None,
+        deadline: datetime | None = None,
         timeout: timedelta | None = None,
     ) -> Execution:
         """Records an execution; answers before anything has run. Arguments as in `Start`.
 
         WorkflowNotFound, VersionNotFound, RequestIdReused, ExecutionsDisabled; InvalidRequest for what is no JSON.
         """
-        start = Start(workflow_id, version, payload, trigger_type, priority, request_id)
-        answer = await self._calls.unary("StartExecution", self._request(start, "payload"), timeout=timeout)
+        start = Start(workflow_id, version, payload, trigger_type, priority, request_id, deadline)
+        answer = await self._calls.unary("StartExecution", self._request(start, ""), timeout=timeout)
         return execution_of(answer.execution)
 
     async def start_many(self, starts: Sequence[Start], *, timeout: timedelta | None = None) -> Sequence[Execution]:
         """As `start` for up to 1,000 at once: all or none, answers in the order asked."""
         request = executor_pb2.StartExecutionsRequest(
             namespace=self._namespace,
-            executions=[self._request(start, f"executions[{index}].payload") for index, start in enumerate(starts)],
+            executions=[self._request(start, f"executions[{index}].") for index, start in enumerate(starts)],
         )
         answer = await self._calls.unary("StartExecutions", request, timeout=timeout)
         return [execution_of(execution) for execution in answer.executions]
@@ -93,6 +96,22 @@ class Executions:
             execution = execution_of(answer.execution)
             if execution.settled or (expires is not None and time.monotonic() >= expires):
                 return execution
+
+    async def cancel(
+        self, execution_id: str, *, reason: str = "", request_id: str | None = None, timeout: timedelta | None = None
+    ) -> Execution:
+        """Ends an execution: what nobody holds is CANCELLED at once, runs under way are told and given their grace.
+
+        Answers with the execution as it is then: RUNNING with `cancel_requested` while a lease is out, so `wait` for
+        it. Cancelling what is cancelled already changes nothing. ExecutionNotFound, ExecutionSettled.
+        """
+        request = executor_pb2.CancelExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            reason=reason,
+            request_id=request_id or new_request_id(),
+        )
+        return execution_of((await self._calls.unary("CancelExecution", request, timeout=timeout)).execution)
 
     def watch(
         self,
@@ -170,10 +189,12 @@ class Executions:
 
         return Pages(fetch)
 
-    def _request(self, start: Start, path: str) -> executor_pb2.StartExecutionRequest:
-        payload: Mapping[str, Any] = {}
+    def _request(self, start: Start, place: str) -> executor_pb2.StartExecutionRequest:
+        given: dict[str, Any] = {}
         if start.payload is not None:
-            payload = {"payload": value_of(start.payload, path=path)}
+            given["payload"] = value_of(start.payload, path=f"{place}payload")
+        if start.deadline is not None:
+            given["deadline"] = timestamp(start.deadline, path=f"{place}deadline")
         return executor_pb2.StartExecutionRequest(
             namespace=self._namespace,
             workflow_id=start.workflow_id,
@@ -181,7 +202,7 @@ class Executions:
             trigger_type=trigger_type_to_wire(start.trigger_type),
             request_id=start.request_id or new_request_id(),
             priority=start.priority,
-            **payload,
+            **given,
         )
 
 

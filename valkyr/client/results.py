@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -105,6 +105,8 @@ class Execution:
     priority: int
     trace_id: str
     created_by: str
+    deadline: datetime | None = None
+    cancel_requested: bool = False
 
     @property
     def settled(self) -> bool:
@@ -114,7 +116,10 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a run under one lease; `outcome` is RUNNING, SUCCESS, a failure's type, RELEASED or OMITTED."""
+    """One try of a run under one lease; `outcome` is RUNNING, SUCCESS, a failure's type, SNOOZED, RELEASED or OMITTED.
+
+    `stack_trace` is there only in a dead letter that was read alone.
+    """
 
     attempt: int
     outcome: str
@@ -122,11 +127,34 @@ class Attempt:
     started_at: datetime | None
     finished_at: datetime | None
     error: str
+    stack_trace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """One failure of a run for good, and what was done about it: `resolution` is PENDING until somebody did.
+
+    `failure_type` says why as a dead letter does, `error_type` how the last attempt failed. A resolution has a trace of
+    its own, `resolution_trace_id`, linked to the execution's.
+    """
+
+    quarantine_number: int
+    failure_type: str
+    error_type: str
+    error: str
+    quarantined_at: datetime | None
+    resolution: str
+    resolved_by: str
+    resolved_at: datetime | None
+    reason: str
+    resolution_trace_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One node in one execution. `map_index` is -1 but for the items of a map; `outputs` only where asked for."""
+    """One node in one execution. `map_index` is -1 but for the items of a map; `outputs`, and `inputs` that a requeue
+    replaced, only where asked for. `parked_duration` is how long it was parked in all before `parked_at`.
+    """
 
     id: str
     execution_id: str
@@ -153,6 +181,14 @@ class Run:
     idempotency_key: str
     quarantine_number: int
     attempts: Sequence[Attempt] = field(default=())
+    inputs: Any = None
+    episode_id: str = ""
+    deadline: datetime | None = None
+    failures: int = 0
+    lost_leases: int = 0
+    parked_at: datetime | None = None
+    parked_duration: timedelta = timedelta(0)
+    quarantines: Sequence[Quarantine] = field(default=())
 
     @property
     def final(self) -> bool:

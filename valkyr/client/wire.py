@@ -16,6 +16,7 @@ from valkyr.client.json_values import json_object_of, json_of
 from valkyr.client.results import (
     Attempt,
     Execution,
+    Quarantine,
     Run,
     SavedGraph,
     StoredGraph,
@@ -23,7 +24,7 @@ from valkyr.client.results import (
     Workflow,
     WorkflowVersion,
 )
-from valkyr.errors import UnknownMethod
+from valkyr.errors import InvalidRequest, UnknownMethod
 from valkyr.flow.states import ExecutionState, RunState
 from valkyr.rpc.graphs import finding_from_proto, graph_from_proto
 
@@ -47,8 +48,8 @@ def workflow_of(message: graph_pb2.Workflow) -> Workflow:
         labels=dict(message.labels),
         version=message.version,
         content_hash=message.content_hash,
-        created_at=_time(message, "create_time"),
-        updated_at=_time(message, "update_time"),
+        created_at=time_of(message, "create_time"),
+        updated_at=time_of(message, "update_time"),
         archived=message.archived,
     )
 
@@ -73,7 +74,7 @@ def version_of(message: graph_pb2.Version) -> WorkflowVersion:
     return WorkflowVersion(
         version=message.version,
         content_hash=message.content_hash,
-        created_at=_time(message, "create_time"),
+        created_at=time_of(message, "create_time"),
         author=message.author,
         message=message.message,
         node_count=message.node_count,
@@ -87,13 +88,13 @@ def execution_of(message: executor_pb2.Execution) -> Execution:
         namespace=message.namespace,
         workflow_id=message.workflow_id,
         version=message.version,
-        state=_known(_EXECUTION_STATES, message.state),
-        trigger_type=_known(_TRIGGER_TYPES, message.trigger_type) if message.trigger_type else None,
+        state=known(_EXECUTION_STATES, message.state),
+        trigger_type=known(_TRIGGER_TYPES, message.trigger_type) if message.trigger_type else None,
         trigger_payload=json_of(message.trigger_payload) if message.HasField("trigger_payload") else None,
         outputs=json_object_of(message.outputs) if message.HasField("outputs") else {},
-        created_at=_time(message, "create_time"),
-        started_at=_time(message, "start_time"),
-        finished_at=_time(message, "finish_time"),
+        created_at=time_of(message, "create_time"),
+        started_at=time_of(message, "start_time"),
+        finished_at=time_of(message, "finish_time"),
         error_message=message.error_message,
         error_type=message.error_type,
         run_counts=dict(message.run_counts),
@@ -101,6 +102,8 @@ def execution_of(message: executor_pb2.Execution) -> Execution:
         priority=message.priority,
         trace_id=message.trace_id,
         created_by=message.created_by,
+        deadline=time_of(message, "deadline"),
+        cancel_requested=message.cancel_requested,
     )
 
 
@@ -111,7 +114,7 @@ def run_of(message: executor_pb2.Run) -> Run:
         node_id=message.node_id,
         map_index=message.map_index,
         task_id=message.task_id,
-        state=_known(_RUN_STATES, message.state),
+        state=known(_RUN_STATES, message.state),
         parked_by=message.parked_by,
         attempt=message.attempt,
         target=message.target,
@@ -121,21 +124,54 @@ def run_of(message: executor_pb2.Run) -> Run:
         error=message.error,
         error_type=message.error_type,
         leased_by=message.leased_by,
-        lease_until=_time(message, "lease_until"),
-        heartbeat_at=_time(message, "heartbeat_time"),
-        retry_after=_time(message, "retry_after"),
-        started_at=_time(message, "start_time"),
-        finished_at=_time(message, "finish_time"),
+        lease_until=time_of(message, "lease_until"),
+        heartbeat_at=time_of(message, "heartbeat_time"),
+        retry_after=time_of(message, "retry_after"),
+        started_at=time_of(message, "start_time"),
+        finished_at=time_of(message, "finish_time"),
         duration_ms=message.duration_ms,
         cost_tokens=message.cost_tokens,
         idempotency_key=message.idempotency_key,
         quarantine_number=message.quarantine_number,
         attempts=tuple(_attempt_of(attempt) for attempt in message.attempts),
+        inputs=json_of(message.inputs) if message.HasField("inputs") else None,
+        episode_id=message.episode_id,
+        deadline=time_of(message, "deadline"),
+        failures=message.failures,
+        lost_leases=message.lost_leases,
+        parked_at=time_of(message, "parked_time"),
+        parked_duration=message.parked_duration.ToTimedelta(),
+        quarantines=tuple(_quarantine_of(quarantine) for quarantine in message.quarantines),
     )
+
+
+def timestamp(when: datetime, *, path: str) -> Timestamp:
+    """A time that a request names. InvalidRequest for one without a zone, which could mean any hour."""
+    if when.tzinfo is None:
+        hint = "give it one, such as datetime.now(UTC) + timedelta(hours=1)"
+        raise InvalidRequest.of_field(path, f"{when.isoformat()} has no time zone; {hint}", hint=hint)
+    stamp = Timestamp()
+    stamp.FromDatetime(when.astimezone(UTC))
+    return stamp
 
 
 def trigger_type_to_wire(trigger_type: TriggerType) -> executor_pb2.Execution.TriggerType.ValueType:
     return executor_pb2.Execution.TriggerType.Value(trigger_type.value)
+
+
+def _quarantine_of(message: executor_pb2.Quarantine) -> Quarantine:
+    return Quarantine(
+        quarantine_number=message.quarantine_number,
+        failure_type=message.failure_type,
+        error_type=message.error_type,
+        error=message.error,
+        quarantined_at=time_of(message, "quarantine_time"),
+        resolution=message.resolution,
+        resolved_by=message.resolved_by,
+        resolved_at=time_of(message, "resolved_time"),
+        reason=message.reason,
+        resolution_trace_id=message.resolution_trace_id,
+    )
 
 
 def _attempt_of(message: executor_pb2.Attempt) -> Attempt:
@@ -143,20 +179,22 @@ def _attempt_of(message: executor_pb2.Attempt) -> Attempt:
         attempt=message.attempt,
         outcome=message.outcome,
         runner_id=message.runner_id,
-        started_at=_time(message, "start_time"),
-        finished_at=_time(message, "finish_time"),
+        started_at=time_of(message, "start_time"),
+        finished_at=time_of(message, "finish_time"),
         error=message.error,
     )
 
 
-def _time(message: Message, field: str) -> datetime | None:
+def time_of(message: Message, field: str) -> datetime | None:
+    """The timestamp in `field`; None where it is absent."""
     if not message.HasField(field):
         return None
     timestamp: Timestamp = getattr(message, field)
     return timestamp.ToDatetime(tzinfo=UTC)
 
 
-def _known(kinds: Mapping[int, _Enum], number: int) -> _Enum:
+def known(kinds: Mapping[int, _Enum], number: int) -> _Enum:
+    """The member that `number` stands for. UnknownMethod where a newer server knows more of them."""
     try:
         return kinds[number]
     except KeyError:

@@ -1,4 +1,4 @@
-"""Both services as scripts over a real channel: each RPC answers with the next step of its script."""
+"""The services as scripts over a real channel: each RPC answers with the next step of its script."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from valkyr.api.breaker.v1 import breaker_pb2
+from valkyr.api.dlq.v1 import dlq_pb2
 from valkyr.api.executor.v1 import executor_pb2
 from valkyr.api.graph.v1 import graph_pb2
 from valkyr.client import Client
@@ -57,6 +59,8 @@ class ScriptedServices(grpc.GenericRpcHandler):
         services = [
             *graph_pb2.DESCRIPTOR.services_by_name.values(),
             *executor_pb2.DESCRIPTOR.services_by_name.values(),
+            *breaker_pb2.DESCRIPTOR.services_by_name.values(),
+            *dlq_pb2.DESCRIPTOR.services_by_name.values(),
         ]
         self._methods = {
             f"/{service.full_name}/{method.name}": method for service in services for method in service.methods
@@ -121,5 +125,7 @@ async def address(script: Script) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def client(address: str) -> AsyncIterator[Client]:
-    async with Client(address, address, principal="ada", timeout=timedelta(seconds=5)) as client:
+    async with Client(
+        address, address, breaker=address, dlq=address, principal="ada", timeout=timedelta(seconds=5)
+    ) as client:
         yield client
