@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ import uuid_utils
 from valkyr.flow.advance import RunFacts
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.results import Lost, Omitted, Result
-from valkyr.flow.states import ExecutionState, RunState
+from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 
 MAX_INDEX = (1 << 14) - 1
 _TAIL = (1 << 28) - 1
@@ -61,6 +62,7 @@ class StartRequest:
     priority: int
     principal: str
     traceparent: str
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,22 @@ class LockedExecution:
     revision: int
     open_runs: int
     bad_runs: int
+    ending: Ending | None = None
+    deadline_passed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What requeues have left on a run: inputs that replace the assembled ones, a new key, the trace of the last one
+    and the attempt after which it came."""
+
+    inputs: str | None = None
+    key_number: int = 0
+    traceparent: str | None = None
+    after_attempt: int = 0
+
+
+NO_REPLAY = Replay()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +134,11 @@ class LockedRun:
     lease_expired: bool
     due: bool
     ready_revision: int | None
+    parked_by: str | None = None
+    stop_reason: StopReason | None = None
+    permit_id: UUID | None = None
+    target: str | None = None
+    replay: Replay = NO_REPLAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +173,93 @@ class ControlReady:
     run_id: UUID
 
 
-Event = LeaseEnded | TimerDue | ControlReady
+@dataclass(frozen=True, slots=True)
+class RunDeadline:
+    """A run whose deadline has passed: one that nobody holds fails, one that is leased is told to stop."""
+
+    execution_id: UUID
+    run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks for a change, and how it is told from others. `hash` covers all that was asked."""
+
+    principal: str
+    reason: str
+    request_id: str | None
+    hash: bytes
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndExecution:
+    """An execution is to end. DEADLINE is conditional on the execution's own; CANCEL comes with who asked for it."""
+
+    execution_id: UUID
+    ending: Ending
+    request: Request | None = None
+
+
+class Resolution(StrEnum):
+    """What was done about a quarantine."""
+
+    PENDING = "PENDING"
+    REQUEUED = "REQUEUED"
+    FIXED = "FIXED"
+    DISCARDED = "DISCARDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """One of the three ways out of QUARANTINED. `outputs` (JSON) is for FIXED; the rest but `request` for REQUEUED."""
+
+    execution_id: UUID
+    run_id: UUID
+    quarantine_number: int
+    resolution: Resolution
+    request: Request
+    outputs: str | None = None
+    inputs: str | None = None
+    new_key: bool = False
+    deadline: datetime | None = None
+    force: bool = False
+
+
+Event = LeaseEnded | TimerDue | ControlReady | RunDeadline | EndExecution | Resolve
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineRecord:
+    """One quarantine of a run, as it is stored."""
+
+    quarantine_number: int
+    failure_type: str
+    error_type: str
+    error: str | None
+    revision: int
+    quarantined_at: datetime
+    resolution: Resolution
+    resolved_by: str | None
+    resolved_at: datetime | None
+    reason: str | None
+    request_id: str | None = None
+    request_hash: bytes | None = None
+    resolution_traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """For the breaker: what a call of a target came to. `result` says whether it was the target's doing."""
+
+    namespace: str
+    target: str
+    run_id: UUID
+    epoch: int
+    result: Result | Omitted | Lost
+    duration_ms: int | None
+    permit_id: UUID | None
+    traceparent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +277,17 @@ class Candidate:
     rank: int
     ready_at: datetime
     idempotency_key: str | None
+    target: str | None = None
+    replay: Replay = NO_REPLAY
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run with its inputs and config resolved. `problem` is set where they could not be: it fails unstarted."""
+    """A run with its inputs and config resolved. `problem` is set where they could not be: it fails unstarted.
+
+    `target` is what its module will call, empty if nothing that a breaker guards; `permit_id` that of a probe.
+    """
 
     execution_id: UUID
     id: UUID
@@ -185,17 +300,34 @@ class Prepared:
     config_hash: str
     idempotency_key: str
     problem: str = ""
+    target: str = ""
+    permit_id: UUID | None = None
+    replay: Replay = NO_REPLAY
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """The outcome of a run as it is stored: JSON text of the outputs, the error, and the revision that settled it."""
+    """The outcome of a run as it is stored: JSON text of the outputs, the error, and the revision that settled it.
+
+    `earlier` holds its quarantines, oldest first: what those saw that became ready behind one of them by an ALWAYS edge.
+    """
 
     state: RunState
     outputs: str | None
     error: str | None
     error_type: str | None
     settled_revision: int | None
+    earlier: tuple[QuarantinedAs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedAs:
+    """The outcome that a run had while it was quarantined, from that revision on."""
+
+    revision: int
+    error: str | None
+    error_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +351,8 @@ class ExecutionView:
     trace_id: str
     created_by: str
     modified_at: datetime
+    deadline: datetime | None = None
+    cancel_requested: bool = False
     outputs: Mapping[str, str] | None = None
     run_counts: Mapping[str, int] = field(default_factory=dict)
     omitted_outputs: Sequence[str] = ()
@@ -262,7 +396,15 @@ class RunView:
     cost_tokens: float | None
     idempotency_key: str | None
     quarantine_number: int
+    inputs: str | None = None
+    episode_id: UUID | None = None
+    deadline: datetime | None = None
+    failures: int = 0
+    lost_leases: int = 0
+    parked_at: datetime | None = None
+    parked_for: timedelta = timedelta()
     attempts: Sequence[AttemptView] = ()
+    quarantines: Sequence[QuarantineRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)

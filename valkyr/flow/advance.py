@@ -17,8 +17,8 @@ from valkyr.flow.edges import CannotEvaluate, Decision, SourceEnd, decide_edge
 from valkyr.flow.joins import Gate, Verdict, judge, pass_edge, taken_edges
 from valkyr.flow.plan import Control, Plan, PlannedEdge, PlannedNode, Sight
 from valkyr.flow.results import FailureType, LetterType
-from valkyr.flow.states import RunState
-from valkyr.graph.model import EdgeKind
+from valkyr.flow.states import CANCELLED_AT_ONCE, RunState
+from valkyr.graph.model import EdgeKind, FailurePolicy
 
 # DESIGN, control nodes: what is beyond this in one transaction is written READY and decided later.
 CONTROL_BUDGET = 1_000
@@ -29,10 +29,11 @@ NO_RESULT: NodeResult = {"outputs": None, "error": None}
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run as far as the graph is concerned."""
+    """A run as far as the graph is concerned. `always_decided`: an earlier end of it decided its ALWAYS edges."""
 
     state: RunState
     gate: Gate
+    always_decided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """A run ended well. `outputs` is plain JSON, or None where nobody will look at it."""
+    """A run ended well, or its quarantine was fixed. `outputs` is plain JSON, or None where nobody will look at it."""
 
     node: int
     outputs: Any = None
@@ -80,7 +81,29 @@ class DecideControl:
     node: int
 
 
-Outcome = Succeeded | FailedForGood | DecideControl
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """A quarantined run goes back: READY behind its frozen edges, as if every condition of theirs had held."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discarded:
+    """A quarantined run is FAILED for good."""
+
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """A run of an execution that ends has ended in `state`: nothing follows it."""
+
+    node: int
+    state: RunState
+
+
+Outcome = Succeeded | FailedForGood | DecideControl | Requeued | Discarded | Halted
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +116,8 @@ class _Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of one run. `gate` is as it is written; `wake_after` is how long a WAITING run sleeps."""
+    """What becomes of one run. `gate` is as it is written; `wake_after` is how long a WAITING run sleeps;
+    `always_decided`: its ALWAYS edges were decided by this end, though it may end again."""
 
     node: int
     before: RunState
@@ -102,6 +126,7 @@ class Change:
     outputs: Any = None
     wake_after: timedelta | None = None
     failure: FailedForGood | None = None
+    always_decided: bool = False
 
 
 @dataclass(slots=True)
@@ -124,6 +149,15 @@ class _Walk:
     queue: deque[Outcome | _Skipped]
     budget: ControlBudget
     changes: dict[int, Change] = field(default_factory=dict)
+    # FAIL_FAST has struck: what still ends has no consequences.
+    failed_fast: bool = False
+
+
+def fails_fast(plan: Plan, changes: Iterable[Change]) -> bool:
+    """Whether these changes end the execution like a cancel, as FAILED: the first quarantine does, under FAIL_FAST."""
+    return plan.settings.failure_policy is FailurePolicy.FAIL_FAST and any(
+        change.after is RunState.QUARANTINED for change in changes
+    )
 
 
 def advance(
@@ -146,7 +180,15 @@ def advance(
             walk.rows.update((index, loaded.rows[index]) for index in need.rows)
             walk.results.update((index, loaded.results[index]) for index in need.results)
         _follow(walk, walk.queue.popleft())
-    return list(walk.changes.values())
+    changes = list(walk.changes.values())
+    return [_cancelled(change) for change in changes] if walk.failed_fast else changes
+
+
+def _cancelled(change: Change) -> Change:
+    """Of what this walk had readied or counted down before FAIL_FAST struck, nothing stays."""
+    if change.after not in CANCELLED_AT_ONCE:
+        return change
+    return Change(change.node, change.before, RunState.CANCELLED, change.gate)
 
 
 def _need_of(walk: _Walk) -> Need | None:
@@ -162,8 +204,12 @@ def _missing(walk: _Walk, outcomes: Iterable[Outcome | _Skipped]) -> Need | None
     for outcome in outcomes:
         node = walk.plan.nodes[outcome.node]
         rows.add(node.index)
-        if isinstance(outcome, DecideControl):
+        if isinstance(outcome, Halted):
+            continue
+        if isinstance(outcome, DecideControl) or (isinstance(outcome, Requeued) and node.control is not None):
             results |= node.needs
+        if isinstance(outcome, Discarded):
+            results.add(node.index)
         for index in node.outgoing:
             edge = walk.plan.edges[index]
             rows.add(edge.target)
@@ -176,6 +222,9 @@ def _missing(walk: _Walk, outcomes: Iterable[Outcome | _Skipped]) -> Need | None
 
 def _follow(walk: _Walk, outcome: Outcome | _Skipped) -> None:
     node = walk.plan.nodes[outcome.node]
+    if walk.failed_fast:
+        _halt(walk, node, outcome)
+        return
     match outcome:
         case DecideControl():
             _decide_control(walk, node)
@@ -186,6 +235,46 @@ def _follow(walk: _Walk, outcome: Outcome | _Skipped) -> None:
             _follow_failure(walk, node, outcome)
         case _Skipped():
             _leave(walk, node, outcome.end, walk.base)
+        case Requeued():
+            _requeue(walk, node)
+        case Discarded():
+            _discard(walk, node)
+        case Halted():
+            _record(walk, node, outcome.state)
+
+
+def _discard(walk: _Walk, node: PlannedNode) -> None:
+    """ALWAYS edges are as decided at quarantine; one that could not be carried on then is decided now."""
+    error = walk.results[node.index]["error"]
+    if not walk.rows[node.index].always_decided:
+        _leave(walk, node, SourceEnd.QUARANTINED, _sight_of_edges(walk, node, error=error))
+    _record(walk, node, RunState.FAILED)
+    walk.results[node.index] = {"outputs": None, "error": error}
+    _leave(walk, node, SourceEnd.DISCARDED, walk.base)
+
+
+def _halt(walk: _Walk, node: PlannedNode, outcome: Outcome | _Skipped) -> None:
+    """After FAIL_FAST struck: a success is kept, any other end of a lease is a cancel; what nobody held is cancelled
+    with all the rest, and letters stay."""
+    match outcome:
+        case Succeeded():
+            _record(walk, node, RunState.SUCCESS, outputs=outcome.outputs)
+        case FailedForGood() if walk.rows[node.index].state is RunState.LEASED:
+            _record(walk, node, RunState.CANCELLED)
+        case Discarded():
+            _record(walk, node, RunState.FAILED)
+        case Halted():
+            _record(walk, node, outcome.state)
+        case _:
+            pass
+
+
+def _requeue(walk: _Walk, node: PlannedNode) -> None:
+    facts = walk.rows[node.index]
+    walk.rows[node.index] = replace(facts, gate=replace(facts.gate, broken=""))
+    _record(walk, node, RunState.READY)
+    if node.control is not None and walk.budget.take():
+        walk.queue.append(DecideControl(node.index))
 
 
 def _follow_failure(walk: _Walk, node: PlannedNode, failed: FailedForGood) -> None:
@@ -195,8 +284,12 @@ def _follow_failure(walk: _Walk, node: PlannedNode, failed: FailedForGood) -> No
         _record(walk, node, RunState.FAILED, failure=failed)
         _leave(walk, node, SourceEnd.HANDLED, sight)
     else:
-        _record(walk, node, RunState.QUARANTINED, failure=failed)
-        _leave(walk, node, SourceEnd.QUARANTINED, sight)
+        fast = walk.plan.settings.failure_policy is FailurePolicy.FAIL_FAST
+        _record(walk, node, RunState.QUARANTINED, failure=failed, always_decided=not fast)
+        if fast:
+            walk.failed_fast = True
+        else:
+            _leave(walk, node, SourceEnd.QUARANTINED, sight)
 
 
 def _is_handled(walk: _Walk, node: PlannedNode, sight: Sight) -> bool:
@@ -210,9 +303,10 @@ def _is_handled(walk: _Walk, node: PlannedNode, sight: Sight) -> bool:
 
 def _leave(walk: _Walk, node: PlannedNode, end: SourceEnd, sight: Sight) -> None:
     """Decides the edges out of a node, and what that means for their targets."""
+    decided_before = walk.rows[node.index].always_decided
     for index in node.outgoing:
         edge = walk.plan.edges[index]
-        decision, problem = decide_edge(end, edge.kind, _holds(edge, sight))
+        decision, problem = decide_edge(end, edge.kind, _holds(edge, sight), decided_before=decided_before)
         if decision is not Decision.UNDECIDED:
             _arrive(walk, edge, decision, problem)
 
@@ -281,6 +375,7 @@ def _record(
     outputs: Any = None,
     wake_after: timedelta | None = None,
     failure: FailedForGood | None = None,
+    always_decided: bool = False,
 ) -> None:
     """Notes a transition; the state before is that of the row, whatever happened to it in this walk."""
     facts = walk.rows[node.index]
@@ -288,7 +383,9 @@ def _record(
     before = earlier.before if earlier else facts.state
     walk.rows[node.index] = replace(facts, state=after)
     walk.results[node.index] = {"outputs": outputs, "error": failure.error if failure else None}
-    walk.changes[node.index] = Change(node.index, before, after, facts.gate, outputs, wake_after, failure)
+    walk.changes[node.index] = Change(
+        node.index, before, after, facts.gate, outputs, wake_after, failure, always_decided
+    )
 
 
 def _sight_of_edges(walk: _Walk, node: PlannedNode, *, outputs: Any = None, error: Any = None) -> Sight:
@@ -314,12 +411,16 @@ __all__ = [
     "Change",
     "ControlBudget",
     "DecideControl",
+    "Discarded",
     "FailedForGood",
+    "Halted",
     "Loaded",
     "Need",
     "Outcome",
+    "Requeued",
     "RunFacts",
     "Succeeded",
     "advance",
+    "fails_fast",
     "taken_edges",
 ]

@@ -27,6 +27,23 @@ class ExecutionState(StrEnum):
     CANCELLED = "CANCELLED"
 
 
+class Ending(StrEnum):
+    """Why an execution ends before its runs did. Nothing of it is started any more, nothing follows what still ends."""
+
+    CANCEL = "CANCEL"
+    FAIL_FAST = "FAIL_FAST"
+    DEADLINE = "DEADLINE"
+
+
+class StopReason(StrEnum):
+    """Why a LEASED run is told to stop. Its lease is not extended any more."""
+
+    # Its execution ends.
+    CANCEL = "CANCEL"
+    # Its own deadline passed.
+    DEADLINE = "DEADLINE"
+
+
 # I05: nothing leaves these.
 FINAL_RUN_STATES = frozenset({RunState.SUCCESS, RunState.FAILED, RunState.SKIPPED, RunState.CANCELLED})
 
@@ -52,15 +69,44 @@ RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 }
 
 
+# What becomes CANCELLED at once when an execution ends; LEASED runs are told to stop, letters stay.
+CANCELLED_AT_ONCE = frozenset({RunState.PENDING, RunState.READY, RunState.WAITING, RunState.PARKED})
+
+_ENDED_AS = {
+    Ending.CANCEL: ExecutionState.CANCELLED,
+    Ending.FAIL_FAST: ExecutionState.FAILED,
+    Ending.DEADLINE: ExecutionState.FAILED,
+}
+
+
 def open_delta(before: RunState, after: RunState) -> int:
     """What a run's transition adds to `open_runs`."""
     return (after in MOVABLE_RUN_STATES) - (before in MOVABLE_RUN_STATES)
 
 
-def execution_state_after(current: ExecutionState, *, open_runs: int, bad_runs: int) -> ExecutionState:
-    """The end of an execution: nothing can move any more. Settled states stay what they are (I05)."""
+def bad_delta(before: RunState, after: RunState) -> int:
+    """What a run's transition adds to `bad_runs`: those QUARANTINED, or discarded. A handled failure is not bad."""
+    if before is RunState.QUARANTINED:
+        return 0 if after in (RunState.QUARANTINED, RunState.FAILED) else -1
+    return int(after is RunState.QUARANTINED)
+
+
+def execution_state_after(
+    current: ExecutionState,
+    *,
+    open_runs: int,
+    bad_runs: int,
+    ending: Ending | None = None,
+    reopened: bool = False,
+) -> ExecutionState:
+    """The end of an execution: nothing can move any more. Settled states stay what they are (I05), but for a FAILED
+    one that was `reopened` by requeue or fix."""
     if current in SETTLED_EXECUTION_STATES:
-        return current
+        if not (reopened and current is ExecutionState.FAILED):
+            return current
+        current = ExecutionState.RUNNING
     if open_runs > 0:
         return current if current is ExecutionState.PAUSED else ExecutionState.RUNNING
+    if ending is not None:
+        return _ENDED_AS[ending]
     return ExecutionState.FAILED if bad_runs > 0 else ExecutionState.SUCCESS
