@@ -13,7 +13,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict
 
 from valkyr.graph.model import Retry
-from valkyr.telemetry import get_logger
+from valkyr.telemetry import attempt_traceparent, current_traceparent, get_logger
 
 __all__ = ["Context", "ModuleSpec", "PermanentError", "Retry", "RetryLater", "module", "registered_modules"]
 
@@ -40,6 +40,7 @@ class Context:
     __slots__ = (
         "_inputs",
         "_logger",
+        "_traceparent",
         "attempt",
         "cancelled",
         "cost_tokens",
@@ -63,7 +64,9 @@ class Context:
         deadline: datetime | None = None,
         settings: Mapping[str, Any] = MappingProxyType({}),
         logger: Any = None,
+        traceparent: str = "",
     ) -> None:
+        """`traceparent`: what the attempt's own span stands below."""
         self.execution_id = execution_id
         self.run_id = run_id
         self.node_id = node_id
@@ -76,6 +79,7 @@ class Context:
         """True once the attempt is to stop: `async def` modules are cancelled, a `def` module looks here."""
         self._inputs = inputs
         self._logger = logger
+        self._traceparent = traceparent
 
     @property
     def inputs(self) -> Mapping[str, Any]:
@@ -86,12 +90,24 @@ class Context:
 
     @property
     def logger(self) -> Any:
-        """A structlog logger whose lines carry the ids of the run."""
+        """A structlog logger whose lines carry the ids of the run and of its trace."""
         if self._logger is None:
-            self._logger = get_logger("valkyr.module").bind(
+            logger = get_logger("valkyr.module").bind(
                 execution_id=self.execution_id, run_id=self.run_id, node_id=self.node_id, attempt=self.attempt
             )
+            if traceparent := self.traceparent:
+                _, trace_id, span_id, _ = traceparent.split("-")
+                logger = logger.bind(trace_id=trace_id, span_id=span_id)
+            self._logger = logger
         return self._logger
+
+    @property
+    def traceparent(self) -> str:
+        """W3C traceparent of the current span, to be sent with calls that a module makes by a client of its own, as the
+        header `traceparent` (HTTP) or the metadata `traceparent` (gRPC): what the target does then stands in the run's
+        trace. HttpRequestModule and channels of `valkyr.rpc.channel.open_channel` send it by themselves. In a thread
+        that the module started itself, that of the attempt's span; "" outside of any trace."""
+        return current_traceparent() or attempt_traceparent(self._traceparent, self.run_id, self.attempt)
 
     @property
     def trigger(self) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from valkyr.module import ModuleSpec
 from valkyr.modules.delay import DELAY
+from valkyr.modules.fail import FAIL
 from valkyr.modules.http_request import HTTP_REQUEST
 from valkyr.modules.http_rules import HttpRules
 from valkyr.modules.log import LOG
@@ -16,7 +17,7 @@ from valkyr.modules.transform import TRANSFORM
 
 __all__ = ["HttpRules", "builtin_modules", "catalogue"]
 
-_BUILTIN = MappingProxyType({spec.class_name: spec for spec in (DELAY, HTTP_REQUEST, LOG, NOOP, TRANSFORM)})
+_BUILTIN = MappingProxyType({spec.class_name: spec for spec in (DELAY, FAIL, HTTP_REQUEST, LOG, NOOP, TRANSFORM)})
 
 
 def builtin_modules() -> Mapping[str, ModuleSpec]:

@@ -36,8 +36,8 @@ class Response:
 async def exchange(method: str, url: httpx.URL, headers: Headers, body: bytes | None, *, rules: HttpRules) -> Response:
     """Sends one request; follows nothing. Connections are not kept: the next one is checked anew.
 
-    OSError if no connection comes about or it breaks, PermanentError if an address or the size of the answer is
-    refused. Bound it in time from outside.
+    OSError if no connection comes about or it breaks (TimeoutError by the system's own bounds), PermanentError if an
+    address or the size of the answer is refused. Bound it in time from outside.
     """
     pool = httpcore.AsyncConnectionPool(
         ssl_context=_trust(rules.ca_file), network_backend=_Checked(rules), max_connections=1, retries=0
@@ -47,6 +47,8 @@ async def exchange(method: str, url: httpx.URL, headers: Headers, body: bytes | 
         async with pool, pool.stream(method, target, headers=_with_host(headers, url), content=body) as answer:
             received = _decoded(answer.headers, rules)
             return Response(answer.status, received, await _read_body(answer, received, rules))
+    except httpcore.TimeoutException as error:  # the system's own bounds: ours is around this
+        raise TimeoutError(f"{url.host}: the connection timed out") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         cause = error.__cause__ or error.__context__ or error
         raise ConnectionError(f"{url.host}: {cause or type(error).__name__}") from error
@@ -79,7 +81,7 @@ class _Checked(httpcore.AsyncNetworkBackend):
         for address in addresses[:_MAX_ADDRESSES]:
             try:
                 return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore.ConnectError as error:
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 last = error
         raise last
 

@@ -23,7 +23,7 @@ from valkyr.module import Context, ModuleSpec, PermanentError, RetryLater, spec_
 from valkyr.modules.delay import Duration
 from valkyr.modules.http_exchange import Response, exchange
 from valkyr.modules.http_rules import HttpRules
-from valkyr.telemetry import current_traceparent
+from valkyr.modules.http_trace import client_span
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT_STATUSES = frozenset({408, 425})
@@ -85,9 +85,11 @@ async def http_request(context: Context, config: HttpRequestConfig) -> dict[str,
     timeout = min(config.timeout or rules.default_timeout, rules.max_timeout)
     request = _first_request(context, config, rules)
     try:
-        async with asyncio.timeout(timeout.total_seconds()):
+        async with asyncio.timeout(timeout.total_seconds()) as timer:
             request, response = await _follow(request, frozenset(config.expect), rules)
     except TimeoutError:
+        if not timer.expired():
+            raise
         raise TimeoutError(f"{_shown(request.url)} did not answer within {timeout.total_seconds():g} s") from None
     _check_status(response, request.url, config.expect)
     return _outputs(response, request.url)
@@ -104,12 +106,23 @@ def target_of(config: Mapping[str, Any]) -> str | None:
 
 async def _follow(request: _Request, expect: frozenset[int], rules: HttpRules) -> tuple[_Request, Response]:
     for _ in range(rules.max_redirects + 1):
-        response = await exchange(request.method, request.url, request.headers, request.body, rules=rules)
+        response = await _send(request, expect, rules)
         location = response.header("location")
         if response.status not in _REDIRECTS or response.status in expect or location is None:
             return request, response
         request = _redirected(request, response.status, location, rules)
     raise PermanentError(f"{_shown(request.url)}: more than {rules.max_redirects} redirects")
+
+
+async def _send(request: _Request, expect: frozenset[int], rules: HttpRules) -> Response:
+    """One request under a span of its own, which the target hears of unless the author names another."""
+    with client_span(request.method, request.url) as span:
+        headers = list(request.headers)
+        if span.traceparent and all(name.lower() != "traceparent" for name, _ in headers):
+            headers.append(("traceparent", span.traceparent))
+        response = await exchange(request.method, request.url, headers, request.body, rules=rules)
+        span.answered(response.status, failed=response.status >= 400 and response.status not in expect)
+    return response
 
 
 def _first_request(context: Context, config: HttpRequestConfig, rules: HttpRules) -> _Request:
@@ -129,7 +142,6 @@ def _first_request(context: Context, config: HttpRequestConfig, rules: HttpRules
         "Accept-Encoding": "gzip, deflate",
         "User-Agent": "valkyr",
         "Idempotency-Key": context.idempotency_key,
-        "traceparent": current_traceparent(),
     }
     headers += [(name, value) for name, value in defaults.items() if value and name.lower() not in given]
     if body is not None or config.method in ("POST", "PUT", "PATCH"):

@@ -27,6 +27,10 @@ class Stop(StrEnum):
     DRAINED = "DRAINED"
 
 
+LEASE_GONE = frozenset({Stop.LEASE_LOST, Stop.FENCED, Stop.DRAINED})
+"""After these nobody reports: the lease is no longer ours, or is left to run out."""
+
+
 def fence_margin(lease_duration: timedelta) -> timedelta:
     """How long before the end of its lease a module is stopped: a sixth of the lease, at most 5 s."""
     return min(MAX_FENCE_MARGIN, lease_duration / 6)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from opentelemetry import context as otel_context
-from opentelemetry import trace
 from pydantic import BaseModel, ValidationError
 
-from valkyr.module import Context, ModuleSpec, PermanentError
-from valkyr.runner.attempt import Attempt, Stop
+from valkyr.module import Context, ModuleSpec
+from valkyr.runner.attempt import LEASE_GONE, Attempt, Stop
+from valkyr.runner.attempt_span import AttemptSpan, NoSpan, attempt_span
+from valkyr.runner.interrupts import is_ctrl_c
 from valkyr.runner.leases import Failure, FailureType, LeasedRun, Success
-from valkyr.runner.outcomes import describe_bad_config, failure_of, success_of
-from valkyr.telemetry import context_of, tracer
+from valkyr.runner.outcomes import BadConfig, failure_of, success_of
 
 Outcome = Success | Failure
 
@@ -43,6 +41,7 @@ def context_for(attempt: Attempt, settings: Mapping[str, Any]) -> Context:
         inputs=leased.inputs,
         deadline=attempt.deadline(),
         settings=settings,
+        traceparent=leased.traceparent,
     )
     attempt.context = context
     if attempt.stop is not None:  # told to stop between its start and now, by another thread
@@ -50,112 +49,88 @@ def context_for(attempt: Attempt, settings: Mapping[str, Any]) -> Context:
     return context
 
 
-def call_now(spec: ModuleSpec, context: Context, leased: LeasedRun) -> Outcome:
+def call_now(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
     """Runs a `def` module here and now, on the loop (inline) or in a thread."""
-    with _span(leased) as span:
+    with attempt_span(attempt.leased, calls_out=not spec.inline) as span:
         try:
-            value = spec.function(context, *_config(spec, leased))
-            return success_of(value, context.cost_tokens)
+            value = spec.function(context, *_config(spec, attempt.leased))
+            return _succeeded(attempt, success_of(value, context.cost_tokens), span)
         except BaseException as error:  # SystemExit too: a module must not end the runner
-            if _is_interrupt(error):
+            if is_ctrl_c(error):
                 raise
-            return _failed(error, span)
+            return _failed(attempt, error, span)
 
 
 async def call(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
     """Runs an `async def` module. CancelledError only if this task was cancelled for no reason of the attempt's."""
-    with _span(attempt.leased) as span:
+    with attempt_span(attempt.leased, calls_out=True) as span:
         try:
             value = await spec.function(context, *_config(spec, attempt.leased))
-            return success_of(value, context.cost_tokens)
+            return _succeeded(attempt, success_of(value, context.cost_tokens), span)
         except asyncio.CancelledError as error:
-            if attempt.stop is not None:
-                return stopped(attempt, span)
             task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if attempt.stop is None and task is not None and task.cancelling():
                 raise
-            return _failed(error, span)
+            return _failed(attempt, error, span)
         except BaseException as error:  # SystemExit too: a module must not end the runner
-            if _is_interrupt(error):
+            if is_ctrl_c(error):
                 raise
-            if attempt.stop is not None:
-                return stopped(attempt, span)
-            return _failed(error, span)
+            return _failed(attempt, error, span)
 
 
-def stopped(attempt: Attempt, span: trace.Span | None = None, *, still_running: bool = False) -> Failure:
+def not_called(attempt: Attempt, outcome: Outcome) -> Outcome:
+    """The outcome of an attempt for which there is no module to call; it has its span all the same."""
+    with attempt_span(attempt.leased, calls_out=False) as span:
+        span.ended(outcome)
+    return outcome
+
+
+def stopped(attempt: Attempt, *, still_running: bool = False) -> Failure:
     """The failure of an attempt that was told to stop, and did, or (`still_running`) did not."""
     if attempt.stop is Stop.TIMEOUT:
         seconds = attempt.leased.timeout.total_seconds() if attempt.leased.timeout else 0
-        message = f"the attempt took longer than its timeout of {seconds:g} s"
-        if still_running:
-            message += "; the module did not stop when told to, and is still running"
-        failure = Failure(FailureType.TIMEOUT, message)
+        kind, message = FailureType.TIMEOUT, f"the attempt took longer than its timeout of {seconds:g} s"
     else:
-        failure = Failure(FailureType.CANCELLED, "the run was cancelled while the module was running")
-    if span is not None:
-        span.set_status(trace.StatusCode.ERROR, failure.message)
+        kind, message = FailureType.CANCELLED, _cancelled_because(attempt)
+    if still_running:
+        message += "; the module did not stop when told to, and is still running"
+    return Failure(kind, message)
+
+
+def _cancelled_because(attempt: Attempt) -> str:
+    if attempt.stop in LEASE_GONE:
+        return "the lease ended while the module was running"
+    when = "before the module had started" if attempt.started is None else "while the module was running"
+    deadline = attempt.leased.deadline
+    if deadline is not None and datetime.now(UTC) >= deadline:
+        return f"the run's deadline passed {when}"
+    return f"the run was cancelled {when}"
+
+
+def _succeeded(attempt: Attempt, success: Success, span: AttemptSpan | NoSpan) -> Success:
+    span.ended(success, lost=_lost(attempt))
+    return success
+
+
+def _failed(attempt: Attempt, error: BaseException, span: AttemptSpan | NoSpan) -> Failure:
+    if attempt.stop is None:
+        failure = failure_of(error)
+        span.ended(failure, error=error)
+    else:
+        failure = stopped(attempt)
+        span.ended(failure, lost=_lost(attempt))
     return failure
 
 
+def _lost(attempt: Attempt) -> str:
+    return attempt.stop.value if attempt.stop is not None and attempt.stop in LEASE_GONE else ""
+
+
 def _config(spec: ModuleSpec, leased: LeasedRun) -> tuple[BaseModel, ...]:
-    """The arguments after the context. PermanentError if the config does not fit the module's model."""
+    """The arguments after the context. BadConfig if the config does not fit the module's model."""
     if not spec.takes_config:
         return ()
     try:
         return (spec.config_model.model_validate_json(leased.config or b"{}"),)
     except ValidationError as error:
-        raise PermanentError(describe_bad_config(spec.class_name, error)) from None
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Ctrl-C, which only the main thread gets; anywhere else a module has raised it."""
-    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
-
-
-def _failed(error: BaseException, span: trace.Span | None) -> Failure:
-    failure = failure_of(error)
-    if span is not None:
-        span.set_attribute("valkyr.failure_type", failure.type)
-        span.set_status(trace.StatusCode.ERROR, failure.message)
-    return failure
-
-
-@contextmanager
-def _recorded_span(leased: LeasedRun) -> Iterator[trace.Span]:
-    span = tracer().start_span(
-        "run.attempt",
-        context=context_of(leased.traceparent),
-        attributes={
-            "valkyr.execution_id": leased.ref.execution_id,
-            "valkyr.run_id": leased.ref.run_id,
-            "valkyr.node_id": leased.node_id,
-            "valkyr.attempt": leased.attempt,
-            "valkyr.epoch": leased.ref.epoch,
-        },
-    )
-    token = otel_context.attach(trace.set_span_in_context(span))
-    try:
-        yield span
-    finally:
-        otel_context.detach(token)
-        span.end()
-
-
-class _NoSpan:
-    """The fast path: entering it costs nothing worth counting."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-_NO_SPAN = _NoSpan()
-
-
-def _span(leased: LeasedRun) -> Any:
-    """A span named run.attempt if the run's trace is sampled, which its last hexadecimal digit says."""
-    sampled = leased.traceparent[-1:] in "13579bdf" and leased.traceparent
-    return _recorded_span(leased) if sampled else _NO_SPAN
+        raise BadConfig(spec.class_name, error) from None

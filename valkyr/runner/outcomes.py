@@ -6,11 +6,13 @@ import dataclasses
 import math
 import re
 import traceback
+from datetime import timedelta
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from valkyr.duration import MAX_DURATION
 from valkyr.module import PermanentError, RetryLater
 from valkyr.runner.leases import Failure, FailureType, Success
 
@@ -25,6 +27,14 @@ _CONTAINERS = (dict, list, tuple)
 
 class UnusableOutputs(PermanentError):
     """What the module returned cannot become outputs; the message says why."""
+
+
+class BadConfig(PermanentError):
+    """The config does not fit the module's model. `without_values` says where, for places that keep no payloads."""
+
+    def __init__(self, class_name: str, error: ValidationError) -> None:
+        super().__init__(describe_bad_config(class_name, error))
+        self.without_values = describe_bad_config(class_name, error, values=False)
 
 
 def success_of(value: Any, cost_tokens: float | None = None) -> Success:
@@ -60,7 +70,7 @@ def failure_of(error: BaseException) -> Failure:
         case PermanentError():
             kind, retry_after = FailureType.PERMANENT, None
         case RetryLater():
-            kind, retry_after = FailureType.RATE_LIMITED, error.after
+            kind, retry_after = FailureType.RATE_LIMITED, _bounded(error.after)
         case TimeoutError():
             kind, retry_after = FailureType.TIMEOUT, None
         case _:
@@ -80,6 +90,17 @@ def message_of(error: BaseException) -> str:
     return storable(f"{name}: {text}" if text else name, MAX_MESSAGE)
 
 
+def message_without_values(error: BaseException) -> str:
+    """As `message_of`; where the text quotes data (a config, what a pydantic model was made from), only its place."""
+    match error:
+        case BadConfig():
+            return error.without_values
+        case ValidationError():
+            return describe_bad_config(error.title, error, values=False)
+        case _:
+            return message_of(error)
+
+
 def stack_trace_of(error: BaseException) -> str:
     """Without the runner's own frame; of a long one the end, where the error is."""
     frames = error.__traceback__.tb_next if error.__traceback__ else None
@@ -91,12 +112,12 @@ def stack_trace_of(error: BaseException) -> str:
     return text if len(text) <= MAX_STACK_TRACE else "...\n" + text[-MAX_STACK_TRACE:]
 
 
-def describe_bad_config(class_name: str, error: ValidationError) -> str:
-    """One sentence with every bad field, its value and what it takes."""
+def describe_bad_config(class_name: str, error: ValidationError, *, values: bool = True) -> str:
+    """One sentence with every bad field, what it takes and, where `values` may be shown, its value."""
     parts = []
     for item in error.errors(include_url=False, include_context=False)[:10]:
         field = ".".join(str(step) for step in item["loc"]) or "(the config)"
-        given = "" if item["type"] == "missing" else f", not {_cut(repr(item['input']), 200)}"
+        given = f", not {_cut(repr(item['input']), 200)}" if values and item["type"] != "missing" else ""
         parts.append(f"{field}: {item['msg']}{given}")
     return storable(f"the config of {class_name} is wrong: " + "; ".join(parts), MAX_MESSAGE)
 
@@ -111,6 +132,11 @@ def storable(text: str, limit: int | None = None) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _bounded(wish: Any) -> timedelta | None:
+    """A wish that a database can add to a time; None for what is no duration at all."""
+    return min(max(wish, timedelta(0)), MAX_DURATION) if isinstance(wish, timedelta) else None
 
 
 def _check(value: Any) -> None:

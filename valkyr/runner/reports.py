@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Protocol
 
 from valkyr.errors import DeadlineExceeded, Internal, Overloaded, Unavailable, ValkyrError
 from valkyr.retry import backoff_ceiling
@@ -25,10 +26,16 @@ _LAST_BACKOFF = timedelta(seconds=2)
 _WORTH_REPEATING = (Unavailable, DeadlineExceeded, Overloaded, Internal)
 
 
+class Settled(Protocol):
+    """`accepted`: the executor counts the end of the lease as the report says it."""
+
+    def __call__(self, attempt: Attempt, /, *, accepted: bool) -> None: ...
+
+
 class Reporter:
     """`settled` is called on the loop for every attempt whose report was answered, or was given up."""
 
-    def __init__(self, transport: Transport, settled: Callable[[Attempt], None], *, clock: Callable[[], float]) -> None:
+    def __init__(self, transport: Transport, settled: Settled, *, clock: Callable[[], float]) -> None:
         self._transport = transport
         self._settled = settled
         self._clock = clock
@@ -80,7 +87,7 @@ class Reporter:
         for attempt, answer in zip(batch, answers, strict=True):
             if answer is ReportAnswer.LEASE_LOST:
                 log.info("report.lease_lost", run_id=attempt.leased.ref.run_id, epoch=attempt.leased.ref.epoch)
-            self._settled(attempt)
+            self._settled(attempt, accepted=answer is ReportAnswer.ACCEPTED)
 
     def _still_held(self, batch: list[Attempt]) -> list[Attempt]:
         now = self._clock()
@@ -90,7 +97,7 @@ class Reporter:
                 held.append(attempt)
                 continue
             log.warning("report.dropped", run_id=attempt.leased.ref.run_id, reason="the lease ran out unreported")
-            self._settled(attempt)
+            self._settled(attempt, accepted=False)
         return held
 
     async def _back_off(self, error: ValkyrError) -> None:
@@ -115,7 +122,7 @@ class Reporter:
             attempt.result = replace(result, result=refused)
             await self._deliver([attempt])
         else:
-            self._settled(attempt)
+            self._settled(attempt, accepted=False)
 
 
 def _result(attempt: Attempt) -> RunResult:

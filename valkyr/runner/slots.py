@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,8 +12,17 @@ from functools import partial
 from typing import Any
 
 from valkyr.module import ModuleSpec
-from valkyr.runner.attempt import Attempt, AttemptKey, Stop, longest_wait
-from valkyr.runner.execute import NOOP_OUTCOME, Outcome, call, call_now, context_for, stopped, unknown_class
+from valkyr.runner.attempt import LEASE_GONE, Attempt, AttemptKey, Stop, longest_wait
+from valkyr.runner.execute import (
+    NOOP_OUTCOME,
+    Outcome,
+    call,
+    call_now,
+    context_for,
+    not_called,
+    stopped,
+    unknown_class,
+)
 from valkyr.runner.leases import Failure, FailureType, Release, RunResult
 from valkyr.runner.threads import ModuleThreads
 from valkyr.telemetry import get_logger
@@ -20,16 +30,16 @@ from valkyr.telemetry import get_logger
 log = get_logger(__name__)
 
 STOP_GRACE = timedelta(seconds=10)
-"""How long a module that timed out may take to stop before its attempt is reported without waiting for it."""
+"""How long a module that timed out or was cancelled may take to stop before its attempt is reported without it."""
 
 _INLINE_TURN = 64
 _LEAST_SWEEP = 0.005
 _NEVER = float("inf")
-_LEASE_GONE = frozenset({Stop.LEASE_LOST, Stop.FENCED, Stop.DRAINED})
 
 
 class Slots:
-    """Lives on one event loop. `finished` gets each attempt that has its `result`; `changed` is set when a slot frees.
+    """Lives on one event loop. `finished` gets each attempt that has its `result`; `changed` is set when a slot frees,
+    and `room_made` called if the executor did not free it by accepting a report.
 
     `live` holds the leases, `abandoned` what still runs though its lease is gone: together they are the slots in use.
     """
@@ -38,6 +48,7 @@ class Slots:
         self,
         modules: Mapping[str, ModuleSpec],
         finished: Callable[[Attempt], None],
+        room_made: Callable[[], None],
         *,
         concurrency: int,
         unknown_as_noop: bool,
@@ -49,6 +60,7 @@ class Slots:
         self.changed = asyncio.Event()
         self._modules = modules
         self._finished = finished
+        self._room_made = room_made
         self._unknown_as_noop = unknown_as_noop
         self._settings = settings
         self._clock = clock
@@ -72,18 +84,19 @@ class Slots:
             attempt.task = asyncio.get_running_loop().create_task(self._run_async(attempt, spec))
         elif spec.inline:
             if not self._inline:
-                asyncio.get_running_loop().call_soon(self._run_inline)
+                self._run_inline_soon()
             self._inline.append((attempt, spec))
         else:
             attempt.start_by = now + longest_wait(leased.lease_duration).total_seconds()
-            self._threads.submit(partial(self._run_in_thread, asyncio.get_running_loop(), attempt, spec))
+            job = partial(self._run_in_thread, asyncio.get_running_loop(), attempt, spec)
+            # A copy each: what a module sets must not be seen by the next one in its thread.
+            self._threads.submit(partial(contextvars.copy_context().run, job))
         due = attempt.trusted_until
         if leased.timeout is not None:
             due = min(due, now + leased.timeout.total_seconds())
         if attempt.start_by is not None:
             due = min(due, attempt.start_by)
-        if due < self._sweep_at:
-            self._sweep_by(due)
+        self._sweep_at_latest(due)
 
     def release(self, attempt: Attempt) -> bool:
         """Gives an attempt back unstarted; False if it has started."""
@@ -98,27 +111,30 @@ class Slots:
         if attempt.result is not None or self.live.get(attempt.key) is not attempt:
             return
         unstarted = attempt.claim()
-        if reason in _LEASE_GONE:
+        if reason in LEASE_GONE:
             self._let_go(attempt, reason, running=not unstarted)
         elif attempt.stop is not None:
             return
         attempt.stop = reason
         if unstarted:
-            if reason not in _LEASE_GONE:
+            if reason not in LEASE_GONE:
                 self._finish(attempt, stopped(attempt))
             return
-        if reason is Stop.TIMEOUT:
+        if reason not in LEASE_GONE:
             attempt.overdue_at = self._clock() + STOP_GRACE.total_seconds()
+            self._sweep_at_latest(attempt.overdue_at)
         if attempt.context is not None:
             attempt.context.cancelled = True
         if attempt.task is not None:
             attempt.task.cancel()
 
-    def settled(self, attempt: Attempt) -> None:
+    def settled(self, attempt: Attempt, *, accepted: bool) -> None:
         """The executor knows how the attempt ended, or will not learn it from us: its lease is no longer ours."""
         self.live.pop(attempt.key, None)
         if attempt.running:
             self.abandoned[attempt.key] = attempt
+        elif not accepted or attempt.result is None or not attempt.result.frees_slot:
+            self._room_made()
         self.changed.set()
 
     def sweep(self) -> None:
@@ -152,13 +168,13 @@ class Slots:
         attempt.start(self._clock())
         attempt.running = False
         class_name = attempt.leased.class_name
+        outcome: Outcome = NOOP_OUTCOME
         if spec is not None:
             message = f"{class_name} is a control node: the executor decides it, and no runner runs it"
-            self._finish(attempt, Failure(FailureType.PERMANENT, message))
-        elif self._unknown_as_noop:
-            self._finish(attempt, NOOP_OUTCOME)
-        else:
-            self._finish(attempt, unknown_class(class_name, self._modules))
+            outcome = Failure(FailureType.PERMANENT, message)
+        elif not self._unknown_as_noop:
+            outcome = unknown_class(class_name, self._modules)
+        self._finish(attempt, not_called(attempt, outcome))
 
     def _run_inline(self) -> None:
         """A bounded number a turn, so that a large batch does not hold up the loop."""
@@ -166,9 +182,13 @@ class Slots:
             attempt, spec = self._inline.popleft()
             if attempt.claim():
                 attempt.start(self._clock())
-                self._ended(attempt, call_now(spec, context_for(attempt, self._settings), attempt.leased))
+                self._ended(attempt, call_now(spec, context_for(attempt, self._settings), attempt))
         if self._inline:
-            asyncio.get_running_loop().call_soon(self._run_inline)
+            self._run_inline_soon()
+
+    def _run_inline_soon(self) -> None:
+        """In a context of its own: the span of whoever brought the runs is none of theirs."""
+        asyncio.get_running_loop().call_soon(self._run_inline, context=contextvars.Context())
 
     async def _run_async(self, attempt: Attempt, spec: ModuleSpec) -> None:
         if not attempt.claim():
@@ -186,7 +206,7 @@ class Slots:
         if not attempt.claim():
             return
         attempt.start(self._clock())
-        outcome = call_now(spec, context_for(attempt, self._settings), attempt.leased)
+        outcome = call_now(spec, context_for(attempt, self._settings), attempt)
         with suppress(RuntimeError):  # the loop has been closed: nobody waits for this any more
             loop.call_soon_threadsafe(self._ended, attempt, outcome)
 
@@ -194,6 +214,7 @@ class Slots:
         """The module has returned or raised."""
         attempt.running = False
         if self.abandoned.pop(attempt.key, None) is not None:
+            self._room_made()
             self.changed.set()
         elif attempt.result is None:
             if attempt.stop is not None and isinstance(outcome, Failure):
@@ -216,6 +237,8 @@ class Slots:
         del self.live[attempt.key]
         if running:
             self.abandoned[attempt.key] = attempt
+        else:
+            self._room_made()
         self.changed.set()
         ref = attempt.leased.ref
         log.warning("lease.let_go", run_id=ref.run_id, epoch=ref.epoch, reason=reason.value, started=running)
@@ -225,18 +248,18 @@ class Slots:
         if now >= attempt.trusted_until:
             self.stop(attempt, Stop.FENCED)
             return _NEVER
-        if attempt.timeout_at is None:
-            return self._swept_without_timeout(attempt, now)
         if attempt.overdue_at is not None:
             if now < attempt.overdue_at:
                 return min(attempt.overdue_at, attempt.trusted_until)
             log.error("module.did_not_stop", run_id=attempt.leased.ref.run_id, class_name=attempt.leased.class_name)
             self._finish(attempt, stopped(attempt, still_running=True))
             return _NEVER
-        if now >= attempt.timeout_at and attempt.stop is None:
+        if attempt.timeout_at is None:
+            return self._swept_without_timeout(attempt, now)
+        if now >= attempt.timeout_at:
             self.stop(attempt, Stop.TIMEOUT)
             return min(attempt.overdue_at or _NEVER, attempt.trusted_until)
-        return min(attempt.timeout_at if attempt.stop is None else _NEVER, attempt.trusted_until)
+        return min(attempt.timeout_at, attempt.trusted_until)
 
     def _swept_without_timeout(self, attempt: Attempt, now: float) -> float:
         """As `_swept`, for an attempt that has none, or has not started so that its time does not count yet."""
@@ -251,6 +274,10 @@ class Slots:
             return due
         log.warning("run.released_unstarted", run_id=attempt.leased.ref.run_id, reason="no thread was free in time")
         return _NEVER
+
+    def _sweep_at_latest(self, due: float) -> None:
+        if due < self._sweep_at:
+            self._sweep_by(due)
 
     def _sweep_by(self, due: float) -> None:
         if self._timer is not None:

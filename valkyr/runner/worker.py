@@ -35,7 +35,8 @@ _EMPTY_ANSWER_PAUSE = 0.05
 class Worker:
     """`settings` is what modules see as `context.settings`. `clock` is monotonic, in seconds.
 
-    `run` pulls from the transport until `drain`; a transport in the same process may also push, by `accept`.
+    `run` pulls from the transport until `drain`; a transport in the same process may also push, by `accept`, and may
+    set `on_room`: called on the loop whenever a slot frees otherwise than by a report that it has accepted.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class Worker:
         settings: Mapping[str, Any] = MappingProxyType({}),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.on_room: Callable[[], None] | None = None
         self._transport = transport
         self._concurrency = concurrency
         self._clock = clock
         self._slots = Slots(
             modules,
             self._report,
+            self._room_made,
             concurrency=concurrency,
             unknown_as_noop=unknown_as_noop,
             settings=settings,
@@ -190,6 +193,10 @@ class Worker:
 
     def _report(self, attempt: Attempt) -> None:
         self._reporter.put(attempt)
+
+    def _room_made(self) -> None:
+        if self.on_room is not None and not self._draining:
+            self.on_room()
 
     def _stop_soon(self, answers: Sequence[tuple[Attempt, HeartbeatAnswer]]) -> None:
         """From the heartbeat thread to the loop."""

@@ -17,11 +17,13 @@ from valkyr.telemetry.log_queue import LogQueue
 from valkyr.telemetry.logs import configure_logs, escaped, get_logger, log_by_standard_library
 from valkyr.telemetry.traces import (
     attempt_span_id,
+    attempt_traceparent,
     context_of,
     current_traceparent,
     install,
     parse_traceparent,
     provider_of,
+    start_attempt_span,
     traceparent_of,
     tracer,
 )
@@ -33,6 +35,7 @@ __all__ = [
     "LogFormat",
     "Telemetry",
     "attempt_span_id",
+    "attempt_traceparent",
     "configure",
     "context_of",
     "current_traceparent",
@@ -40,6 +43,7 @@ __all__ = [
     "get_logger",
     "parse_traceparent",
     "reset",
+    "start_attempt_span",
     "traceparent_of",
     "tracer",
 ]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, TraceFlags
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
+chosen_span_id: ContextVar[int] = ContextVar("chosen_span_id", default=0)
+"""The id of the span that is being started, 0 for a random one. Set by `start_attempt_span` alone."""
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
@@ -60,6 +65,44 @@ def attempt_span_id(run_id: str, attempt: int) -> str:
     return f"{number or 1:016x}"
 
 
+def attempt_traceparent(parent: str, run_id: str, attempt: int) -> str:
+    """W3C traceparent of an attempt's span, in the trace of the traceparent `parent`; "" if that is malformed."""
+    context = parse_traceparent(parent)
+    return "" if context is None else traceparent_of(_attempt_context(context, run_id, attempt))
+
+
+def start_attempt_span(
+    name: str, *, parent: str, run_id: str, attempt: int, links: Sequence[str], attributes: Mapping[str, str | int]
+) -> trace.Span:
+    """A span below the traceparent `parent` that has the attempt's own id, linked to the traceparents `links`.
+
+    If the parent is not sampled or this process records nothing, a span that only hands the ids on. A malformed parent
+    makes a span that is not valid; malformed links are left out.
+    """
+    above = parse_traceparent(parent)
+    if above is None:
+        return trace.INVALID_SPAN
+    own = _attempt_context(above, run_id, attempt)
+    if not above.trace_flags.sampled:
+        return NonRecordingSpan(own)
+    token = chosen_span_id.set(own.span_id)
+    try:
+        span = tracer().start_span(
+            name,
+            context=trace.set_span_in_context(NonRecordingSpan(above), Context()),
+            attributes=attributes,
+            links=[Link(context) for context in map(parse_traceparent, links) if context is not None],
+        )
+    finally:
+        chosen_span_id.reset(token)
+    return span if span.is_recording() else NonRecordingSpan(own)
+
+
+def _attempt_context(parent: SpanContext, run_id: str, attempt: int) -> SpanContext:
+    span_id = int(attempt_span_id(run_id, attempt), 16)
+    return SpanContext(parent.trace_id, span_id, is_remote=False, trace_flags=parent.trace_flags)
+
+
 class _Proxy:
     """Where `tracer` looks. OpenTelemetry lets its global provider be set once; tests set up several."""
 
@@ -78,11 +121,15 @@ def provider_of(service_name: str, *, otlp_endpoint: str | None, sample_ratio: f
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
 
+    from valkyr.telemetry.span_ids import ChosenOrRandomIds
+
     ratio = TraceIdRatioBased(sample_ratio)
     # A caller that records nothing itself does not decide that nobody does.
     sampler: Sampler = ParentBased(ratio, remote_parent_not_sampled=ratio) if otlp_endpoint else ALWAYS_OFF
     resource = Resource({"service.name": service_name})
-    provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+    provider = TracerProvider(
+        sampler=sampler, resource=resource, shutdown_on_exit=False, id_generator=ChosenOrRandomIds()
+    )
     if otlp_endpoint:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 

@@ -17,7 +17,14 @@ from valkyr.modules.transform import TransformConfig, transform
 
 
 def test_the_catalogue_names_every_module() -> None:
-    assert set(builtin_modules()) == {"DelayModule", "HttpRequestModule", "LogModule", "NoopModule", "TransformModule"}
+    assert set(builtin_modules()) == {
+        "DelayModule",
+        "FailModule",
+        "HttpRequestModule",
+        "LogModule",
+        "NoopModule",
+        "TransformModule",
+    }
     assert set(catalogue()) == set(builtin_modules())
 
 

@@ -303,7 +303,7 @@ async def test_a_sampled_run_has_one_span_below_its_parent() -> None:
     assert _attributes(by_run["r1"])["valkyr.epoch"].int_value == 1
     assert by_run["r1"].status.code == Status.STATUS_CODE_UNSET
     assert by_run["r2"].status.code == Status.STATUS_CODE_ERROR
-    assert _attributes(by_run["r2"])["valkyr.failure_type"].string_value == "TRANSIENT"
+    assert _attributes(by_run["r2"])["valkyr.outcome"].string_value == "TRANSIENT"
 
 
 def _attributes(span: Span) -> dict[str, Any]:
