@@ -22,13 +22,30 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """One entry of a semantic diff: which part (NODE, EDGE, MODULE, SETTINGS) by its id, and what became of it.
+
+    `kind` is ADDED, REMOVED, CHANGED or MOVED. `path` is the field, empty where the whole part is meant; `old` and
+    `new` are its values as JSON text, cut to 200 characters on the wire, None where there was none.
+    """
+
+    kind: str
+    part: str
+    id: str
+    path: str = ""
+    old: str | None = None
+    new: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What travels beside the message: `metadata` of ErrorInfo, BadRequest violations, RetryInfo."""
+    """What travels beside the message: `metadata` of ErrorInfo, BadRequest violations, RetryInfo, Differences."""
 
     hint: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[Violation] = ()
     retry_after: timedelta | None = None
+    differences: Sequence[Difference] = ()
 
 
 class ValkyrError(Exception):
@@ -44,10 +61,11 @@ class ValkyrError(Exception):
         metadata: Mapping[str, str] | None = None,
         violations: Sequence[Violation] = (),
         retry_after: timedelta | None = None,
+        differences: Sequence[Difference] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.details = ErrorDetails(hint, dict(metadata or {}), tuple(violations), retry_after)
+        self.details = ErrorDetails(hint, dict(metadata or {}), tuple(violations), retry_after, tuple(differences))
 
     @property
     def hint(self) -> str:
@@ -234,6 +252,16 @@ class VersionConflict(Conflict):
     """Somebody saved in between; `metadata["currentVersion"]` says where the workflow is now."""
 
     reason = "VERSION_CONFLICT"
+
+    @property
+    def differences(self) -> Sequence[Difference]:
+        """What the versions after the edited one have changed, semantic changes first; `is_truncated` if not all."""
+        return self.details.differences
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether there are more differences, `metadata["total"]` in all, than fitted into the answer."""
+        return self.details.metadata.get("truncated") == "true"
 
     @property
     def current_version(self) -> int:

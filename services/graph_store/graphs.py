@@ -28,15 +28,18 @@ from services.graph_store.model import (
 )
 from services.graph_store.store import Store, Transaction
 from valkyr.errors import (
+    Difference,
     InvalidGraph,
     LimitExceeded,
     NameTaken,
     RequestIdReused,
     Unavailable,
+    VersionConflict,
     VersionNotFound,
     Violation,
     WorkflowNotFound,
 )
+from valkyr.graph.diff import diff_graphs, differences_of
 from valkyr.graph.document import document_bytes, graph_from_canonical, graph_to_document, hash_of
 from valkyr.graph.findings import Finding
 from valkyr.graph.limits import Limits
@@ -120,6 +123,8 @@ class Graphs:
                 return nothing.answer
             except _Raced:
                 continue
+            except VersionConflict as conflict:
+                raise await self._explained(conflict, command) from None
             except NameTaken:
                 answer = await self._answered_meanwhile(draft)
                 if answer is None:
@@ -191,6 +196,20 @@ class Graphs:
         async with self._store.transaction() as tx:
             answered = await tx.find_request(command.namespace, command.request_id, self._requests_kept)
             return None if answered is None else await _repeat(tx, draft, answered)
+
+    async def _explained(self, conflict: VersionConflict, command: SaveCommand) -> VersionConflict:
+        """The conflict with what was changed since the edited version; as it is if there never was that version."""
+        workflow_id, edited = command.workflow.id, command.workflow.version
+        if workflow_id is None or edited is None:
+            return conflict
+        async with self._store.transaction() as tx:
+            found = await tx.find_version(command.namespace, workflow_id, edited)
+            if found is None or found[1] is None:
+                return conflict
+            current = await _version_of(tx, command.namespace, workflow_id, conflict.current_version)
+        differences = await asyncio.to_thread(_differences, found[1], current)
+        details = conflict.details
+        return VersionConflict(conflict.message, hint=details.hint, metadata=details.metadata, differences=differences)
 
     async def _create(self, tx: Transaction, draft: _Draft) -> SavedVersion:
         command = draft.command
@@ -300,6 +319,10 @@ def _graph_of(stored: StoredVersion) -> Graph:
     if hash_of(stored.document) != workflow.content_hash:
         raise CorruptVersion(f"version {workflow.version} of workflow {workflow.id} does not match its hash")
     return graph_from_canonical(orjson.loads(stored.document))
+
+
+def _differences(edited: StoredVersion, current: StoredVersion) -> Sequence[Difference]:
+    return differences_of(diff_graphs(_graph_of(edited), _graph_of(current)))
 
 
 def _request_hash(command: SaveCommand, canonical: bytes) -> bytes:

@@ -8,13 +8,21 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from valkyr.cli.graph_files import PlacedFinding
-from valkyr.client import SavedGraph, StoredGraph, Workflow
+from valkyr.client import DeadLetter, SavedGraph, StoredGraph, Workflow
 from valkyr.client.client import DEFAULT_NAMESPACE
 from valkyr.errors import ValkyrError
 from valkyr.graph.document import graph_to_document
 from valkyr.graph.findings import Finding
 
 _SAME_IN_JSON = (str, int, float, bool, type(None))
+_TIMES = {
+    "created_at": "create_time",
+    "started_at": "start_time",
+    "finished_at": "finish_time",
+    "opened_at": "opened_time",
+    "parked_at": "parked_time",
+    "resolved_at": "resolved_time",
+}
 
 
 def document_of(value: Any) -> Any:
@@ -26,7 +34,7 @@ def document_of(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value.total_seconds()
     if is_dataclass(value) and not isinstance(value, type):
-        return {_json_name(field.name): document_of(getattr(value, field.name)) for field in fields(value)}
+        return {_json_name(type(value), field.name): document_of(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): document_of(item) for key, item in value.items()}
     if isinstance(value, Sequence):
@@ -74,6 +82,7 @@ def error_of(error: ValkyrError, exit_code: int) -> dict[str, Any]:
             "exitCode": exit_code,
             "metadata": dict(details.metadata),
             "violations": [document_of(violation) for violation in details.violations],
+            "differences": [document_of(difference) for difference in details.differences],
             "retryAfterSeconds": None if details.retry_after is None else details.retry_after.total_seconds(),
         }
     }
@@ -91,10 +100,9 @@ def _identity(workflow: Workflow) -> dict[str, Any]:
     return {key: value for key, value in identity.items() if value}
 
 
-def _json_name(name: str) -> str:
+def _json_name(kind: type, name: str) -> str:
     if name.endswith("_at"):
-        name = {"created_at": "create_time", "started_at": "start_time", "finished_at": "finish_time"}.get(
-            name, name.removesuffix("_at").removesuffix("d") + "_time"
-        )
+        name = _TIMES.get(name, name.removesuffix("_at").removesuffix("d") + "_time")
+        name = "quarantined_time" if kind is DeadLetter and name == "quarantine_time" else name
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)

@@ -20,7 +20,7 @@ from rich.text import Text
 from valkyr.cli.documents import error_of, placed_finding_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.graph_files import PlacedFinding
-from valkyr.errors import ValkyrError
+from valkyr.errors import Difference, ValkyrError
 from valkyr.telemetry import escaped
 
 STYLES = {
@@ -34,6 +34,13 @@ STYLES = {
     "RUNNING": "cyan",
     "WAITING": "blue",
     "PARKED": "yellow",
+    "OPEN": "red",
+    "FORCED_OPEN": "red",
+    "HALF_OPEN": "yellow",
+    "CLOSED": "green",
+    "REQUEUED": "green",
+    "FIXED": "green",
+    "DISCARDED": "yellow",
     "ERROR": "red",
     "WARNING": "yellow",
 }
@@ -94,11 +101,12 @@ class Printer:
             self.screen.print(line)
 
     def error(self, error: ValkyrError, code: ExitCode) -> None:
-        """One sentence and the hint; a document on standard error with `as_json`."""
+        """One sentence, what others have changed, and the hint; a document on standard error with `as_json`."""
         if self.as_json:
             self._errors.print(Text(json.dumps(error_of(error, int(code)), ensure_ascii=False)))
             return
         self._errors.print(joined(Text("error: ", "red"), error.message))
+        _print_differences(self._errors, error)
         if error.hint and error.hint not in error.message:
             self._errors.print(joined(Text(" hint: ", "cyan"), error.hint))
 
@@ -171,6 +179,28 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.2f} s"
     return f"{int(value // 60)} min {int(value % 60)} s"
+
+
+def _print_differences(console: Console, error: ValkyrError) -> None:
+    differences = error.details.differences
+    if not differences:
+        return
+    console.print(Text("what was changed meanwhile:"))
+    for difference in differences:
+        console.print(joined("  ", _difference_line(difference)))
+    more = int(error.details.metadata.get("total", 0)) - len(differences)
+    if more > 0:
+        console.print(Text(f"  and {more:,} more"))
+
+
+def _difference_line(difference: Difference) -> str:
+    what = " ".join(part for part in (difference.part.lower(), difference.id) if part)
+    if not difference.path:
+        return f"{what}: {difference.kind.lower()}"
+    if difference.kind == "MOVED":
+        return f"{what}: moved in the picture"
+    old, new = ("nothing" if value is None else value for value in (difference.old, difference.new))
+    return f"{what}: {difference.path} {old} -> {new}"
 
 
 def _print_findings(console: Console, findings: Sequence[PlacedFinding]) -> None:

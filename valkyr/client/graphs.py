@@ -68,7 +68,8 @@ class Graphs:
         `workflow` takes the place of the document's own; `version` is the one that was edited (or `workflow.version`).
         A save says all of the workflow: without description or labels it has none afterwards; only no name keeps the
         name. A document may name `namespace` and `message`; others given here are InvalidRequest.
-        InvalidGraph with all `findings`; VersionConflict with `current_version`; VersionRequired; NameTaken.
+        InvalidGraph with all `findings`; VersionConflict with `current_version` and the first `differences`
+        that others have made; VersionRequired; NameTaken.
         """
         own, value, envelope = _read(graph)
         info = own if workflow is None else workflow

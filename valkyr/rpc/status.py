@@ -15,10 +15,12 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from valkyr.api.common.v1 import common_pb2
 from valkyr.errors import (
     AlreadyExists,
     Conflict,
     DeadlineExceeded,
+    Difference,
     Forbidden,
     Internal,
     InvalidRequest,
@@ -41,6 +43,7 @@ MAX_MESSAGE_BYTES = 1200
 MAX_DETAILS_BYTES = 2900
 """Together under 6 KiB of trailers: the message travels twice, once percent-encoded, and the details in base64."""
 _FRAMING = 16
+_ENTRY_FRAMING = 3
 
 _CODES: Mapping[type[ValkyrError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -75,13 +78,14 @@ def code_of(error: ValkyrError) -> grpc.StatusCode:
 def to_grpc_status(error: ValkyrError) -> grpc.Status:
     """Code, message and trailers, for `context.abort(status.code, status.details, status.trailing_metadata)`.
 
-    Values are cut to 200 characters and the violations to what fits; `total` and `truncated` in ErrorInfo then say so.
+    Values are cut to 200 characters, violations and differences to what fits; `total` and `truncated` in ErrorInfo then
+    say so.
     """
-    message, violations = _cut_message(error.message), error.details.violations
+    message, violations, differences = _cut_message(error.message), error.details.violations, error.details.differences
     status = status_pb2.Status(code=code_of(error).value[0], message=message)
     info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=error.reason)
     room = MAX_DETAILS_BYTES - len(message.encode())
-    _fill_metadata(info, error, room=room // 2 if violations else room)
+    _fill_metadata(info, error, room=room // 2 if violations or differences else room)
     extras: list[Message] = []
     if error.details.retry_after is not None:
         delay = Duration()
@@ -90,9 +94,11 @@ def to_grpc_status(error: ValkyrError) -> grpc.Status:
     if violations:
         bad_request = _bad_request(violations, room=room - info.ByteSize())
         extras.append(bad_request)
-        if len(bad_request.field_violations) < len(violations):
-            info.metadata["total"] = str(len(violations))
-            info.metadata["truncated"] = "true"
+        _note_total(info, len(violations), fitted=len(bad_request.field_violations))
+    if differences:
+        fitting = _fitting_differences(differences, room=room - info.ByteSize() - sum(map(_size, extras)))
+        extras.append(fitting)
+        _note_total(info, len(differences), fitted=len(fitting.differences))
     for detail in (info, *extras):
         status.details.add().Pack(detail)
     return rpc_status.to_status(status)
@@ -107,16 +113,14 @@ def from_rpc_error(error: grpc.RpcError) -> ValkyrError:
     status = _status_of(error.trailing_metadata())
     if status is None:
         return _without_details(code, text)
-    info, violations, retry_after = _unpack(status)
+    info, details = _unpack(status)
     kind = _KINDS.get(code, Internal)
     metadata = dict(info.metadata)
     found = _class_of_reason(info.reason, kind) if info.domain == DOMAIN else None
     if found is None and info.reason:
         metadata["reason"] = info.reason
     hint = metadata.pop("hint", "")
-    return (found or kind)(
-        status.message or text, hint=hint, metadata=metadata, violations=violations, retry_after=retry_after
-    )
+    return (found or kind)(status.message or text, hint=hint, metadata=metadata, **details)
 
 
 @contextmanager
@@ -150,6 +154,57 @@ def _bad_request(violations: Sequence[Violation], *, room: int) -> error_details
             break
         answer.field_violations.append(entry)
     return answer
+
+
+def _fitting_differences(differences: Sequence[Difference], *, room: int) -> common_pb2.Differences:
+    answer = common_pb2.Differences()
+    size = 0
+    for difference in differences:
+        entry = _difference_to_proto(difference)
+        size += entry.ByteSize() + _ENTRY_FRAMING
+        if size + _FRAMING > room:
+            break
+        answer.differences.append(entry)
+    return answer
+
+
+def _difference_to_proto(difference: Difference) -> common_pb2.Difference:
+    return common_pb2.Difference(
+        kind=common_pb2.Difference.Kind.Value(difference.kind),
+        part=common_pb2.Difference.Part.Value(difference.part),
+        id=_cut(difference.id),
+        path=_cut(difference.path),
+        old=None if difference.old is None else _cut(difference.old),
+        new=None if difference.new is None else _cut(difference.new),
+    )
+
+
+def _difference_from_proto(message: common_pb2.Difference) -> Difference:
+    kinds, parts = common_pb2.Difference.Kind.DESCRIPTOR, common_pb2.Difference.Part.DESCRIPTOR
+    return Difference(
+        kind=_name_of(kinds, message.kind),
+        part=_name_of(parts, message.part),
+        id=message.id,
+        path=message.path,
+        old=message.old if message.HasField("old") else None,
+        new=message.new if message.HasField("new") else None,
+    )
+
+
+def _name_of(enum: Any, number: int) -> str:
+    """Its name, the number where a newer server has more of them."""
+    value = enum.values_by_number.get(number)
+    return str(number) if value is None else value.name
+
+
+def _note_total(info: error_details_pb2.ErrorInfo, total: int, *, fitted: int) -> None:
+    if fitted < total:
+        info.metadata["total"] = str(total)
+        info.metadata["truncated"] = "true"
+
+
+def _size(message: Message) -> int:
+    return message.ByteSize()
 
 
 def _cut(text: str) -> str:
@@ -195,20 +250,22 @@ def _status_of(trailers: Any) -> status_pb2.Status | None:
     return None
 
 
-def _unpack(
-    status: status_pb2.Status,
-) -> tuple[error_details_pb2.ErrorInfo, list[Violation], timedelta | None]:
-    info = error_details_pb2.ErrorInfo()
-    bad_request = error_details_pb2.BadRequest()
-    retry = error_details_pb2.RetryInfo()
+def _unpack(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, dict[str, Any]]:
+    """ErrorInfo, and the arguments of the error that stand in the other details."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    bad_request, differences = error_details_pb2.BadRequest(), common_pb2.Differences()
     retry_after = None
     for detail in status.details:
         detail.Unpack(info)
         detail.Unpack(bad_request)
+        detail.Unpack(differences)
         if detail.Unpack(retry):
             retry_after = retry.retry_delay.ToTimedelta()
-    violations = [Violation(entry.field, entry.description) for entry in bad_request.field_violations]
-    return info, violations, retry_after
+    return info, {
+        "violations": [Violation(entry.field, entry.description) for entry in bad_request.field_violations],
+        "retry_after": retry_after,
+        "differences": [_difference_from_proto(entry) for entry in differences.differences],
+    }
 
 
 def _without_details(code: grpc.StatusCode, text: str) -> ValkyrError:
