@@ -13,16 +13,17 @@ import typer
 # gRPC writes its own log lines to standard error unless told not to, and reads this when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from valkyr.cli import execution_commands, graph_commands
+from valkyr.cli import breaker_commands, dlq_commands, execution_commands, graph_commands, run_commands
 from valkyr.cli.exits import ExitCode, exit_code_table
-from valkyr.cli.run_command import run
 from valkyr.cli.session import command
+from valkyr.cli.trace_command import trace
 
 EPILOG = f"""{exit_code_table()}
 
 \b
 Environment:
-  VALKYR_GRAPH_STORE, VALKYR_EXECUTOR   addresses, HOST:PORT
+  VALKYR_GRAPH_STORE, VALKYR_EXECUTOR,
+  VALKYR_BREAKER, VALKYR_DLQ            addresses, HOST:PORT
   VALKYR_PORT_BASE                      the ports of a local stack begin here (50051)
   VALKYR_NAMESPACE, VALKYR_PRINCIPAL    as --namespace and --principal
   VALKYR_OTLP_ENDPOINT                  where to send traces, such as http://localhost:4317
@@ -38,8 +39,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(graph_commands.app, name="graph")
-app.command(name="run", no_args_is_help=True)(command(run))
+app.add_typer(run_commands.app, name="run")
 app.add_typer(execution_commands.app, name="execution")
+app.command(name="trace", no_args_is_help=True)(command(trace))
+app.add_typer(dlq_commands.app, name="dlq")
+app.add_typer(breaker_commands.app, name="breaker")
 
 
 def _print_version(asked: bool) -> None:
@@ -66,6 +70,12 @@ def valkyr(
       valkyr graph save examples/hello.yaml
       valkyr run hello --payload '{"name": "Ada"}' --watch
       valkyr execution list
+
+    \b
+    When something failed:
+      valkyr dlq list
+      valkyr dlq get LETTER
+      valkyr trace EXECUTION
 
     Every command takes --json: results as JSON on standard output, errors as JSON on standard error.
     """

@@ -1,34 +1,32 @@
-"""valkyr run: starts an execution; waits for it or shows it if asked."""
+"""valkyr run WORKFLOW: starts an execution; waits for it or shows it if asked."""
 
 from __future__ import annotations
 
 import json
-from datetime import timedelta
-from typing import Annotated, Any
+from datetime import datetime, timedelta
+from typing import Annotated
 
 import typer
 
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.following import follow
-from valkyr.cli.graph_files import STDIN, read_document
-from valkyr.cli.located import Unreadable
+from valkyr.cli.option_values import JSON_METAVAR, read_duration, read_json_value, read_moment
 from valkyr.cli.printing import Printer, seconds, state_text
-from valkyr.cli.session import Session, read_duration
+from valkyr.cli.session import Session
 from valkyr.cli.views import view_for
 from valkyr.cli.workflows import workflow_id_of
 from valkyr.client import Client, Execution, ExecutionState, Run, RunState
-from valkyr.errors import InvalidRequest
 
 SHOWN_FAILURES = 10
 
 
-async def run(
+async def start(
     session: Session,
     workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="Id or name.")],
     payload: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE|-", help="What expressions see as `trigger`; - is standard input."),
+        typer.Option(metavar=JSON_METAVAR, help="What expressions see as `trigger`; - is standard input."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; print the outputs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show the runs until the end.")] = False,
@@ -38,11 +36,19 @@ async def run(
     ] = None,
     version: Annotated[int | None, typer.Option(min=1, metavar="N", help="The latest by default.")] = None,
     priority: Annotated[int, typer.Option(min=-100, max=100, metavar="N", help="Higher goes first.")] = 0,
+    deadline: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=read_moment, metavar="TIME", help="End it then at the latest: 2h, or 2026-03-01T18:00:00Z."
+        ),
+    ] = None,
     request_id: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Say the same again and it is started only once.")
     ] = None,
 ) -> ExitCode:
-    """Starts a workflow and prints the execution's id, at once unless --wait or --watch is given.
+    """Starts a workflow, as `valkyr run WORKFLOW` does.
+
+    Prints the execution's id, at once unless --wait or --watch is given.
 
     Ends with 0 if the execution was a SUCCESS (or was only started), 1 if it FAILED or was CANCELLED, 6 if --timeout
     came first: the execution then goes on.
@@ -55,7 +61,7 @@ async def run(
     """
     if timeout is not None and not (wait or watch):
         raise typer.BadParameter("--timeout needs --wait or --watch")
-    trigger = None if payload is None else read_payload(payload)
+    trigger = None if payload is None else read_json_value(payload, "payload")
     async with session.client() as client:
         execution = await client.executions.start(
             await workflow_id_of(client, workflow),
@@ -63,6 +69,7 @@ async def run(
             payload=trigger,
             priority=priority,
             request_id=request_id,
+            deadline=deadline,
         )
         if not (wait or watch):
             _print_started(session.printer, execution)
@@ -71,22 +78,6 @@ async def run(
         failures = [] if execution.state is ExecutionState.SUCCESS else await _failures(client, execution)
     print_result(session.printer, execution, failures, as_stream=watch)
     return exit_code_after(execution)
-
-
-def read_payload(text: str) -> Any:
-    """The JSON value that --payload means. InvalidRequest for anything else."""
-    if text == STDIN or text.startswith("@"):
-        name = text if text == STDIN else text[1:]
-        try:
-            return read_document(name).value
-        except Unreadable as error:
-            where = f"{name}:{error.position.line}:{error.position.column}"
-            raise InvalidRequest.of_field("payload", f"{where}: {error}", hint=error.hint) from None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        hint = "give JSON such as '{\"order\": 17}', or @FILE"
-        raise InvalidRequest.of_field("payload", f"{text[:60]!r} is not JSON: {error}", hint=hint) from None
 
 
 def exit_code_after(execution: Execution) -> ExitCode:
@@ -112,6 +103,8 @@ def print_result(printer: Printer, execution: Execution, failures: list[Run], *,
         printer.line(f"  {run.node_id}  ", state_text(run.state), f"  {run.error_type}: {run.error}")
     if execution.error_message and not failures:
         printer.line(f"  {execution.error_type}: {execution.error_message}")
+    if any(run.state is RunState.QUARANTINED for run in failures):
+        printer.remark(f"`valkyr dlq list --execution {execution.id}` shows what can be done about it")
     if execution.outputs:
         printer.text(json.dumps(execution.outputs, indent=2, ensure_ascii=False))
 

@@ -21,11 +21,12 @@ from valkyr import telemetry
 from valkyr.cli.exits import ExitCode, exit_code_of
 from valkyr.cli.printing import Printer
 from valkyr.client import Client
-from valkyr.duration import parse_duration
 from valkyr.errors import Internal, InvalidRequest, ValkyrError
 
 DEFAULT_PORT_BASE = 50051
 EXECUTOR_OFFSET = 1
+BREAKER_OFFSET = 2
+DLQ_OFFSET = 3
 CONNECT_TIMEOUT = timedelta(seconds=2)
 """A command that nobody answers says so before its user wonders."""
 
@@ -38,6 +39,10 @@ GraphStore = Annotated[
     str, typer.Option(envvar="VALKYR_GRAPH_STORE", metavar="HOST:PORT", help="Where the graph store is.")
 ]
 Executor = Annotated[str, typer.Option(envvar="VALKYR_EXECUTOR", metavar="HOST:PORT", help="Where the executor is.")]
+Breaker = Annotated[
+    str, typer.Option(envvar="VALKYR_BREAKER", metavar="HOST:PORT", help="Where the breaker service is.")
+]
+Dlq = Annotated[str, typer.Option(envvar="VALKYR_DLQ", metavar="HOST:PORT", help="Where the dead letter queue is.")]
 Principal = Annotated[
     str, typer.Option(envvar="VALKYR_PRINCIPAL", metavar="NAME", help="Who you are; the OS user by default.")
 ]
@@ -47,6 +52,8 @@ _SHARED: dict[str, tuple[Any, Any]] = {
     "namespace": (Namespace, ""),
     "graph_store": (GraphStore, ""),
     "executor": (Executor, ""),
+    "breaker": (Breaker, ""),
+    "dlq": (Dlq, ""),
     "principal": (Principal, ""),
 }
 
@@ -61,6 +68,8 @@ class Session:
     namespace: str
     graph_store: str
     executor: str
+    breaker: str
+    dlq: str
     principal: str
 
     def client(self, *, of_file: str = "") -> Client:
@@ -76,6 +85,8 @@ class Session:
         return Client(
             self.graph_store,
             self.executor,
+            breaker=self.breaker,
+            dlq=self.dlq,
             namespace=self.namespace or of_file or None,
             principal=self.principal,
             connect_timeout=CONNECT_TIMEOUT,
@@ -148,6 +159,8 @@ def _session(printer: Printer, options: dict[str, Any]) -> Session:
         namespace=options["namespace"],
         graph_store=options["graph_store"] or f"127.0.0.1:{_port_base()}",
         executor=options["executor"] or f"127.0.0.1:{_port_base() + EXECUTOR_OFFSET}",
+        breaker=options["breaker"] or f"127.0.0.1:{_port_base() + BREAKER_OFFSET}",
+        dlq=options["dlq"] or f"127.0.0.1:{_port_base() + DLQ_OFFSET}",
         principal=options["principal"] or _os_user(),
     )
 
@@ -166,16 +179,3 @@ def _os_user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
-
-
-def read_duration(text: str) -> timedelta:
-    """30, 30s, 2m, 1h or ISO 8601 such as PT1M30S; for options, so a bad one is a usage error."""
-    plain = text.strip().lower()
-    unit = {"s": 1, "m": 60, "h": 3600}.get(plain[-1:], 0)
-    number = plain[:-1] if unit else plain
-    if number.replace(".", "", 1).isdecimal():
-        return timedelta(seconds=float(number) * (unit or 1))
-    try:
-        return parse_duration(text.strip().upper())
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no duration; say 30s, 2m, 1h or PT1M30S") from None

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from rich.text import Text
 
 from valkyr.cli.printing import joined, seconds, state_text
-from valkyr.client import Attempt, Execution, Run, RunState
+from valkyr.cli.trace_history import Event, Letters, history_of
+from valkyr.client import Breaker, Execution, ExecutionState, Run, RunState
 from valkyr.graph.model import Edge, EdgeKind, Graph, Join
 
 _FAR = datetime.max.replace(tzinfo=UTC)
@@ -24,34 +26,63 @@ _KINDS = {
 }
 
 
-def trace_tree(execution: Execution, runs: Sequence[Run], graph: Graph, *, title: str = "") -> list[Text]:
-    """A line for the execution, one per run below its cause, and one per attempt where there were more."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the other services say about an execution: `graph` of the version, `away` who could not be asked."""
+
+    letters: Letters = field(default_factory=dict)
+    letters_known: bool = True
+    breakers: Mapping[str, Breaker] = field(default_factory=dict)
+    graph: str = ""
+    away: Sequence[str] = ()
+
+
+def trace_tree(
+    execution: Execution, runs: Sequence[Run], graph: Graph, *, title: str = "", known: Known | None = None
+) -> list[Text]:
+    """A line for the execution, one per run below its cause, and its history below a run that did not just succeed."""
+    known = known or Known()
     began = execution.started_at or execution.created_at
-    rows = list(_rows(runs, graph))
-    labels = [
-        branches + (entry.node_id if isinstance(entry, Run) else _attempt_name(entry)) for branches, entry in rows
-    ]
+    rows = list(_rows(execution, runs, graph, known))
+    labels = [branches + (entry.node_id if isinstance(entry, Run) else entry.label) for branches, entry in rows]
     width = max(map(len, labels), default=0)
     lines = [_root(execution, title)]
     for label, (_, entry) in zip(labels, rows, strict=True):
-        line = _run_line if isinstance(entry, Run) else _attempt_line
-        lines.append(line(entry, began, label.ljust(width)))  # type: ignore[arg-type]
-    return lines
+        padded = label.ljust(width)
+        lines.append(_run_line(entry, began, padded) if isinstance(entry, Run) else _event_line(entry, began, padded))
+    return [*lines, *(joined(Text("! ", "yellow"), sentence) for sentence in known.away)]
 
 
-def _rows(runs: Sequence[Run], graph: Graph) -> Iterator[tuple[str, Run | Attempt]]:
+def _rows(execution: Execution, runs: Sequence[Run], graph: Graph, known: Known) -> Iterator[tuple[str, Run | Event]]:
     """Branches and what stands at their end, from the top down; nothing recurses, as a chain may be long."""
     below = _children(runs, graph)
-    pending: list[tuple[str, bool, Run | Attempt]] = _stacked("", below[None])
+    pending = _stacked("", [*_beginning(execution, known), *below[None], *_end(execution)])
     while pending:
         indent, is_last, entry = pending.pop()
         yield indent + ("└─ " if is_last else "├─ "), entry
         if isinstance(entry, Run):
-            attempts = entry.attempts if len(entry.attempts) > 1 else ()
-            pending.extend(_stacked(indent + ("   " if is_last else "│  "), [*attempts, *below[entry.id]]))
+            history = history_of(
+                entry, letters=known.letters, breakers=known.breakers, letters_known=known.letters_known
+            )
+            pending.extend(_stacked(indent + ("   " if is_last else "│  "), [*history, *below[entry.id]]))
 
 
-def _stacked(indent: str, entries: Sequence[Run | Attempt]) -> list[tuple[str, bool, Run | Attempt]]:
+def _beginning(execution: Execution, known: Known) -> Iterator[Event]:
+    if known.graph:
+        yield Event("graph", execution.created_at, None, "[graph_store]", known.graph)
+
+
+def _end(execution: Execution) -> Iterator[Event]:
+    """What ends an execution from outside."""
+    if execution.deadline is not None:
+        yield Event("deadline", execution.deadline, None, "", "")
+    if execution.cancel_requested and not execution.settled:
+        yield Event("cancel", None, None, "requested", "runs under way are told, and have their grace")
+    elif execution.state is ExecutionState.CANCELLED:
+        yield Event("cancel", execution.finished_at, None, "done", execution.error_message)
+
+
+def _stacked(indent: str, entries: Sequence[Run | Event]) -> list[tuple[str, bool, Run | Event]]:
     last = len(entries) - 1
     return [(indent, position == last, entry) for position, entry in enumerate(entries)][::-1]
 
@@ -100,16 +131,10 @@ def _run_line(run: Run, began: datetime | None, label: str) -> Text:
     )
 
 
-def _attempt_line(attempt: Attempt, began: datetime | None, label: str) -> Text:
-    return joined(
-        f"{label}  {_offset(began, attempt.started_at):>10}  {_between(attempt.started_at, attempt.finished_at):>8}"
-        f"              {attempt.outcome}",
-        f"  {attempt.error}" if attempt.error else "",
-    )
-
-
-def _attempt_name(attempt: Attempt) -> str:
-    return f"attempt {attempt.attempt}"
+def _event_line(event: Event, began: datetime | None, label: str) -> Text:
+    took = "-" if event.took is None else seconds(max(0.0, event.took.total_seconds()))
+    said = "  ".join(part for part in (event.outcome, event.detail) if part)
+    return joined(f"{label}  {_offset(began, event.at):>10}  {took:>8}              {said}".rstrip())
 
 
 def _offset(began: datetime | None, when: datetime | None) -> str:

@@ -129,7 +129,7 @@ def runs_table(runs: Sequence[Run]) -> RenderableType:
 def run_row(run: Run) -> list[str | Text]:
     """The cells of RUN_COLUMNS."""
     attempt = str(run.attempt) if run.attempt else ""
-    remark = f"{run.error_type}: {run.error}" if run.error else run.class_name
+    remark = _parking(run) or (f"{run.error_type}: {run.error}" if run.error else run.class_name)
     return [run.node_id, state_text(run.state), attempt, took(run), remark]
 
 
@@ -137,9 +137,16 @@ def run_line(execution: Execution, run: Run) -> list[str | Text]:
     """What is said of a run that changed."""
     since = _offset(execution, run.finished_at or run.started_at)
     attempt = f"attempt {run.attempt}" if run.attempt > 1 else ""
-    remark = f"{run.error_type}: {run.error}" if run.error else ""
+    remark = _parking(run) or (f"{run.error_type}: {run.error}" if run.error else "")
     facts = "  ".join(fact for fact in (took(run), attempt, remark) if fact)
     return [f"{since:>9}  ", state_text(run.state), f"  {run.node_id}", f"  {facts}" if facts else ""]
+
+
+def _parking(run: Run) -> str:
+    """Why a run that is PARKED waits, "" for the others."""
+    if run.state is not RunState.PARKED:
+        return ""
+    return f"waits for the breaker of {run.target}" if run.parked_by == "BREAKER" else f"held by {run.parked_by}"
 
 
 def took(run: Run) -> str:

@@ -155,6 +155,7 @@ def test_the_trace_is_a_tree_by_cause() -> None:
         "   ├─ never                  -         -  0 attempts  SKIPPED",
         "   ├─ slow            +1.000 s    2.50 s  2 attempts  SUCCESS",
         "   │  ├─ attempt 1    +1.000 s    1.00 s              TIMEOUT  no answer",
+        "   │  ├─ back-off     +2.000 s    1.00 s              then attempt 2",
         "   │  ├─ attempt 2    +3.000 s    500 ms              SUCCESS",
         "   │  └─ join         +4.000 s    1.00 s  1 attempt   SUCCESS",
         "   └─ fast            +1.000 s    1.00 s  1 attempt   SUCCESS",

@@ -1,0 +1,136 @@
+"""How a dead letter reads in the middle of the night: what, why, when, with what - and then what can be done."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.text import Text
+
+from valkyr.cli.printing import Printer, joined, moment, seconds, state_text
+from valkyr.client import Attempt, DeadLetter
+
+LABEL = 10
+STACK_LINES = 15
+
+
+def print_letter(printer: Printer, letter: DeadLetter, *, namespace: str = "") -> None:
+    """The whole letter; `namespace` is named in the commands where the command line named it."""
+    printer.line(Text("letter".ljust(LABEL), "bold"), f"{letter.id}  ", state_text(letter.resolution))
+    for label, text in _facts(letter):
+        printer.line(Text(label.ljust(LABEL), "bold"), text)
+    _print_attempts(printer, letter)
+    _print_json(printer, "inputs", letter.original_inputs)
+    _print_json(printer, "config", letter.original_config)
+    for line in what_to_do(letter, namespace=namespace):
+        printer.line(line)
+
+
+def what_to_do(letter: DeadLetter, *, namespace: str = "") -> list[str | Text]:
+    """The commands that would settle it, each with when to take it; who did, where it is settled."""
+    if not letter.pending:
+        why = f": {letter.resolution_reason}" if letter.resolution_reason else ""
+        who = letter.resolved_by or "somebody"
+        return [
+            "",
+            f"{letter.resolution} by {who} at {moment(letter.resolved_at)}{why}",
+            f"  `valkyr trace {letter.execution_id}` shows what became of it",
+        ]
+    more = f" --namespace {shlex.quote(namespace)}" if namespace else ""
+    lines: list[str | Text] = ["", Text("what you can do", "bold")]
+    if letter.requested_resolution is not None:
+        lines.append(f"  {letter.requested_resolution} was asked for, and the executor has not answered yet; ask again")
+    choices = (
+        ("the cause is gone, do it again:", [f"requeue {letter.id}{more} --reason TEXT"]),
+        (
+            "its inputs were wrong, mend them and do it again:",
+            [f"get {letter.id}{more} --inputs > inputs.json", f"requeue {letter.id}{more} --inputs @inputs.json"],
+        ),
+        ("it was done by hand, go on with this answer:", [f"fix {letter.id}{more} --outputs JSON --reason TEXT"]),
+        ("give it up:", [f"discard {letter.id}{more} --reason TEXT"]),
+    )
+    for when, commands in choices:
+        lines.append(f"  {when}")
+        lines.extend(Text(f"    valkyr dlq {command}", "cyan") for command in commands)
+    return lines
+
+
+def _facts(letter: DeadLetter) -> Iterator[tuple[str, str]]:
+    yield "what", f"{letter.node_id} ({letter.class_name}), {_what_happened(letter)}"
+    yield "why", f"{letter.error_type}: {letter.failure_reason}" if letter.error_type else letter.failure_reason
+    yield "when", f"{moment(letter.quarantined_at)}{_ago(letter.quarantined_at)}"
+    if letter.target:
+        yield "target", f"{letter.target}; `valkyr breaker get {shlex.quote(letter.target)}` says whether it is back"
+    if letter.episode_id:
+        yield "outage", letter.episode_id
+    yield "workflow", f"{letter.workflow_id} version {letter.version}"
+    yield "execution", letter.execution_id
+    again = f", requeued {_times(letter.requeue_count)} before" if letter.requeue_count else ""
+    yield "run", f"{letter.run_id}, quarantine {letter.quarantine_number}{again}"
+    if letter.previous_id:
+        yield "before", f"letter {letter.previous_id}"
+    yield "key", f"{letter.idempotency_key or '-'} (idempotency key that the target was given)"
+    yield "trace", f"{letter.trace_id or '-'}; `valkyr trace {letter.execution_id}` shows it"
+    if letter.reviewed_by or letter.notes:
+        yield "review", f"{letter.reviewed_by or '-'}: {letter.notes}"
+
+
+def _what_happened(letter: DeadLetter) -> str:
+    attempts = _times(len(letter.attempts))
+    match letter.failure_type:
+        case "MAX_RETRIES":
+            return f"failed {attempts}, its last attempt included (MAX_RETRIES)"
+        case "PERMANENT_ERROR":
+            return "failed in a way that no retry mends (PERMANENT_ERROR)"
+        case "RUNNER_LOST":
+            return "lost its runner too often (RUNNER_LOST)"
+        case "TIMEOUT":
+            return "ran out of time (TIMEOUT)"
+        case "CIRCUIT_BREAKER":
+            return "its deadline passed while the breaker of its target held it back (CIRCUIT_BREAKER)"
+        case other:
+            return f"failed for good ({other or '-'})"
+
+
+def _print_attempts(printer: Printer, letter: DeadLetter) -> None:
+    printer.line(Text("attempts", "bold"), "" if letter.attempts else "  none: it never began")
+    for attempt in letter.attempts:
+        printer.line(
+            f"  {attempt.attempt:>3}  {_clock(attempt)}  {_took(attempt):>8}  {attempt.outcome}  {attempt.error}"
+        )
+    stack = next((attempt.stack_trace for attempt in reversed(letter.attempts) if attempt.stack_trace), "")
+    lines = stack.rstrip().splitlines()
+    if len(lines) > STACK_LINES:
+        printer.line(f"       ... {len(lines) - STACK_LINES} lines more with --json")
+    for line in lines[-STACK_LINES:]:
+        printer.line(Text("       "), Text.assemble((joined(line).plain, "dim")))
+
+
+def _print_json(printer: Printer, label: str, value: Any) -> None:
+    printer.line(Text(label, "bold"), "" if value is not None else "  none")
+    if value is not None:
+        for line in json.dumps(value, indent=2, ensure_ascii=False).splitlines():
+            printer.line(f"  {line}")
+
+
+def _clock(attempt: Attempt) -> str:
+    return moment(attempt.started_at) if attempt.started_at else "-".ljust(19)
+
+
+def _took(attempt: Attempt) -> str:
+    if attempt.started_at is None or attempt.finished_at is None:
+        return "-"
+    return seconds((attempt.finished_at - attempt.started_at).total_seconds())
+
+
+def _ago(when: datetime | None) -> str:
+    if when is None:
+        return ""
+    return f", {seconds(max(0.0, (datetime.now(UTC) - when).total_seconds()))} ago"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

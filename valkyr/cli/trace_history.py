@@ -1,0 +1,129 @@
+"""What happened to one run beside the attempts themselves: waits, parking, quarantines and what settled them.
+
+From stored times only. What another service knows is said with its name in brackets; the rest is the executor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from valkyr.cli.printing import moment, seconds
+from valkyr.client import Attempt, Breaker, DeadLetter, Quarantine, Run, RunState
+
+_FAR = datetime.max.replace(tzinfo=UTC)
+_WAITS = {
+    "TRANSIENT": "back-off",
+    "RATE_LIMITED": "back-off",
+    "TIMEOUT": "back-off",
+    "RUNNER_LOST": "back-off",
+    "SNOOZED": "snoozed",
+}
+SHORTEST_WAIT = timedelta(milliseconds=1)
+
+Letters = Mapping[tuple[str, int], DeadLetter]
+"""By run and quarantine number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A line below a run. `took` is None where it has no length or has not ended; `outcome` is what is said first."""
+
+    label: str
+    at: datetime | None
+    took: timedelta | None
+    outcome: str
+    detail: str = ""
+
+
+def history_of(
+    run: Run, *, letters: Letters, breakers: Mapping[str, Breaker], letters_known: bool = True
+) -> Sequence[Event]:
+    """All of it in the order of time; nothing for a run that went through at its first attempt, or is not that far."""
+    if len(run.attempts) < 2 and not run.quarantines and not _was_parked(run):
+        return ()
+    events = [
+        *(_attempt(attempt) for attempt in run.attempts),
+        *_waits(run),
+        *_parking(run, breakers.get(run.target)),
+        *(event for number in run.quarantines for event in _quarantine(run, number, letters, known=letters_known)),
+    ]
+    return sorted(events, key=lambda event: event.at or _FAR)
+
+
+def _attempt(attempt: Attempt) -> Event:
+    took = None
+    if attempt.started_at is not None and attempt.finished_at is not None:
+        took = attempt.finished_at - attempt.started_at
+    return Event(f"attempt {attempt.attempt}", attempt.started_at, took, attempt.outcome, attempt.error)
+
+
+def _waits(run: Run) -> Iterator[Event]:
+    """Between a failed attempt and the next; what is known better (parking, a quarantine) is told there."""
+    for before, after in pairwise(run.attempts):
+        label = _WAITS.get(before.outcome)
+        if label is None or before.finished_at is None or after.started_at is None:
+            continue
+        if any(before.finished_at <= (q.quarantined_at or _FAR) <= after.started_at for q in run.quarantines):
+            continue
+        end = after.started_at
+        if run.parked_at is not None and before.finished_at <= run.parked_at <= end:
+            end = run.parked_at
+        if end - before.finished_at >= SHORTEST_WAIT:
+            yield Event(label, before.finished_at, end - before.finished_at, f"then attempt {after.attempt}")
+    last = run.attempts[-1] if run.attempts else None
+    if last is not None and last.finished_at and run.state is RunState.READY and run.retry_after:
+        label = _WAITS.get(last.outcome, "waits")
+        yield Event(label, last.finished_at, None, f"not before {moment(run.retry_after)}")
+
+
+def _was_parked(run: Run) -> bool:
+    return run.parked_at is not None or run.parked_duration > timedelta(0)
+
+
+def _parking(run: Run, breaker: Breaker | None) -> Iterator[Event]:
+    if not _was_parked(run):
+        return
+    waits = run.state is RunState.PARKED
+    if waits and run.parked_by and run.parked_by != "BREAKER":
+        yield Event("parked", run.parked_at, None, f"by {run.parked_by}, and still waits")
+        return
+    outage = f", outage {run.episode_id}" if run.episode_id else ""
+    before = f", {seconds(run.parked_duration.total_seconds())} before that" if run.parked_duration else ""
+    what = f"still waits{before}" if waits else "waited"
+    took = None if waits else run.parked_duration
+    yield Event("parked", run.parked_at, took, "[breaker]", f"{what} for {run.target}{outage}")
+    if breaker is None:
+        return
+    if breaker.opened_at is not None and breaker.episode_id == run.episode_id:
+        yield Event("  opened", breaker.opened_at, None, "[breaker]", f"{run.target} was called no more")
+    next_probe = f", the next probe {moment(breaker.next_retry_at)}" if breaker.state == "OPEN" else ""
+    yield Event("  now", breaker.updated_at, None, "[breaker]", f"{run.target} is {breaker.state}{next_probe}")
+
+
+def _quarantine(run: Run, quarantine: Quarantine, letters: Letters, *, known: bool) -> Iterator[Event]:
+    number = quarantine.quarantine_number
+    letter = letters.get((run.id, number))
+    why = f"{quarantine.error_type}: {quarantine.error}" if quarantine.error else quarantine.error_type
+    yield Event(f"quarantine {number}", quarantine.quarantined_at, None, quarantine.failure_type, why)
+    if letter is not None:
+        what = f"letter {letter.id}" + (", PENDING" if quarantine.resolution == "PENDING" else "")
+        yield Event("  letter", letter.quarantined_at or quarantine.quarantined_at, None, "[dlq]", what)
+    elif known:
+        yield Event("  letter", quarantine.quarantined_at, None, "[dlq]", "has not got it yet")
+    if quarantine.resolution and quarantine.resolution != "PENDING":
+        yield _resolution(quarantine, letter)
+
+
+def _resolution(quarantine: Quarantine, letter: DeadLetter | None) -> Event:
+    waited = None
+    if quarantine.resolved_at is not None and quarantine.quarantined_at is not None:
+        waited = quarantine.resolved_at - quarantine.quarantined_at
+    why = f": {quarantine.reason}" if quarantine.reason else ""
+    after = f" after {seconds(waited.total_seconds())}" if waited is not None else ""
+    linked = f"; linked trace {quarantine.resolution_trace_id}" if quarantine.resolution_trace_id else ""
+    service = "[dlq] " if letter is not None else ""
+    detail = f"by {quarantine.resolved_by or '-'}{after}{why}{linked}"
+    return Event(f"  {quarantine.resolution.lower()}", quarantine.resolved_at, None, f"{service}", detail)
