@@ -99,9 +99,9 @@ async def requeue(
 ) -> ExitCode:
     """Does a quarantined run again.
 
-    It gets fresh attempts; its execution goes on and keeps what it has done. `valkyr dlq requeue` does the same from the
-    letter; this one needs no dead letter queue, and the letter follows by itself. If somebody was faster, you are told
-    who, and nothing happens twice.
+    It gets fresh attempts; its execution goes on and keeps what it has done. `valkyr dlq requeue` does the same from
+    the letter; this one needs no dead letter queue, and the letter follows by itself. If somebody was faster, you are
+    told who, and nothing happens twice.
 
     \b
     Examples:
