@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from valkyr.flow.results import FailureType
 from valkyr.module import Context, ModuleSpec, PermanentError, RetryLater, spec_of
 from valkyr.modules.delay import Duration
 
 _MAX_TIMES = 1_000_000
 
-DrilledType = Literal[FailureType.TRANSIENT, FailureType.RATE_LIMITED, FailureType.TIMEOUT, FailureType.PERMANENT]
-"""What a module may say of itself; the other types are for its runner to say."""
+DrilledType = Literal["TRANSIENT", "RATE_LIMITED", "TIMEOUT", "PERMANENT"]
+"""The failure types that a module may give itself; the others are for its runner to say."""
 
 
 class DrillFailure(Exception):
@@ -27,14 +26,14 @@ class FailConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: DrilledType = FailureType.TRANSIENT
+    type: DrilledType = "TRANSIENT"
     message: str = Field(default="this is a drill", min_length=1, max_length=1000)
     times: Annotated[int, Field(ge=0, le=_MAX_TIMES)] | None = None
     retry_after: Duration | None = None
 
     @model_validator(mode="after")
     def _check_retry_after(self) -> Self:
-        if self.retry_after is not None and self.type is not FailureType.RATE_LIMITED:
+        if self.retry_after is not None and self.type != "RATE_LIMITED":
             raise ValueError(f"retry_after goes with the type RATE_LIMITED, not with {self.type}")
         return self
 
@@ -46,15 +45,15 @@ def fail(context: Context, config: FailConfig) -> dict[str, Any]:
     raise _error_of(config.type, config.message, config.retry_after)
 
 
-def _error_of(kind: FailureType, message: str, retry_after: timedelta | None) -> Exception:
+def _error_of(kind: DrilledType, message: str, retry_after: timedelta | None) -> Exception:
     match kind:
-        case FailureType.RATE_LIMITED:
+        case "RATE_LIMITED":
             return RetryLater(message, after=retry_after)
-        case FailureType.TIMEOUT:
+        case "TIMEOUT":
             return TimeoutError(message)
-        case FailureType.PERMANENT:
+        case "PERMANENT":
             return PermanentError(message)
-        case _:
+        case "TRANSIENT":
             return DrillFailure(message)
 
 

@@ -118,7 +118,7 @@ class Slots:
         attempt.stop = reason
         if unstarted:
             if reason not in LEASE_GONE:
-                self._finish(attempt, stopped(attempt))
+                self._finish(attempt, not_called(attempt, stopped(attempt)))
             return
         if reason not in LEASE_GONE:
             attempt.overdue_at = self._clock() + STOP_GRACE.total_seconds()
