@@ -39,9 +39,12 @@ async def trace(
 ) -> ExitCode:
     """Prints what an execution did, as a tree.
 
-    Each run stands below the one that made it ready, with when and how long. Below a run that did not just succeed stands what happened: attempts and the waits between them, parking while the
-    target was down, failures for good with their letters, and who settled them. From stored times: it needs no
-    collector of traces and survives restarts. The trace id is that of the spans in such a collector, if there is one.
+    Each run stands below the one that made it ready, with when and how long. Below a run that did not just succeed
+    stands what happened: attempts and the waits between them, parking while its target was down, failures for good with
+    their letters, and who settled them.
+
+    All from stored times: it needs no collector of traces and survives restarts. The trace id is that of the spans in
+    such a collector, if there is one.
 
     \b
     Examples:
