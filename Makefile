@@ -68,7 +68,7 @@ demo: $(STAMP) ## start a stack of its own and run example workflows
 
 lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	  --no-emit-index-url --universal --extra server --extra local --extra dev pyproject.toml --output-file requirements.lock
+	  --no-emit-index-url --universal --extra server --extra local --extra stubs --extra dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove what was generated or installed, but no data
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
