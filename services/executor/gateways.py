@@ -1,14 +1,28 @@
-"""Outbound calls: the graph store. Every call has a deadline; what it cannot reach is Unavailable with its name."""
+"""Outbound calls: the graph store, the breaker. Every call has a deadline, the watch apart; who cannot be reached is
+Unavailable with its name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.executor.targets import (
+    FORCED_LOOK,
+    BreakerNews,
+    BreakerState,
+    BreakerStatus,
+    CallOutcome,
+    PermitDecision,
+    PermitRequest,
+)
+from valkyr.api.breaker.v1 import breaker_pb2, breaker_pb2_grpc
 from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 from valkyr.errors import DeadlineExceeded, Unavailable
 from valkyr.graph.model import Graph
@@ -17,6 +31,8 @@ from valkyr.rpc.graphs import graph_from_proto
 from valkyr.rpc.status import rpc_errors
 
 DEADLINE = timedelta(seconds=5)
+BREAKER_DEADLINE = timedelta(seconds=2)
+"""Of permits and outcomes: nobody waits for them but runs that are parked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +58,14 @@ class GraphStoreGateway:
     async def resolve_versions(self, namespace: str, workflow_ids: Sequence[UUID]) -> dict[UUID, int]:
         """The latest versions; unknown ids are absent. Unavailable."""
         request = graph_pb2.ResolveVersionsRequest(namespace=namespace, workflow_ids=[str(i) for i in workflow_ids])
-        with _named():
+        with _named("the graph store", _WITHOUT_GRAPH_STORE):
             response = await self._stub.ResolveVersions(request)
         return {UUID(workflow_id): version for workflow_id, version in response.versions.items()}
 
     async def get_graph(self, namespace: str, workflow_id: UUID, version: int) -> FetchedGraph:
         """One version. WorkflowNotFound, VersionNotFound, Unavailable."""
         request = graph_pb2.GetGraphRequest(namespace=namespace, workflow_id=str(workflow_id), version=version)
-        with _named():
+        with _named("the graph store", _WITHOUT_GRAPH_STORE):
             response = await self._stub.GetGraph(request)
         _, graph = graph_from_proto(response.graph)
         task_ids = [UUID(node.task_id) if node.task_id else None for node in response.graph.nodes]
@@ -57,15 +73,153 @@ class GraphStoreGateway:
         return FetchedGraph(workflow.version, workflow.content_hash, graph, task_ids)
 
 
+class BreakerGateway:
+    """What the executor asks of the breaker, and tells it."""
+
+    def __init__(self, address: str) -> None:
+        # Back soon: while the breaker is away the executor goes by what it knew last.
+        quick = [("grpc.max_reconnect_backoff_ms", 1000)]
+        self._channel: Any = open_channel(address, principal="executor", deadline=BREAKER_DEADLINE, options=quick)
+        self._stub = breaker_pb2_grpc.BreakerServiceStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def watch(self) -> AsyncIterator[BreakerNews]:
+        """The breakers of all namespaces: a snapshot, then changes, until the stream breaks. Unavailable."""
+        with _named("the breaker", _WITHOUT_BREAKER):
+            call = self._stub.WatchBreakers(breaker_pb2.WatchBreakersRequest(all_namespaces=True))
+            try:
+                async for response in call:
+                    yield _news(response, datetime.now(UTC))
+            finally:
+                call.cancel()
+
+    async def acquire_permits(self, requests: Sequence[PermitRequest]) -> list[PermitDecision]:
+        """At most 1,000; answered in order, and the same for the same run and epoch. Unavailable."""
+        with _named("the breaker", _WITHOUT_BREAKER):
+            response = await self._stub.AcquirePermits(
+                breaker_pb2.AcquirePermitsRequest(requests=[_permit_request(request) for request in requests])
+            )
+        return [_decision(decision) for decision in response.decisions]
+
+    async def report_outcomes(self, outcomes: Sequence[CallOutcome]) -> None:
+        """At most 10,000; safe to repeat. Unavailable."""
+        with _named("the breaker", _WITHOUT_BREAKER):
+            await self._stub.ReportOutcomes(
+                breaker_pb2.ReportOutcomesRequest(outcomes=[_call_outcome(outcome) for outcome in outcomes])
+            )
+
+
+def _news(response: breaker_pb2.WatchBreakersResponse, now: datetime) -> BreakerNews:
+    return BreakerNews(
+        breakers=tuple(_status(breaker, now) for breaker in response.breakers),
+        snapshot=response.snapshot,
+        snapshot_complete=response.snapshot_complete,
+        denies_by_default=_denies(response.default_policy) if response.HasField("default_policy") else None,
+    )
+
+
+def _status(breaker: breaker_pb2.Breaker, now: datetime) -> BreakerStatus:
+    name = breaker_pb2.Breaker.State.Name(breaker.state)
+    # What a later version may add is no reason to hold runs back.
+    state = BreakerState(name) if name in BreakerState.__members__ else BreakerState.CLOSED
+    next_retry_at = _time(breaker.next_retry_time) if breaker.HasField("next_retry_time") else None
+    updated_at = _time(breaker.update_time) if breaker.HasField("update_time") else now
+    return BreakerStatus(
+        namespace=breaker.namespace,
+        target=breaker.target,
+        state=state,
+        generation=breaker.generation,
+        wait=_wait(state, next_retry_at, updated_at=updated_at, now=now),
+        next_retry_at=next_retry_at,
+        permits=max(1, breaker.policy.half_open_permits),
+        denies=_denies(breaker.policy),
+        episode_id=_uuid(breaker.episode_id),
+    )
+
+
+def _wait(state: BreakerState, next_retry_at: datetime | None, *, updated_at: datetime, now: datetime) -> timedelta:
+    """How long it is not worth asking. The clocks of two machines may differ: by the breaker's own times it is never
+    longer than that breaker stays open, and one who asks too early is told how long is left."""
+    if state is BreakerState.FORCED_OPEN:
+        return FORCED_LOOK
+    if state is not BreakerState.OPEN or next_retry_at is None:
+        return timedelta()
+    return max(timedelta(), min(next_retry_at - now, next_retry_at - updated_at))
+
+
+def _denies(policy: breaker_pb2.Policy) -> bool:
+    return policy.on_unavailable == breaker_pb2.Policy.DENY
+
+
+def _permit_request(request: PermitRequest) -> breaker_pb2.PermitRequest:
+    return breaker_pb2.PermitRequest(
+        namespace=request.namespace,
+        target=request.target,
+        run_id=str(request.run_id),
+        epoch=request.epoch,
+        hold=_duration(request.hold),
+        traceparent=request.traceparent,
+    )
+
+
+def _decision(decision: breaker_pb2.PermitDecision) -> PermitDecision:
+    return PermitDecision(
+        allowed=decision.outcome in (breaker_pb2.PermitDecision.ALLOWED, breaker_pb2.PermitDecision.PERMIT),
+        permit_id=_uuid(decision.permit_id),
+        retry_after=decision.retry_after.ToTimedelta(),
+        generation=decision.generation,
+    )
+
+
+def _call_outcome(outcome: CallOutcome) -> breaker_pb2.CallOutcome:
+    return breaker_pb2.CallOutcome(
+        namespace=outcome.namespace,
+        target=outcome.target,
+        result=breaker_pb2.CallOutcome.Result.Value(outcome.result.value),
+        duration=None if outcome.duration_ms is None else _duration(timedelta(milliseconds=outcome.duration_ms)),
+        permit_id=str(outcome.permit_id) if outcome.permit_id else "",
+        generation=outcome.generation,
+        report_id=outcome.report_id,
+        traceparent=outcome.traceparent,
+        end_time=_timestamp(outcome.ended_at),
+    )
+
+
+def _uuid(text: str) -> UUID | None:
+    return UUID(text) if text else None
+
+
+def _time(timestamp: Timestamp) -> datetime:
+    return timestamp.ToDatetime(tzinfo=UTC)
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def _duration(delta: timedelta) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(delta)
+    return duration
+
+
+_WITHOUT_GRAPH_STORE = "a version that ran before starts without the graph store, if the request names it"
+_WITHOUT_BREAKER = "runs go on by what was known last, and then by each policy's on_unavailable"
+
+
 @contextmanager
-def _named() -> Iterator[None]:
+def _named(who: str, hint: str) -> Iterator[None]:
     """Turns what gRPC raises into our errors, and says who could not be reached."""
     try:
         with rpc_errors():
             yield
     except (Unavailable, DeadlineExceeded) as error:
         raise Unavailable(
-            f"the graph store does not answer: {error.message}",
-            hint="a version that ran before starts without the graph store, if the request names it",
+            f"{who} does not answer: {error.message}",
+            hint=hint,
             retry_after=error.details.retry_after or timedelta(seconds=1),
         ) from error

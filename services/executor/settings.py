@@ -111,6 +111,8 @@ class ExecutorSettings(RoomSettings):
 
     section: ClassVar[str] = "executor"
     graph_store: str = Field(default="", description="host:port; unset: on this machine, by VALKYR_PORT_BASE")
+    breaker: str = Field(default="", description="host:port; unset: on this machine, by VALKYR_PORT_BASE")
+    dlq: str = Field(default="", description="host:port; unset: on this machine, by VALKYR_PORT_BASE")
     execution: ExecutionSettings = ExecutionSettings()
     runner: RunnerSettings = RunnerSettings()
     limits: LimitSettings = LimitSettings()
