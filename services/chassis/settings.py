@@ -187,13 +187,7 @@ class BreakerSettings(SettingsModel):
     half_open_success_threshold: int = Field(default=2, ge=1, le=1_000_000, description="not acted upon yet")
 
 
-class DlqSettings(SettingsModel):
-    """The section `dlq`: read, so that a wrong key is named; there is no such service yet to act upon it."""
-
-    max_requeues: int = Field(default=5, ge=0, le=1_000_000, description="not acted upon yet")
-
-
-UNBUILT: Mapping[str, type[SettingsModel]] = {"breaker": BreakerSettings, "dlq": DlqSettings}
+UNBUILT: Mapping[str, type[SettingsModel]] = {"breaker": BreakerSettings}
 """Sections of services that do not exist yet."""
 
 

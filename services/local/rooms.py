@@ -27,4 +27,5 @@ class Room:
 ROOMS = (
     Room("graph_store", "services.graph_store", 0, "valkyr.api.graph.v1.GraphStoreService"),
     Room("executor", "services.executor", 1, "valkyr.api.executor.v1.ExecutorService"),
+    Room("dlq", "services.dlq", 3, "valkyr.api.dlq.v1.DeadLetterQueueService"),
 )
