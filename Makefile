@@ -13,10 +13,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 UNIT_TESTS := tests/unit tests/integration tests/contract
 PROCESS_TESTS := tests/e2e tests/chaos
 
-.PHONY: help setup protos lint test up demo lock clean
+.PHONY: help setup protos lint test up demo k8s-validate lock clean
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## install everything into .venv (only what changed)
 
@@ -65,6 +65,9 @@ up: $(STAMP) ## start PostgreSQL and the services; Ctrl-C stops them
 
 demo: $(STAMP) ## start a stack of its own and run example workflows
 	@$(BIN)/python -m examples.demo
+
+k8s-validate: $(STAMP) ## build the Kubernetes overlays; check them by schema, against each other and against the code
+	@$(BIN)/python -m deploy.checks
 
 lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes --no-annotate --no-header \

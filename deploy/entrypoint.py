@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 COMMANDS = {
     "graph_store": "services.graph_store",
@@ -15,14 +16,14 @@ COMMANDS = {
 EXIT_USAGE = 2
 
 
-def main(arguments: list[str]) -> int:
-    """Becomes the command; returns only if there is no such command."""
+def main(arguments: list[str]) -> NoReturn:
+    """Becomes the command. SystemExit if there is no such command."""
     module = COMMANDS.get(arguments[0]) if arguments else None
     if module is None:
         sys.stderr.write(f"takes a command: {', '.join(COMMANDS)}\n")
-        return EXIT_USAGE
+        sys.exit(EXIT_USAGE)
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments[1:]])  # noqa: S606
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

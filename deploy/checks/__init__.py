@@ -1,0 +1,1 @@
+"""Holds the rendered manifests against each other, against the code's settings and protos, and against the contract."""
