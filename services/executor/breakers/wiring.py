@@ -1,0 +1,43 @@
+"""The breakers of one executor, wired: gateway, mirror, outcomes, and the loops that keep them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
+
+from services.chassis.loops import run_every
+from services.executor.breakers.mirror import Mirror
+from services.executor.breakers.outcomes import Outcomes
+from services.executor.gateways import BreakerGateway
+
+FIRST_LOOK = timedelta(seconds=1)
+OUTCOMES_INTERVAL = timedelta(seconds=30)
+
+
+class Breakers:
+    """No health is tied to these loops: with the breaker away runs go on."""
+
+    def __init__(self, address: str) -> None:
+        self.gateway = BreakerGateway(address)
+        self.mirror = Mirror(self.gateway)
+        self.outcomes = Outcomes(self.gateway, self.mirror.generation, permits_answered=self.mirror.look_again)
+
+    def loops(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """To be run as tasks, by name."""
+        return {
+            "mirror": self.mirror.run(),
+            "outcomes": run_every(OUTCOMES_INTERVAL, self.outcomes.step, name="outcomes", wake=self.outcomes.wake),
+        }
+
+    async def first_look(self) -> None:
+        """Waits for the mirror's first snapshot, not for long: what is leased before knows of no open target."""
+        try:
+            async with asyncio.timeout(FIRST_LOOK.total_seconds()):
+                await self.mirror.known.wait()
+        except TimeoutError:
+            return
+
+    async def close(self) -> None:
+        await self.gateway.close()
