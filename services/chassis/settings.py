@@ -178,19 +178,6 @@ class RoomSettings(SettingsModel):
     home: Path = Path(".valkyr")
 
 
-class BreakerSettings(SettingsModel):
-    """The section `breaker`: read, so that a wrong key is named; there is no such service yet to act upon it."""
-
-    enabled: bool = True
-    failure_threshold: int = Field(default=5, ge=1, le=1_000_000, description="not acted upon yet")
-    timeout_duration: Duration = Field(default=timedelta(seconds=30), description="not acted upon yet")
-    half_open_success_threshold: int = Field(default=2, ge=1, le=1_000_000, description="not acted upon yet")
-
-
-UNBUILT: Mapping[str, type[SettingsModel]] = {"breaker": BreakerSettings}
-"""Sections of services that do not exist yet."""
-
-
 class SettingsError(Exception):
     """The settings cannot be used; the text names every bad key and what it takes, `problems` has one of them each."""
 

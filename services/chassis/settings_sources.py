@@ -18,7 +18,6 @@ from services.chassis.settings import (
     PORT_OFFSETS,
     SECTIONS,
     TOP_LEVEL_VARIABLES,
-    UNBUILT,
     RoomSettings,
     SettingsError,
     SettingsModel,
@@ -52,8 +51,6 @@ class Sources:
         data["server"].setdefault("port", self._port(section))
         self._short_forms(data, section)
         settings = self._validated(model, data, section)
-        for unbuilt, its_model in UNBUILT.items():
-            self._validated(its_model, _mapping(tree, unbuilt), unbuilt)
         if settings is None or self._problems:
             raise SettingsError(_message(self._problems), self._problems)
         return settings
@@ -134,7 +131,7 @@ class Sources:
 
     def _sentence(self, detail: ErrorDetails, model: type[SettingsModel], section: str) -> str:
         path = tuple(str(part) for part in detail["loc"])
-        common = section not in UNBUILT and path[:1] and path[0] in _COMMON
+        common = path[:1] and path[0] in _COMMON
         full = path if common else (section, *path)
         key = ".".join(full)
         variable = self._variables.get((section, *path)) or self._variables.get(path)

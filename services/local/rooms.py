@@ -26,6 +26,7 @@ class Room:
 
 ROOMS = (
     Room("graph_store", "services.graph_store", 0, "valkyr.api.graph.v1.GraphStoreService"),
+    Room("breaker", "services.breaker", 2, "valkyr.api.breaker.v1.BreakerService"),
     Room("executor", "services.executor", 1, "valkyr.api.executor.v1.ExecutorService"),
     Room("dlq", "services.dlq", 3, "valkyr.api.dlq.v1.DeadLetterQueueService"),
 )

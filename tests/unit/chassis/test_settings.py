@@ -182,11 +182,3 @@ def test_the_short_form_of_the_database_url_is_for_whoever_has_no_url_of_its_own
     assert load(VALKYR_GRAPH_STORE__DATABASE__URL=other).database.url == URL
     assert load(VALKYR_EXECUTOR__DATABASE__URL=other).database.url == other
     assert load(VALKYR_DATABASE__URL=other).database.url == other
-
-
-def test_sections_of_services_that_are_not_built_yet_are_read_and_their_wrong_keys_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as caught:
-        load("breaker: {treshold: 1, timeout-duration: 5 s}", tmp_path)
-    said = str(caught.value)
-    for problem in ("breaker.treshold: unknown key", "breaker.timeout-duration"):
-        assert problem in said

@@ -1,0 +1,1 @@
+"""Alembic revisions, written by hand, each with a downgrade."""

@@ -1,0 +1,201 @@
+# ruff: noqa: S608 - what is put together here are constants of this file
+"""Every statement. Batches travel as arrays.
+
+Rows of breakers are locked in the order of (namespace, target). New ones are inserted in that order too, and before
+any is locked: whoever inserts holds nothing that others wait for, so nobody waits in a circle.
+"""
+
+from __future__ import annotations
+
+_COLUMNS = """
+    b.namespace, b.id, b.target, b.state, b.generation, b.failure_count, b.success_count, b.last_failure_at,
+    b.opened_at, b.next_retry_at, b.window_start_at, b.episode_id, b.revision, b.last_modified_date
+"""
+
+# $n is a moment that a test may give; NULL is the database's own.
+_IN_FLIGHT = """
+LEFT JOIN LATERAL (
+    SELECT count(*) AS permits FROM breaker.permit p
+    WHERE b.state = 'HALF_OPEN' AND p.namespace = b.namespace AND p.breaker_id = b.id AND p.generation = b.generation
+        AND p.expires_at > coalesce({moment}::timestamptz, clock_timestamp())
+) AS f ON true
+"""
+
+NOW = "SELECT clock_timestamp()"
+
+READ_BREAKERS = f"""
+SELECT {_COLUMNS}, 0 AS permits
+FROM unnest($1::text[], $2::text[]) AS k(namespace, target)
+JOIN breaker.circuit_breaker_state b ON b.namespace = k.namespace AND b.target = k.target
+"""
+
+LOCK_BREAKERS = f"""
+SELECT {_COLUMNS}, 0 AS permits
+FROM unnest($1::text[], $2::text[]) AS k(namespace, target)
+JOIN breaker.circuit_breaker_state b ON b.namespace = k.namespace AND b.target = k.target
+ORDER BY b.namespace, b.target
+FOR NO KEY UPDATE OF b
+"""
+
+GET_BREAKER = f"""
+SELECT {_COLUMNS}, f.permits
+FROM breaker.circuit_breaker_state b {_IN_FLIGHT.format(moment="$3")}
+WHERE b.namespace = $1::text AND b.target = $2::text
+"""
+
+LIST_BREAKERS = f"""
+SELECT {_COLUMNS}, f.permits
+FROM (
+    SELECT * FROM breaker.circuit_breaker_state
+    WHERE namespace = $1::text AND target > $2::text AND starts_with(target, $3::text)
+        AND (cardinality($4::text[]) = 0 OR state = ANY($4::text[]))
+    ORDER BY target
+    LIMIT $5
+) AS b {_IN_FLIGHT.format(moment="$6")}
+ORDER BY b.target
+"""
+
+# Of all namespaces where $1 is NULL.
+SNAPSHOT = f"""
+SELECT {_COLUMNS}, f.permits
+FROM (
+    SELECT * FROM breaker.circuit_breaker_state
+    WHERE generation > 0 AND ($1::text IS NULL OR namespace = $1::text) AND (namespace, target) > ($2::text, $3::text)
+    ORDER BY namespace, target
+    LIMIT $4
+) AS b {_IN_FLIGHT.format(moment="$5")}
+ORDER BY b.namespace, b.target
+"""
+
+# One row at least, with the time; the breaker's columns are NULL where none changed.
+CHANGED_SINCE = f"""
+SELECT t.moment, {_COLUMNS}, f.permits
+FROM (SELECT statement_timestamp() AS moment) AS t
+LEFT JOIN breaker.circuit_breaker_state b
+    ON b.generation > 0 AND b.last_modified_date > coalesce($1::timestamptz, statement_timestamp()) - $2::interval
+{_IN_FLIGHT.format(moment="$3")}
+"""
+
+COUNT_BREAKERS = """
+SELECT k.namespace, c.breakers
+FROM unnest($1::text[]) AS k(namespace)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS breakers
+    FROM (SELECT FROM breaker.circuit_breaker_state b WHERE b.namespace = k.namespace LIMIT $2) AS few
+) AS c
+"""
+
+INSERT_BREAKERS = """
+INSERT INTO breaker.circuit_breaker_state (id, namespace, target)
+SELECT u.id, u.namespace, u.target
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS u(id, namespace, target)
+ORDER BY u.namespace, u.target
+ON CONFLICT (namespace, target) DO NOTHING
+"""
+
+# Under the lock of the rows. The time of the change is the database's own, whatever moment a test gives.
+UPDATE_BREAKERS = """
+UPDATE breaker.circuit_breaker_state b
+SET state = u.state, generation = u.generation, failure_count = u.failure_count, success_count = u.success_count,
+    last_failure_at = u.last_failure_at, opened_at = u.opened_at, next_retry_at = u.next_retry_at,
+    window_start_at = coalesce(u.window_start_at, b.window_start_at), episode_id = u.episode_id,
+    revision = b.revision + 1, last_modified_date = clock_timestamp()
+FROM unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::int[], $7::timestamptz[], $8::timestamptz[],
+    $9::timestamptz[], $10::timestamptz[], $11::uuid[])
+    AS u(namespace, id, state, generation, failure_count, success_count, last_failure_at, opened_at, next_retry_at,
+        window_start_at, episode_id)
+WHERE b.namespace = u.namespace AND b.id = u.id
+"""
+
+READ_PERMITS = """
+SELECT p.breaker_id, p.id, p.generation, p.run_id, p.epoch, p.expires_at
+FROM unnest($1::text[], $2::uuid[]) AS k(namespace, breaker_id)
+JOIN breaker.permit p ON p.namespace = k.namespace AND p.breaker_id = k.breaker_id
+ORDER BY p.granted_at, p.id
+"""
+
+INSERT_PERMITS = """
+INSERT INTO breaker.permit (namespace, id, breaker_id, generation, run_id, epoch, granted_at, expires_at)
+SELECT u.*
+FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::int[], $7::timestamptz[], $8::timestamptz[])
+    AS u
+"""
+
+DELETE_PERMITS = """
+DELETE FROM breaker.permit p
+USING unnest($1::text[], $2::uuid[]) AS k(namespace, id)
+WHERE p.namespace = k.namespace AND p.id = k.id
+"""
+
+KNOWN_REPORTS = """
+SELECT r.breaker_id, r.report_id
+FROM unnest($1::text[], $2::uuid[], $3::text[]) AS k(namespace, breaker_id, report_id)
+JOIN breaker.counted_report r
+    ON r.namespace = k.namespace AND r.breaker_id = k.breaker_id AND r.report_id = k.report_id
+"""
+
+INSERT_REPORTS = """
+INSERT INTO breaker.counted_report (namespace, breaker_id, report_id)
+SELECT u.* FROM unnest($1::text[], $2::uuid[], $3::text[]) AS u
+"""
+
+INSERT_TRANSITIONS = """
+INSERT INTO breaker.transition (namespace, id, breaker_id, target, from_state, to_state, generation, cause, episode_id,
+    report_id, run_id, trace_id, principal_name, created_date)
+SELECT u.*
+FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[], $9::uuid[],
+    $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[]) AS u
+"""
+
+INSERT_EPISODES = """
+INSERT INTO breaker.episode (namespace, id, breaker_id, target, opened_at, opened_generation, trace_id)
+SELECT u.*
+FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $6::int[], $7::text[]) AS u
+"""
+
+END_EPISODES = """
+UPDATE breaker.episode e
+SET recovered_at = u.recovered_at, recovered_generation = u.generation, last_modified_date = clock_timestamp()
+FROM unnest($1::text[], $2::uuid[], $3::timestamptz[], $4::int[]) AS u(namespace, id, recovered_at, generation)
+WHERE e.namespace = u.namespace AND e.id = u.id AND e.recovered_at IS NULL
+"""
+
+
+def _pruned(table: str, key: str, condition: str, order: str) -> str:
+    """Deletes at most $2 rows, oldest first; rows that somebody else holds are passed over."""
+    return f"""
+WITH old AS MATERIALIZED (
+    SELECT {key} FROM breaker.{table} WHERE {condition} ORDER BY {order} LIMIT $2 FOR UPDATE SKIP LOCKED
+)
+DELETE FROM breaker.{table} WHERE ({key}) IN (SELECT {key} FROM old)
+"""
+
+
+PRUNE_PERMITS = _pruned("permit", "namespace, id", "expires_at < clock_timestamp() - $1::interval", "expires_at")
+PRUNE_REPORTS = _pruned(
+    "counted_report",
+    "namespace, breaker_id, report_id",
+    "created_date < clock_timestamp() - $1::interval",
+    "created_date",
+)
+PRUNE_QUIET = _pruned(
+    "circuit_breaker_state",
+    "namespace, id",
+    "generation = 0 AND state = 'CLOSED' AND last_modified_date < clock_timestamp() - $1::interval",
+    "last_modified_date",
+)
+PRUNE_RECOVERED = _pruned(
+    "circuit_breaker_state",
+    "namespace, id",
+    "generation > 0 AND state = 'CLOSED' AND last_modified_date < clock_timestamp() - $1::interval",
+    "last_modified_date",
+)
+PRUNE_TRANSITIONS = _pruned(
+    "transition", "namespace, id", "created_date < clock_timestamp() - $1::interval", "created_date"
+)
+PRUNE_EPISODES = _pruned(
+    "episode",
+    "namespace, id",
+    "recovered_at IS NOT NULL AND recovered_at < clock_timestamp() - $1::interval",
+    "recovered_at",
+)

@@ -1,0 +1,149 @@
+"""WatchBreakers: a snapshot, then changes. One look at the database serves every watcher of this process; what changed
+here is looked for at once, what others changed within half a second. Newest state only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from services.breaker.model.calls import Key
+from services.breaker.model.views import BreakerView
+from services.breaker.store import Store
+from valkyr.errors import Unavailable
+
+LOOK_INTERVAL = timedelta(milliseconds=500)
+OVERLAP = timedelta(seconds=10)
+"""A row is stamped when it is updated; its transaction may commit later than others that began after it, by less."""
+SILENCE = timedelta(seconds=4)
+"""A response at least that often: callers count on one every five seconds."""
+BLIND_AFTER = timedelta(seconds=10)
+"""A stream whose source has said nothing for so long ends, so that nobody takes silence for peace."""
+PAGE = 1_000
+REMEMBERED = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One response. `is_last`: the snapshot is complete with it."""
+
+    views: Sequence[BreakerView]
+    in_snapshot: bool = False
+    is_last: bool = False
+
+
+class Changes:
+    """What changes, for every watcher of this process. `look` is its loop's step; `wake` calls it at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.wake = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._watches: set[Watch] = set()
+        self._since: datetime | None = None
+        self._looked_at = 0.0
+        self._revisions: dict[Key, int] = {}
+
+    def changed(self) -> None:
+        """Committed in this process."""
+        self.wake.set()
+
+    async def look(self) -> None:
+        """Tells every watcher what changed since the last look; asks nothing where there are none."""
+        if not self._watches:
+            self._since = None
+            return
+        async with self._looking:
+            changed = await self._store.changed_since(self._since, OVERLAP)
+            known, self._revisions = self._revisions, {view.key: view.revision for view in changed.views}
+            self._since = changed.moment
+            self._looked_at = asyncio.get_running_loop().time()
+        news = [view for view in changed.views if known.get(view.key) != view.revision]
+        for watch in tuple(self._watches):
+            watch.hear(news)
+
+    async def subscribe(self, watch: Watch) -> None:
+        """From now on it hears of every change."""
+        self._watches.add(watch)
+        if self._since is None:
+            await self.look()
+
+    def unsubscribe(self, watch: Watch) -> None:
+        self._watches.discard(watch)
+
+    def require_sight(self) -> None:
+        """Unavailable if nobody has been able to look for long."""
+        if asyncio.get_running_loop().time() - self._looked_at > BLIND_AFTER.total_seconds():
+            raise Unavailable("the database does not say what changed", retry_after=timedelta(seconds=1))
+
+
+class Watch:
+    """One stream, of a namespace or of all. Holds at most one state of each breaker, however slow its reader is."""
+
+    def __init__(self, store: Store, changes: Changes, namespace: str | None) -> None:
+        self._store = store
+        self._changes = changes
+        self._namespace = namespace
+        self._pending: dict[Key, BreakerView] = {}
+        self._overrun = False
+        self._wake = asyncio.Event()
+
+    def hear(self, views: Sequence[BreakerView]) -> None:
+        """Called with what changed."""
+        for view in views:
+            if self._namespace in (None, view.key.namespace):
+                self._pending.pop(view.key, None)
+                self._pending[view.key] = view
+        if len(self._pending) > REMEMBERED:
+            self._pending.clear()
+            self._overrun = True
+        if self._pending or self._overrun:
+            self._wake.set()
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """For as long as the caller listens. Unavailable when the database is away for long."""
+        try:
+            await self._changes.subscribe(self)
+            async for batch in self._snapshot():
+                yield batch
+            while True:
+                await self._heard_something()
+                if self._overrun:
+                    self._overrun = False
+                    async for batch in self._snapshot():
+                        yield Batch(batch.views)
+                    continue
+                yield Batch(self._take())
+        finally:
+            self._changes.unsubscribe(self)
+
+    async def _snapshot(self) -> AsyncIterator[Batch]:
+        after: Key | None = None
+        while True:
+            page = await self._store.snapshot(self._namespace, after=after, limit=PAGE)
+            self._forget_older(page)
+            is_last = len(page) < PAGE
+            yield Batch(page, in_snapshot=True, is_last=is_last)
+            if is_last:
+                return
+            after = page[-1].key
+
+    def _forget_older(self, page: Sequence[BreakerView]) -> None:
+        for view in page:
+            heard = self._pending.get(view.key)
+            if heard is not None and heard.revision <= view.revision:
+                del self._pending[view.key]
+
+    async def _heard_something(self) -> None:
+        if not self._pending and not self._overrun:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(SILENCE.total_seconds()):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._changes.require_sight()
+
+    def _take(self) -> list[BreakerView]:
+        keys = list(self._pending)[:PAGE]
+        return [self._pending.pop(key) for key in keys]
