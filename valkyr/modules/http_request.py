@@ -186,7 +186,7 @@ def _retry_after(value: str | None) -> timedelta | None:
         return min(timedelta(seconds=int(value)), _MAX_RETRY_AFTER)
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a zone of many digits
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return min(max(when - datetime.now(UTC), timedelta(0)), _MAX_RETRY_AFTER)

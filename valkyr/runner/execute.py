@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -62,16 +61,12 @@ def call_now(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
 
 
 async def call(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
-    """Runs an `async def` module. CancelledError only if this task was cancelled for no reason of the attempt's."""
+    """Runs an `async def` module. Cancelled for no reason of the attempt's, by itself say, it has failed like any other:
+    were the exception let through, nobody would report and the lease would be kept for ever."""
     with attempt_span(attempt.leased, calls_out=True) as span:
         try:
             value = await spec.function(context, *_config(spec, attempt.leased))
             return _succeeded(attempt, success_of(value, context.cost_tokens), span)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if attempt.stop is None and task is not None and task.cancelling():
-                raise
-            return _failed(attempt, error, span)
         except BaseException as error:  # SystemExit too: a module must not end the runner
             if is_ctrl_c(error):
                 raise

@@ -196,7 +196,7 @@ class Slots:
         attempt.start(self._clock())
         try:
             outcome = await call(spec, context_for(attempt, self._settings), attempt)
-        except BaseException:  # the loop is being closed, or Ctrl-C: not the attempt's end, and nobody will hear of it
+        except BaseException:  # Ctrl-C: not the attempt's end, and nobody will hear of it
             attempt.running = False
             self.abandoned.pop(attempt.key, None)
             raise

@@ -88,11 +88,27 @@ async def test_an_expected_status_is_a_success(status: int) -> None:
         ("Friday, 31-Dec-99 23:59:59 GMT", timedelta(0), timedelta(0)),
         ("Fri, 31 Dec 1999 23:59:59 GMT", timedelta(0), timedelta(0)),
         ("Fri, 99 Dec 2100 23:59:59 GMT", None, None),
+        ("Fri, 31 Dec 2100 23:59:59 -99999999999999", None, None),
         ("soon", None, None),
         ("", None, None),
         (None, None, None),
     ],
-    ids="seconds blanks too-long digits negative fraction date old-form past no-date word empty absent".split(),
+    ids=[
+        "seconds",
+        "blanks",
+        "too-long",
+        "digits",
+        "negative",
+        "fraction",
+        "date",
+        "old-form",
+        "past",
+        "no-date",
+        "no-zone",
+        "word",
+        "empty",
+        "absent",
+    ],
 )
 async def test_a_rate_limit_says_when_to_come_back(
     value: str | None, low: timedelta | None, high: timedelta | None

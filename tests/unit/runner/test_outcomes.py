@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
+from valkyr.duration import MAX_DURATION
 from valkyr.module import PermanentError, RetryLater
 from valkyr.runner.leases import FailureType
 from valkyr.runner.outcomes import (
@@ -122,6 +123,21 @@ def test_exceptions_mean_failure_types(error: BaseException, kind: FailureType, 
 
 def test_the_wish_to_be_retried_later_is_kept() -> None:
     assert failure_of(RetryLater("busy", after=timedelta(seconds=7))).retry_after == timedelta(seconds=7)
+
+
+@pytest.mark.parametrize(
+    ("wish", "kept"),
+    [
+        (timedelta(seconds=-5), timedelta(0)),
+        (timedelta.max, MAX_DURATION),
+        (5, None),
+        ("PT5S", None),
+        (float("nan"), None),
+    ],
+    ids=["negative", "for ever", "a number", "text", "nan"],
+)
+def test_a_wish_that_no_database_can_add_is_bounded_or_dropped(wish: Any, kept: timedelta | None) -> None:
+    assert failure_of(RetryLater("later", after=wish)).retry_after == kept
 
 
 def test_long_and_unstorable_texts_are_cut_and_escaped() -> None:

@@ -257,3 +257,17 @@ async def test_a_draining_worker_tells_of_no_room() -> None:
         await eventually(lambda: gate.running)
         await worker.drain(timedelta(0))
     assert not told
+
+
+async def test_a_module_that_cancels_itself_has_failed() -> None:
+    async def give_up(context: Context) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    transport = FakeTransport()
+    async with a_running(transport, modules_with(M=give_up)) as worker:
+        worker.accept([a_lease("r1", "M")])
+        await eventually(lambda: not worker.live)
+    assert transport.failure_of("r1").type is FailureType.TRANSIENT
