@@ -61,8 +61,8 @@ def call_now(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
 
 
 async def call(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
-    """Runs an `async def` module. Cancelled for no reason of the attempt's, by itself say, it has failed like any other:
-    were the exception let through, nobody would report and the lease would be kept for ever."""
+    """Runs an `async def` module. One that was cancelled for no reason of the attempt's, by itself say, has failed like
+    any other: were the exception let through, nobody would report and the lease would be kept for ever."""
     with attempt_span(attempt.leased, calls_out=True) as span:
         try:
             value = await spec.function(context, *_config(spec, attempt.leased))
