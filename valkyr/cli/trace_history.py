@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from valkyr.cli.printing import moment, seconds
-from valkyr.client import Attempt, Breaker, DeadLetter, Quarantine, Run, RunState
+from valkyr.client import Attempt, Breaker, BreakerState, DeadLetter, Quarantine, Run, RunState
 
 _FAR = datetime.max.replace(tzinfo=UTC)
 _WAITS = {
@@ -29,13 +29,13 @@ Letters = Mapping[tuple[str, int], DeadLetter]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A line below a run. `took` is None where it has no length or has not ended; `outcome` is what is said first."""
+    """A line below a run. `took` is None where it has no length or has not ended; `service` where not the executor."""
 
     label: str
     at: datetime | None
     took: timedelta | None
-    outcome: str
-    detail: str = ""
+    said: str
+    service: str = ""
 
 
 def history_of(
@@ -57,7 +57,7 @@ def _attempt(attempt: Attempt) -> Event:
     took = None
     if attempt.started_at is not None and attempt.finished_at is not None:
         took = attempt.finished_at - attempt.started_at
-    return Event(f"attempt {attempt.attempt}", attempt.started_at, took, attempt.outcome, attempt.error)
+    return Event(f"attempt {attempt.attempt}", attempt.started_at, took, _both(attempt.outcome, attempt.error))
 
 
 def _waits(run: Run) -> Iterator[Event]:
@@ -90,40 +90,46 @@ def _parking(run: Run, breaker: Breaker | None) -> Iterator[Event]:
     if waits and run.parked_by and run.parked_by != "BREAKER":
         yield Event("parked", run.parked_at, None, f"by {run.parked_by}, and still waits")
         return
-    outage = f", outage {run.episode_id}" if run.episode_id else ""
     before = f", {seconds(run.parked_duration.total_seconds())} before that" if run.parked_duration else ""
     what = f"still waits{before}" if waits else "waited"
+    outage = f", outage {run.episode_id}" if run.episode_id else ""
     took = None if waits else run.parked_duration
-    yield Event("parked", run.parked_at, took, "[breaker]", f"{what} for {run.target}{outage}")
+    yield Event("parked", run.parked_at, took, f"{what} for {run.target}{outage}{_state_now(breaker)}", "breaker")
+    if breaker is not None and breaker.opened_at is not None and breaker.episode_id == run.episode_id:
+        yield Event("opened", breaker.opened_at, None, f"{run.target} was called no more", "breaker")
+
+
+def _state_now(breaker: Breaker | None) -> str:
     if breaker is None:
-        return
-    if breaker.opened_at is not None and breaker.episode_id == run.episode_id:
-        yield Event("  opened", breaker.opened_at, None, "[breaker]", f"{run.target} was called no more")
-    next_probe = f", the next probe {moment(breaker.next_retry_at)}" if breaker.state == "OPEN" else ""
-    yield Event("  now", breaker.updated_at, None, "[breaker]", f"{run.target} is {breaker.state}{next_probe}")
+        return ""
+    probe = f", the next probe {moment(breaker.next_retry_at)}" if breaker.state is BreakerState.OPEN else ""
+    return f"; it is {breaker.state} now{probe}"
 
 
 def _quarantine(run: Run, quarantine: Quarantine, letters: Letters, *, known: bool) -> Iterator[Event]:
     number = quarantine.quarantine_number
     letter = letters.get((run.id, number))
-    why = f"{quarantine.error_type}: {quarantine.error}" if quarantine.error else quarantine.error_type
-    yield Event(f"quarantine {number}", quarantine.quarantined_at, None, quarantine.failure_type, why)
+    why = ": ".join(part for part in (quarantine.error_type, quarantine.error) if part)
+    yield Event(f"quarantine {number}", quarantine.quarantined_at, None, _both(quarantine.failure_type, why))
     if letter is not None:
-        what = f"letter {letter.id}" + (", PENDING" if quarantine.resolution == "PENDING" else "")
-        yield Event("  letter", letter.quarantined_at or quarantine.quarantined_at, None, "[dlq]", what)
+        settled = quarantine.resolution not in ("", "PENDING")
+        waits = (", not told of its end yet" if settled else ", waits for somebody") if letter.pending else ""
+        yield Event("letter", letter.quarantined_at or quarantine.quarantined_at, None, f"{letter.id}{waits}", "dlq")
     elif known:
-        yield Event("  letter", quarantine.quarantined_at, None, "[dlq]", "has not got it yet")
-    if quarantine.resolution and quarantine.resolution != "PENDING":
+        yield Event("letter", quarantine.quarantined_at, None, "not arrived yet", "dlq")
+    if quarantine.resolution not in ("", "PENDING"):
         yield _resolution(quarantine, letter)
 
 
 def _resolution(quarantine: Quarantine, letter: DeadLetter | None) -> Event:
-    waited = None
+    after = ""
     if quarantine.resolved_at is not None and quarantine.quarantined_at is not None:
-        waited = quarantine.resolved_at - quarantine.quarantined_at
+        after = f" after {seconds((quarantine.resolved_at - quarantine.quarantined_at).total_seconds())}"
     why = f": {quarantine.reason}" if quarantine.reason else ""
-    after = f" after {seconds(waited.total_seconds())}" if waited is not None else ""
-    linked = f"; linked trace {quarantine.resolution_trace_id}" if quarantine.resolution_trace_id else ""
-    service = "[dlq] " if letter is not None else ""
-    detail = f"by {quarantine.resolved_by or '-'}{after}{why}{linked}"
-    return Event(f"  {quarantine.resolution.lower()}", quarantine.resolved_at, None, f"{service}", detail)
+    linked = f"; its own, linked trace is {quarantine.resolution_trace_id}" if quarantine.resolution_trace_id else ""
+    said = f"by {quarantine.resolved_by or '-'}{after}{why}{linked}"
+    return Event(quarantine.resolution.lower(), quarantine.resolved_at, None, said, "dlq" if letter is not None else "")
+
+
+def _both(what: str, detail: str) -> str:
+    return f"{what}  {detail}" if detail else what

@@ -69,17 +69,17 @@ def _rows(execution: Execution, runs: Sequence[Run], graph: Graph, known: Known)
 
 def _beginning(execution: Execution, known: Known) -> Iterator[Event]:
     if known.graph:
-        yield Event("graph", execution.created_at, None, "[graph_store]", known.graph)
+        yield Event("graph", execution.created_at, None, known.graph, "graph_store")
 
 
 def _end(execution: Execution) -> Iterator[Event]:
     """What ends an execution from outside."""
     if execution.deadline is not None:
-        yield Event("deadline", execution.deadline, None, "", "")
+        yield Event("deadline", execution.deadline, None, "")
     if execution.cancel_requested and not execution.settled:
-        yield Event("cancel", None, None, "requested", "runs under way are told, and have their grace")
+        yield Event("cancel", None, None, "requested; runs under way are told, and have their grace")
     elif execution.state is ExecutionState.CANCELLED:
-        yield Event("cancel", execution.finished_at, None, "done", execution.error_message)
+        yield Event("cancel", execution.finished_at, None, execution.error_message)
 
 
 def _stacked(indent: str, entries: Sequence[Run | Event]) -> list[tuple[str, bool, Run | Event]]:
@@ -133,7 +133,7 @@ def _run_line(run: Run, began: datetime | None, label: str) -> Text:
 
 def _event_line(event: Event, began: datetime | None, label: str) -> Text:
     took = "-" if event.took is None else seconds(max(0.0, event.took.total_seconds()))
-    said = "  ".join(part for part in (event.outcome, event.detail) if part)
+    said = f"[{event.service}] {event.said}" if event.service else event.said
     return joined(f"{label}  {_offset(began, event.at):>10}  {took:>8}              {said}".rstrip())
 
 
