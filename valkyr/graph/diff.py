@@ -52,8 +52,8 @@ class Change:
     """What became of a part, or of one of its fields.
 
     `id` is a node id, an edge id, or the node id of a module; empty for the settings. `path` is the field as in the
-    document (`retry.maxAttempts`, `config.items[2].url`), empty where the whole part was added or removed; a `moduleData`
-    is looked into as a `config` is. `old` and `new` are JSON values as in the document, ABSENT where there was none.
+    document (`retry.maxAttempts`, `config.items[2].url`), empty where the whole part was added or removed; in a
+    `moduleData` too. `old` and `new` are JSON values as in the document, ABSENT where there was none.
     """
 
     kind: ChangeKind

@@ -12,6 +12,7 @@ from tests.builders import a_graph
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
 from valkyr.errors import (
+    Difference,
     InvalidGraph,
     InvalidRequest,
     LimitExceeded,
@@ -58,6 +59,51 @@ async def test_version_conflict(stub: GraphStoreServiceStub) -> None:
     error = await error_of(stub.SaveGraph(a_save("c", version=1)))
     assert isinstance(error, VersionConflict)
     assert error.current_version == 2
+
+
+async def test_a_version_conflict_says_what_the_others_have_changed(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveGraph(a_save("a -> b -> c"))
+    theirs = a_save("a -> b, d", version=1)
+    theirs.nodes[0].label = "Ä"
+    theirs.modules[0].config.update({"key": "x" * 300})
+    theirs.nodes[1].position.x = 5
+    await stub.SaveGraph(theirs)
+    error = await error_of(stub.SaveGraph(a_save("mine", version=1)))
+    assert isinstance(error, VersionConflict)
+    assert (error.current_version, error.is_truncated) == (2, False)
+    assert list(error.differences) == [
+        Difference("CHANGED", "NODE", "a", "label", '"a"', '"Ä"'),
+        Difference("REMOVED", "NODE", "c"),
+        Difference("ADDED", "NODE", "d"),
+        Difference("REMOVED", "EDGE", "b->c"),
+        Difference("CHANGED", "MODULE", "a", "config", None, '{"key":"' + "x" * 191 + "…"),
+        Difference("REMOVED", "MODULE", "c"),
+        Difference("ADDED", "MODULE", "d"),
+        Difference("MOVED", "NODE", "b", "position", None, '{"x":5,"y":0}'),
+    ]
+
+
+async def test_of_five_thousand_differences_the_first_fit_into_the_trailers(stub: GraphStoreServiceStub) -> None:
+    request = a_save(", ".join(f"n{number}" for number in range(5_000)))
+    await stub.SaveGraph(request)
+    request.version = 1
+    for node in request.nodes:
+        node.label = "🙂" * 250
+    await stub.SaveGraph(request)
+    error = await error_of(stub.SaveGraph(a_save("mine", version=1)))
+    assert isinstance(error, VersionConflict)
+    assert (error.current_version, error.is_truncated, error.details.metadata["total"]) == (2, True, "5000")
+    assert error.hint
+    assert [found.id for found in error.differences] == [f"n{number}" for number in range(len(error.differences))]
+    assert error.differences
+    assert all(len(found.new or "") == 200 for found in error.differences)
+
+
+async def test_a_conflict_over_a_version_that_never_was_has_no_differences(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveGraph(a_save())
+    error = await error_of(stub.SaveGraph(a_save("b", version=7)))
+    assert isinstance(error, VersionConflict)
+    assert (error.current_version, list(error.differences)) == (1, [])
 
 
 async def test_two_versions_that_differ(stub: GraphStoreServiceStub) -> None:

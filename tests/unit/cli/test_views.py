@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from tests.builders import a_chain, a_graph
+from valkyr.cli.exits import ExitCode
 from valkyr.cli.printing import Printer, seconds
 from valkyr.cli.trace_tree import trace_tree
 from valkyr.cli.views import JsonView, LineView, LiveView, most_telling
 from valkyr.client import Attempt, Execution, ExecutionState, Run, RunState
+from valkyr.errors import Difference, VersionConflict
 from valkyr.graph.model import Join
 
 BEGAN = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -99,6 +102,41 @@ def test_what_a_module_says_cannot_drive_the_terminal(printer: Printer) -> None:
     LineView(printer).show(an_execution(), [a_run("a\x1b[2J", "FAILED", error_type="PERMANENT", error="x\r\ny\x07")])
     (line,) = printed(printer)
     assert line.endswith("FAILED  a\\x1b[2J  PERMANENT: x\\r\\ny\\x07")
+
+
+def test_a_conflict_shows_what_was_changed_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
+    conflict = VersionConflict(
+        "somebody saved",
+        hint="save again",
+        metadata={"currentVersion": "3", "total": "1005", "truncated": "true"},
+        differences=[
+            Difference("ADDED", "NODE", "a\x1b[2J"),
+            Difference("CHANGED", "MODULE", "b", "config.url", '"x"', None),
+            Difference("CHANGED", "SETTINGS", "", "timeout", None, '"30s"'),
+            Difference("MOVED", "NODE", "c", "position", None, '{"x":1,"y":2}'),
+        ],
+    )
+    Printer(as_json=False).error(conflict, ExitCode.CONFLICT)
+    assert capsys.readouterr().err.splitlines() == [
+        "error: somebody saved",
+        "what was changed meanwhile:",
+        "  node a\\x1b[2J: added",
+        '  module b: config.url "x" -> nothing',
+        '  settings: timeout nothing -> "30s"',
+        "  node c: moved in the picture",
+        "  and 1,001 more",
+        " hint: save again",
+    ]
+    Printer(as_json=True).error(conflict, ExitCode.CONFLICT)
+    shown = json.loads(capsys.readouterr().err)["error"]["differences"]
+    assert shown[1] == {
+        "kind": "CHANGED",
+        "part": "MODULE",
+        "id": "b",
+        "path": "config.url",
+        "old": '"x"',
+        "new": None,
+    }
 
 
 def test_json_lines_hold_each_change_once(capsys: pytest.CaptureFixture[str]) -> None:

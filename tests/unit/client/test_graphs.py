@@ -119,10 +119,16 @@ async def test_what_only_the_server_finds_comes_with_all_its_findings(script: An
 
 
 async def test_a_stale_version_names_the_current_one(script: Any, client: Client) -> None:
-    script.answer("SaveGraph", errors.VersionConflict("version 2 is stale", metadata={"currentVersion": "5"}))
+    differences = [errors.Difference("CHANGED", "NODE", "a", "label", None, '"A"')]
+    script.answer(
+        "SaveGraph",
+        errors.VersionConflict("version 2 is stale", metadata={"currentVersion": "5"}, differences=differences),
+    )
     with pytest.raises(errors.VersionConflict) as caught:
         await client.graphs.save(A_GRAPH, version=2)
     assert caught.value.current_version == 5
+    assert list(caught.value.differences) == differences
+    assert not caught.value.is_truncated
 
 
 async def test_a_config_too_deep_to_be_sent_is_found_here_beside_all_else(client: Client) -> None:
