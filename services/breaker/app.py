@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.breaker.breakers import Breakers
+from services.breaker.listening import RECONNECT, Listener
 from services.breaker.outcomes import Outcomes
 from services.breaker.permits import Permits
 from services.breaker.pruning import Pruner
@@ -48,7 +49,7 @@ async def open_app(settings: BreakerSettings, *, clock: Clock | None = None) -> 
     """Migrates, starts, and answers calls within the block; at its end stops at once. For tests and for embedding;
     `clock` decides in place of the database's."""
     async with (
-        _parts(settings, clock) as (database, servicers, health),
+        _parts(settings, clock) as (database, servicers, health, _),
         Server(settings.server, servicers, health=health) as server,
     ):
         yield App(server, database)
@@ -56,14 +57,14 @@ async def open_app(settings: BreakerSettings, *, clock: Clock | None = None) -> 
 
 async def run(settings: BreakerSettings) -> None:
     """Migrates, then serves until SIGTERM or SIGINT."""
-    async with _parts(settings, None) as (_, servicers, health):
-        await serve(settings=settings.server, servicers=servicers, health=health)
+    async with _parts(settings, None) as (_, servicers, health, changes):
+        await serve(settings=settings.server, servicers=servicers, health=health, on_stop=[changes.close])
 
 
 @asynccontextmanager
 async def _parts(
     settings: BreakerSettings, clock: Clock | None
-) -> AsyncIterator[tuple[Database, list[Servicer], Health]]:
+) -> AsyncIterator[tuple[Database, list[Servicer], Health, Changes]]:
     async with AsyncExitStack() as stack:
         database = await Database.open(
             settings.database, schema=ROOM, application_name="valkyr breaker", hot_settings=PINNED_PLANNER
@@ -78,21 +79,22 @@ async def _parts(
             run_every(settings.retention.prune_interval, pruner.step, name="prune breakers", health=health),
         ]
         if settings.enabled:
-            loops.append(
-                run_every(LOOK_INTERVAL, changes.look, name="look for changes", health=health, wake=changes.wake)
-            )
+            listener = Listener(database, store, heard=changes.changed, hearing=changes.hearing)
+            loops += [
+                run_every(LOOK_INTERVAL, changes.step, name="look for changes", health=health, wake=changes.wake),
+                run_every(RECONNECT, listener.listen, name="listen for changes"),
+            ]
             servicer = _servicer(store, settings, changes, stack)
         else:
             _log.warning("breaker.switched_off", note="breaker.enabled is false: every call is allowed")
             servicer = _servicer_switched_off(store, settings)
         tasks = [asyncio.create_task(loop) for loop in loops]
         stack.push_async_callback(_cancel, tasks)
-        yield database, [(SERVICE_NAME, breaker_pb2_grpc.add_BreakerServiceServicer_to_server, servicer)], health
+        add = breaker_pb2_grpc.add_BreakerServiceServicer_to_server
+        yield database, [(SERVICE_NAME, add, servicer)], health, changes
 
 
-def _servicer(
-    store: Store, settings: BreakerSettings, changes: Changes, stack: AsyncExitStack
-) -> BreakerServicer:
+def _servicer(store: Store, settings: BreakerSettings, changes: Changes, stack: AsyncExitStack) -> BreakerServicer:
     policy = settings.policy()
     permits = Permits(store, policy, changes.changed)
     outcomes = Outcomes(store, policy, changes.changed, max_breakers=settings.max_breakers)

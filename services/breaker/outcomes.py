@@ -82,7 +82,7 @@ class Outcomes:
         for change in changes:
             for row in change.transitions:
                 tell_transition(row)
-        if any(change.is_touched and change.circuit.generation > 0 for change in changes):
+        if any(change.is_visible for change in changes):
             self._changed()
         waiting = {key: iter(answers) for key, answers in answered.items()}
         return [[next(waiting[outcome.key]) for outcome in batch.outcomes] for batch in batches]

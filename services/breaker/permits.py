@@ -93,5 +93,5 @@ class Permits:
             for request, answer in zip(requests, answered[key], strict=True):
                 if isinstance(answer.decision, Probe):
                     tell_permit(request, answer)
-        if any(change.is_touched for change in changes):
+        if any(change.is_visible for change in changes):
             self._changed()

@@ -23,6 +23,8 @@ LEFT JOIN LATERAL (
 
 NOW = "SELECT clock_timestamp()"
 
+NOTIFY = "SELECT pg_notify($1, '')"
+
 READ_BREAKERS = f"""
 SELECT {_COLUMNS}, 0 AS permits
 FROM unnest($1::text[], $2::text[]) AS k(namespace, target)

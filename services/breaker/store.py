@@ -20,6 +20,8 @@ from services.breaker.model.states import State
 from services.breaker.model.views import BreakerView
 from services.chassis.database import Database, translated, with_retries
 
+CHANNEL = "valkyr_breaker"
+"""Of notifications that breakers changed which watchers see; without a payload."""
 Clock = Callable[[], datetime]
 T = TypeVar("T")
 
@@ -91,6 +93,11 @@ class Store:
         async with self._connection() as connection:
             rows = await connection.fetch(queries.CHANGED_SINCE, since, overlap, self._moment())
         return Changed(rows[0]["moment"], [_view(row) for row in rows if row["id"] is not None])
+
+    async def notify(self) -> None:
+        """Wakes whoever listens to CHANNEL, this process included."""
+        async with self._connection() as connection:
+            await connection.execute(queries.NOTIFY, CHANNEL)
 
     async def prune(self, statement: str, kept: timedelta, limit: int) -> int:
         """Deletes up to `limit` rows older than `kept` by one of the PRUNE statements; how many there were."""
@@ -169,6 +176,8 @@ class Transaction:
         await self._each(queries.INSERT_TRANSITIONS, [_transition_row(row) for c in changes for row in c.transitions])
         await self._each(queries.INSERT_EPISODES, [_episode_row(e) for c in changes for e in c.episodes_started])
         await self._each(queries.END_EPISODES, [_episode_end(e) for c in changes for e in c.episodes_ended])
+        if any(change.is_visible for change in changes):
+            await self._connection.execute(queries.NOTIFY, CHANNEL)
 
     async def _each(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         if rows:

@@ -1,10 +1,11 @@
-"""WatchBreakers: a snapshot, then changes. One look at the database serves every watcher of this process; what changed
-here is looked for at once, what others changed within half a second. Newest state only."""
+"""WatchBreakers: a snapshot, then changes. One look at the database serves every watcher of this process: at once when
+a change was heard of, here or from another replica, else twice a second. Newest state only."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,6 +15,10 @@ from services.breaker.store import Store
 from valkyr.errors import Unavailable
 
 LOOK_INTERVAL = timedelta(milliseconds=500)
+LOOK_INTERVAL_HEARING = timedelta(milliseconds=2500)
+"""While notifications arrive: in case that one did not."""
+LEAST_PAUSE = timedelta(milliseconds=50)
+"""Between two looks, however many changes are heard of."""
 OVERLAP = timedelta(seconds=10)
 """A row is stamped when it is updated; its transaction may commit later than others that began after it, by less."""
 SILENCE = timedelta(seconds=4)
@@ -34,7 +39,7 @@ class Batch:
 
 
 class Changes:
-    """What changes, for every watcher of this process. `look` is its loop's step; `wake` calls it at once."""
+    """What changes, for every watcher of this process. `step` is its loop's; `wake` calls it at once."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -44,18 +49,40 @@ class Changes:
         self._since: datetime | None = None
         self._looked_at = 0.0
         self._revisions: dict[Key, int] = {}
+        self._is_news = False
+        self._hearing = False
+        self._closed = False
 
     def changed(self) -> None:
-        """Committed in this process."""
+        """Committed, in this process or in another."""
+        self._is_news = True
         self.wake.set()
 
-    async def look(self) -> None:
-        """Tells every watcher what changed since the last look; asks nothing where there are none."""
+    def hearing(self, hearing: bool) -> None:
+        """Whether changes of other processes are heard of from now on; those since the last look are not."""
+        self._hearing = hearing
+        self.changed()
+
+    async def step(self) -> None:
+        """Looks, if anybody watches and it is time to."""
         if not self._watches:
             self._since = None
             return
+        ago = timedelta(seconds=asyncio.get_running_loop().time() - self._looked_at)
+        if self._hearing and not self._is_news and ago < LOOK_INTERVAL_HEARING:
+            return
+        await asyncio.sleep(max(timedelta(), LEAST_PAUSE - ago).total_seconds())
+        await self.look()
+
+    async def look(self) -> None:
+        """Tells every watcher what changed since the last look."""
         async with self._looking:
-            changed = await self._store.changed_since(self._since, OVERLAP)
+            self._is_news = False
+            try:
+                changed = await self._store.changed_since(self._since, OVERLAP)
+            except BaseException:
+                self._is_news = True
+                raise
             known, self._revisions = self._revisions, {view.key: view.revision for view in changed.views}
             self._since = changed.moment
             self._looked_at = asyncio.get_running_loop().time()
@@ -64,7 +91,9 @@ class Changes:
             watch.hear(news)
 
     async def subscribe(self, watch: Watch) -> None:
-        """From now on it hears of every change."""
+        """From now on it hears of every change. Unavailable while the service stops."""
+        if self._closed:
+            raise _stopping()
         self._watches.add(watch)
         if self._since is None:
             await self.look()
@@ -72,8 +101,16 @@ class Changes:
     def unsubscribe(self, watch: Watch) -> None:
         self._watches.discard(watch)
 
+    async def close(self) -> None:
+        """Ends every stream, so that its reader turns to another replica before this one is gone."""
+        self._closed = True
+        for watch in tuple(self._watches):
+            watch.stir()
+
     def require_sight(self) -> None:
-        """Unavailable if nobody has been able to look for long."""
+        """Unavailable if nobody has been able to look for long, and when the service stops."""
+        if self._closed:
+            raise _stopping()
         if asyncio.get_running_loop().time() - self._looked_at > BLIND_AFTER.total_seconds():
             raise Unavailable("the database does not say what changed", retry_after=timedelta(seconds=1))
 
@@ -99,7 +136,11 @@ class Watch:
             self._pending.clear()
             self._overrun = True
         if self._pending or self._overrun:
-            self._wake.set()
+            self.stir()
+
+    def stir(self) -> None:
+        """Has it look at what there is."""
+        self._wake.set()
 
     async def batches(self) -> AsyncIterator[Batch]:
         """For as long as the caller listens. Unavailable when the database is away for long."""
@@ -138,12 +179,16 @@ class Watch:
     async def _heard_something(self) -> None:
         if not self._pending and not self._overrun:
             self._wake.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE.total_seconds()):
                     await self._wake.wait()
-            except TimeoutError:
-                self._changes.require_sight()
+        if not self._pending:
+            self._changes.require_sight()
 
     def _take(self) -> list[BreakerView]:
         keys = list(self._pending)[:PAGE]
         return [self._pending.pop(key) for key in keys]
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("this breaker is stopping; another one goes on", retry_after=timedelta(milliseconds=200))

@@ -195,9 +195,7 @@ def _epoch(epoch: int, path: str) -> int:
 
 def _generation(generation: int, path: str) -> int:
     if not 0 <= generation <= MAX_GENERATION:
-        raise InvalidRequest.of_field(
-            path, f"{generation} is no generation; takes the one of the call's decision"
-        )
+        raise InvalidRequest.of_field(path, f"{generation} is no generation; takes the one of the call's decision")
     return generation
 
 

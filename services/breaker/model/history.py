@@ -67,6 +67,11 @@ class Change:
     transitions: Sequence[TransitionRow]
 
     @property
+    def is_visible(self) -> bool:
+        """Whether watchers see it: those of breakers that ever left CLOSED."""
+        return self.is_touched and self.circuit.generation > 0
+
+    @property
     def episodes_started(self) -> list[EpisodeStart]:
         return [
             EpisodeStart(row.key, row.episode_id, row.breaker_id, row.at, row.transition.generation, row.trace_id)
