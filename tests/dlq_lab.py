@@ -86,8 +86,8 @@ def a_resolved(run_id: str, number: int = 1, resolution: int = LetterEnum.FIXED,
     )
 
 
-def entries(*events: pb.Quarantine | pb.Resolved) -> pb.QuarantineRunsRequest:
-    """Entries numbered from 1."""
+def entries(*events: Any) -> pb.QuarantineRunsRequest:
+    """Quarantines and resolutions, numbered from 1."""
     request = pb.QuarantineRunsRequest()
     for number, event in enumerate(events, 1):
         entry = request.entries.add(id=number)
@@ -106,7 +106,7 @@ class Call:
 
 
 @dataclass(slots=True)
-class FakeExecutor(executor_pb2_grpc.ExecutorServiceServicer):  # type: ignore[misc]
+class FakeExecutor:
     """Resolves a quarantine once, and answers a request id once, as the real one does.
 
     `refuse` is raised in place of doing anything; `drop` answers are lost after it was done; it waits for `gate`.
@@ -171,9 +171,17 @@ class FakeExecutor(executor_pb2_grpc.ExecutorServiceServicer):  # type: ignore[m
             )
 
 
+_Unbuilt: Any = executor_pb2_grpc.ExecutorServiceServicer
+"""Answers every other method with UNIMPLEMENTED."""
+
+
 @asynccontextmanager
 async def serving(executor: FakeExecutor, *, port: int = 0) -> AsyncIterator[Server]:
     """The fake over a real channel, at `server.address`."""
-    servicer = (EXECUTOR_SERVICE, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, executor)
-    async with Server(ServerSettings(port=port), [servicer]) as server:
+    servicer = _Unbuilt()
+    servicer.RequeueRun = executor.RequeueRun
+    servicer.CompleteRunManually = executor.CompleteRunManually
+    servicer.DiscardRun = executor.DiscardRun
+    add = executor_pb2_grpc.add_ExecutorServiceServicer_to_server
+    async with Server(ServerSettings(port=port), [(EXECUTOR_SERVICE, add, servicer)]) as server:
         yield server

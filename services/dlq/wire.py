@@ -44,6 +44,8 @@ MAX_TARGET = 500
 MAX_FILTERS = 100
 MAX_SHOWN = 6 * 1024 * 1024
 """Of inputs, and of config, as a Value: both fit into a message. What takes more is shown as JSON text."""
+MAX_SHOWN_DEPTH = 200
+"""What is deeper is shown as JSON text, whole."""
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -373,9 +375,13 @@ def _shown_json(text: str | None) -> Value | None:
     """As a Value; as its text where a Value would not fit into a message."""
     if text is None:
         return None
-    # Not orjson: what is to be shown digit by digit is an integer of any size.
-    value = plain_to_value(json.loads(text))
-    return value if value.ByteSize() <= MAX_SHOWN else Value(string_value=text)
+    try:
+        # Not orjson: an integer of any size is to be shown digit by digit.
+        plain = json.loads(text)
+    except RecursionError:
+        return Value(string_value=text)
+    value = Value() if is_deeper(plain, MAX_SHOWN_DEPTH) else plain_to_value(plain)
+    return value if value.HasField("kind") and value.ByteSize() <= MAX_SHOWN else Value(string_value=text)
 
 
 def write_requeue(intent: Intent) -> executor_pb2.RequeueRunRequest:

@@ -105,7 +105,7 @@ class Desk:
     sql: Sql
     crashes: Crashes = field(default_factory=Crashes)
 
-    async def bring(self, *events: pb.Quarantine | pb.Resolved) -> Answer:
+    async def bring(self, *events: Any) -> Answer:
         read, refused = wire.read_entries(entries(*events))
         answer = await self.quarantines.store(read, SENDER)
         return Answer(answer.accepted, answer.refused + refused)

@@ -1,0 +1,45 @@
+"""A dead letter queue in this process, called over a real channel, with an executor that misbehaves if told to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from services.chassis.serve import Server
+from services.chassis.settings import DatabaseSettings
+from services.dlq.app import App, open_app
+from services.dlq.settings import DlqSettings
+from tests.dlq_lab import FakeExecutor, serving
+from valkyr.api.dlq.v1.dlq_pb2_grpc import DeadLetterQueueServiceStub
+from valkyr.rpc.channel import open_channel
+
+
+@pytest.fixture
+def executor() -> FakeExecutor:
+    return FakeExecutor()
+
+
+@pytest.fixture
+async def executor_server(executor: FakeExecutor) -> AsyncIterator[Server]:
+    async with serving(executor) as server:
+        yield server
+
+
+@pytest.fixture
+async def app(migrated_database_url: Callable[..., str], executor_server: Server) -> AsyncIterator[App]:
+    settings = DlqSettings(
+        database=DatabaseSettings(url=migrated_database_url("dlq")), executor=executor_server.address
+    )
+    async with open_app(settings) as app:
+        yield app
+
+
+@pytest.fixture
+async def stub(app: App) -> AsyncIterator[DeadLetterQueueServiceStub]:
+    """Calls as the principal `tester`."""
+    channel = open_channel(app.server.address, principal="tester")
+    try:
+        yield DeadLetterQueueServiceStub(channel)
+    finally:
+        await channel.close()
