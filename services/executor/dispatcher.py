@@ -1,22 +1,27 @@
-"""Leases READY runs to the own pool: per class, by rank and readiness, from a watermark on, while there is room."""
+"""Leases READY runs to the own pool: per class, by rank and readiness, from a watermark on, while there is room. Runs
+whose target is held back are parked in the same transaction."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from services.executor.breakers.mirror import Mirror
+from services.executor.breakers.turns import ProbeTurn
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff, monotonic
-from services.executor.model import Candidate, LeasePolicy, Prepared
-from services.executor.progress import Progress, Wanted, refusals
+from services.executor.leasing import Leasing
+from services.executor.model import Candidate, Prepared
 from services.executor.signals import Signals
-from services.executor.steps import node_of
 from services.executor.store import leases as store
+from services.executor.store import parking
+from services.executor.store.parking import Parking
 from services.executor.store.session import Session
-from valkyr.flow.joins import Gate, taken_edges
+from valkyr.telemetry import get_logger
 
 BATCH = 500
 RESCAN = 1.0
@@ -31,6 +36,8 @@ LEAST_PAUSE = timedelta(milliseconds=50)
 _LOWEST = -32_768
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 Mark = tuple[int, datetime]
+
+log = get_logger(__name__)
 
 
 class Watermarks:
@@ -75,17 +82,19 @@ class Dispatcher:
         session: Session,
         cache: ExecutionCache,
         handoff: Handoff,
-        progress: Progress,
+        leasing: Leasing,
         signals: Signals,
         *,
-        lease: LeasePolicy,
+        mirror: Mirror,
+        turn: ProbeTurn,
     ) -> None:
         self._session = session
         self._cache = cache
         self._handoff = handoff
-        self._progress = progress
+        self._leasing = leasing
         self._signals = signals
-        self._lease_policy = lease
+        self._mirror = mirror
+        self._turn = turn
         self._marks = Watermarks()
         self._unusable: set[UUID] = set()
 
@@ -95,21 +104,28 @@ class Dispatcher:
         if urgent is not None:
             self._marks.notice(urgent)
         busy = urgent is not None or self._signals.backlog
-        while self._handoff.room() > 0:
-            wanted, leased = await self._lease_batch()
-            busy = busy or leased > 0
-            if leased >= wanted:
+        while (room := self._room()) > 0:
+            wanted, taken = await self._lease_batch(room)
+            busy = busy or taken > 0
+            if taken >= wanted:
                 self._signals.backlog = True
             elif not self._marks.restart():
                 return await self._next_look(busy=busy)
         return None
 
-    async def _lease_batch(self) -> tuple[int, int]:
-        """How many runs there was room for, and how many were leased."""
+    def _room(self) -> int:
+        """What is not left to probes that wait for room."""
+        room = self._handoff.room()
+        if self._turn.waiting and room:
+            self._turn.wake.set()
+        return room - self._turn.waiting
+
+    async def _lease_batch(self, room: int) -> tuple[int, int]:
+        """How many runs there was room for, and how many were leased or parked."""
         # Before the query: a run that becomes ready meanwhile sets it again.
         self._signals.backlog = False
         try:
-            with self._handoff.grant(wanted=BATCH) as grant:
+            with self._handoff.grant(wanted=min(room, BATCH)) as grant:
                 wanted = grant.left
                 return wanted, await self._lease(wanted)
         except BaseException:
@@ -120,41 +136,57 @@ class Dispatcher:
         granted_at = monotonic()
         while True:
             try:
-                prepared = await self._session.repeat(lambda tx: self._lease_in(tx, limit))
+                leased, parked = await self._session.repeat(lambda tx: self._lease_in(tx, limit))
                 break
             except _NotCached as missing:
                 # Never under a lock, nor with a connection in hand.
                 self._unusable = missing.ids - (await self._cache.get_many(missing.ids)).keys()
-        known = await self._cache.get_many(run.execution_id for run in prepared)
-        self._handoff.deliver(self._progress.hand_out(prepared, known), granted_at=granted_at)
-        refused = refusals(prepared)
-        if refused:
-            await self._progress.apply(refused)
-        return len(prepared)
+        self._tell_parked(parked)
+        await self._leasing.hand_over(leased, granted_at=granted_at)
+        return len(leased) + len(parked)
 
-    async def _lease_in(self, tx: Any, limit: int) -> list[Prepared]:
+    async def _lease_in(self, tx: Any, limit: int) -> tuple[list[Prepared], list[Parking]]:
         names = await store.ready_classes(tx, self._handoff.pool)
         served = names if self._handoff.serves_all else [n for n in names if n in self._handoff.class_names]
         if not served:
-            return []
+            return [], []
         marks = self._marks.of(served)
         found = await store.select_to_lease(tx, self._handoff.pool, marks=marks, limit=limit)
         known = self._known_of(found)
-        wanted = []
         for class_name, candidate in found:
             self._marks.advance(class_name, candidate)
-            if candidate.execution_id in known:
-                plan = known[candidate.execution_id].version.plan
-                wanted.append(_wanted(candidate, plan.nodes[node_of(candidate.id)].incoming))
-        if not wanted:
-            return []
-        prepared = await self._progress.prepare_runs(tx, known, wanted, {})
-        await store.lease_runs(tx, prepared, self._lease_policy)
-        return prepared
+        candidates = [candidate for _, candidate in found if candidate.execution_id in known]
+        prepared = await self._leasing.prepare(tx, known, candidates)
+        held = {run.id: self._parking(known[run.execution_id].facts.namespace, run) for run in prepared}
+        leased = [run for run in prepared if held[run.id] is None]
+        parked = [parking for parking in held.values() if parking is not None]
+        await self._leasing.lease(tx, leased)
+        await parking.park_runs(tx, parked)
+        return leased, parked
+
+    def _parking(self, namespace: str, run: Prepared) -> Parking | None:
+        """I17: none where the target is closed, as far as this executor knows."""
+        if self._handoff.closed(namespace, run.target):
+            return None
+        return Parking(
+            namespace=namespace,
+            execution_id=run.execution_id,
+            id=run.id,
+            target=run.target,
+            episode_id=self._mirror.episode(namespace, run.target),
+            wait=self._mirror.wait(namespace, run.target),
+        )
+
+    def _tell_parked(self, parked: Sequence[Parking]) -> None:
+        for (namespace, target), runs in Counter((run.namespace, run.target) for run in parked).items():
+            log.info("run.parked", namespace=namespace, target=target, runs=runs)
+        if parked:
+            # Perhaps the target has closed since it was looked at.
+            self._turn.wake.set()
 
     def _known_of(self, found: Sequence[tuple[str, Candidate]]) -> dict[UUID, Known]:
         ids = {candidate.execution_id for _, candidate in found} - self._unusable
-        known = {execution_id: self._cache.cached(execution_id) for execution_id in ids}
+        known = self._leasing.cached(ids)
         missing = {execution_id for execution_id, execution in known.items() if execution is None}
         if missing:
             raise _NotCached(missing)
@@ -178,15 +210,3 @@ class _NotCached(Exception):
 
     def __init__(self, ids: set[UUID]) -> None:
         self.ids = ids
-
-
-def _wanted(candidate: Candidate, incoming: tuple[int, ...]) -> Wanted:
-    gate = Gate(0, excluded=candidate.excluded, chosen=candidate.chosen)
-    return Wanted(
-        execution_id=candidate.execution_id,
-        node=node_of(candidate.id),
-        taken=taken_edges(incoming, gate),
-        epoch=candidate.epoch + 1,
-        attempt=candidate.attempt + 1,
-        ready_revision=candidate.ready_revision,
-    )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from services.executor.model import AttemptEnded
 from services.executor.targets import CallOutcome, CallResult, TargetKey
 from valkyr.errors import Conflict, DeadlineExceeded, Overloaded, Unavailable, ValkyrError
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Result, Success
@@ -60,43 +61,33 @@ class Outcomes:
         self._not_before = 0.0
         self.wake = asyncio.Event()
 
-    def leased(self, namespace: str, target: str, run_id: UUID, epoch: int, *, generation: int | None = None) -> None:
-        """Remembers under which generation a lease was given; by default the present one."""
+    def leased(self, namespace: str, target: str, run_id: UUID, epoch: int, *, generation: int = 0) -> None:
+        """Remembers under which generation a lease was given: the present one, or that of its permit if that is newer
+        than what was heard."""
         if not target:
             return
-        if generation is None:
-            generation = self._generation_of(namespace, target)
-        if generation > 0:
-            self._generations[run_id, epoch] = generation
+        known = max(self._generation_of(namespace, target), generation, self._generations.get((run_id, epoch), 0))
+        if known > 0:
+            self._generations[run_id, epoch] = known
             if len(self._generations) > MAX_LEASED:
                 self._generations.popitem(last=False)
 
-    def ended(
-        self,
-        namespace: str,
-        target: str,
-        run_id: UUID,
-        epoch: int,
-        result: Result | Omitted | Lost,
-        duration_ms: int | None,
-        permit_id: UUID | None,
-        traceparent: str,
-    ) -> None:
+    def ended(self, call: AttemptEnded) -> None:
         """A lease has ended, and that is committed. What says nothing about the target is sent only with a permit."""
-        generation = self._generations.pop((run_id, epoch), 0)
-        called = call_result(result)
-        if not target or (called is CallResult.EXCLUDED and permit_id is None):
+        generation = self._generations.pop((call.run_id, call.epoch), 0)
+        result = call_result(call.result)
+        if not call.target or (result is CallResult.EXCLUDED and call.permit_id is None):
             return
         self._add(
             CallOutcome(
-                namespace=namespace,
-                target=target,
-                result=called,
-                duration_ms=duration_ms,
-                permit_id=permit_id,
+                namespace=call.namespace,
+                target=call.target,
+                result=result,
+                duration_ms=call.duration_ms,
+                permit_id=call.permit_id,
                 generation=generation,
-                report_id=f"{run_id}:{epoch}",
-                traceparent=traceparent,
+                report_id=f"{call.run_id}:{call.epoch}",
+                traceparent=call.traceparent,
                 ended_at=datetime.now(UTC),
             )
         )

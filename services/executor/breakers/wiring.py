@@ -10,6 +10,7 @@ from typing import Any
 from services.chassis.loops import run_every
 from services.executor.breakers.mirror import Mirror
 from services.executor.breakers.outcomes import Outcomes
+from services.executor.breakers.turns import ProbeTurn
 from services.executor.gateways import BreakerGateway
 
 FIRST_LOOK = timedelta(seconds=1)
@@ -22,6 +23,7 @@ class Breakers:
     def __init__(self, address: str) -> None:
         self.gateway = BreakerGateway(address)
         self.mirror = Mirror(self.gateway)
+        self.turn = ProbeTurn()
         self.outcomes = Outcomes(self.gateway, self.mirror.generation, permits_answered=self.mirror.look_again)
 
     def loops(self) -> dict[str, Coroutine[Any, Any, None]]:

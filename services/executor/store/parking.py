@@ -21,6 +21,7 @@ BREAKER = "BREAKER"
 class Parking:
     """A run to park, and how long until it is looked at again at the latest."""
 
+    namespace: str
     execution_id: UUID
     id: UUID
     target: str
@@ -58,7 +59,8 @@ class ProbeRow:
 async def park_runs(tx: Any, runs: Sequence[Parking]) -> None:
     """Locked READY runs: no epoch, no attempt is burnt (I19)."""
     rows = [(r.execution_id, r.id, r.target, r.episode_id, r.wait) for r in runs]
-    await tx.execute(queries.PARK_RUNS, *zip(*rows, strict=True))
+    if rows:
+        await tx.execute(queries.PARK_RUNS, *zip(*rows, strict=True))
 
 
 async def parked_targets(tx: Any, after: TargetKey, limit: int) -> list[ParkedTarget]:

@@ -1,0 +1,325 @@
+"""Runs that breakers hold back, on their way out: all of a target that has closed, a few where a probe is due.
+
+Everything waits in rows, so that a restart forgets nothing. While the breaker can be reached its mirror says what is
+due; while it cannot, each row's own time does, and then the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum
+from itertools import zip_longest
+from typing import Any, Protocol
+from uuid import UUID
+
+from services.executor.breakers.mirror import Mirror
+from services.executor.breakers.outcomes import Outcomes
+from services.executor.breakers.turns import ProbeTurn
+from services.executor.facts import ExecutionCache, Known
+from services.executor.handoff import Handoff, monotonic
+from services.executor.leasing import Leasing
+from services.executor.model import Prepared
+from services.executor.signals import Signals
+from services.executor.steps import node_of
+from services.executor.store import parking as store
+from services.executor.store.parking import ParkedRun, ParkedTarget, ProbeRow
+from services.executor.store.session import Session
+from services.executor.targets import PermitDecision, PermitRequest, TargetKey
+from valkyr.errors import Unavailable
+from valkyr.flow.states import RunState
+from valkyr.telemetry import get_logger
+
+CHUNK = 500
+"""Rows in one statement that brings runs back or moves their times."""
+
+POSTPONED_CHUNKS = 4
+"""Of one target in one look; what is left is due all the same, and waits its turn."""
+
+TARGETS = 1_000
+PROBES_OF_TARGET = 10
+PERMITS = 1_000
+LEFT_FREE = 2
+"""Slots that the dispatcher leaves free while a probe waits for room."""
+
+HOLD_MARGIN = timedelta(seconds=10)
+HOLD_WITHOUT_TIMEOUT = timedelta(minutes=10)
+"""A permit is answered when its run ends, also if that is lost; this counts only if the executor is."""
+LONGEST_HOLD = timedelta(hours=1)
+
+AGAIN = timedelta(seconds=1)
+"""Until what was skipped is looked at again: a row that another transaction held, a probe without room."""
+NOT_HERE = timedelta(seconds=5)
+"""The same for a target none of whose runs this pool can take."""
+
+LEAST_WAIT = timedelta(milliseconds=100)
+WORTH_WRITING = timedelta(seconds=2)
+"""Shorter waits are not written into the rows: they are due all the same, and wait their turn."""
+
+log = get_logger(__name__)
+
+
+class Permits(Protocol):
+    """Where leave is asked for."""
+
+    async def acquire_permits(self, requests: Sequence[PermitRequest]) -> list[PermitDecision]: ...
+
+
+class Way(Enum):
+    """What is to be done about a target."""
+
+    BRING_BACK = "all of its runs"
+    BRING_BACK_DUE = "those whose time has come"
+    POSTPONE = "later"
+    PROBE = "ask for leave"
+    SLEEP = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The way of one target, and how long until it is worth looking again."""
+
+    way: Way
+    wait: timedelta
+
+
+def look_at(parked: ParkedTarget, mirror: Mirror) -> Look:
+    """What to do about a target with parked runs."""
+    namespace, target = parked.key
+    due = parked.wait <= timedelta()
+    closed, wait = mirror.closed(namespace, target), mirror.wait(namespace, target)
+    if mirror.away:
+        if not due:
+            return Look(Way.SLEEP, parked.wait)
+        return Look(Way.BRING_BACK_DUE, AGAIN) if closed else Look(Way.POSTPONE, wait)
+    if closed:
+        return Look(Way.BRING_BACK, AGAIN)
+    if wait > timedelta():
+        return Look(Way.POSTPONE if due and wait >= WORTH_WRITING else Way.SLEEP, wait)
+    return Look(Way.PROBE, AGAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A run with the leave that it got."""
+
+    run: ParkedRun
+    decision: PermitDecision
+
+
+class Probes:
+    """One step looks at every target that runs are parked for; any number of replicas may run it."""
+
+    def __init__(
+        self,
+        session: Session,
+        cache: ExecutionCache,
+        handoff: Handoff,
+        leasing: Leasing,
+        signals: Signals,
+        *,
+        mirror: Mirror,
+        outcomes: Outcomes,
+        permits: Permits,
+        turn: ProbeTurn,
+        timeouts: Mapping[str, timedelta],
+    ) -> None:
+        self._session = session
+        self._cache = cache
+        self._handoff = handoff
+        self._leasing = leasing
+        self._signals = signals
+        self._mirror = mirror
+        self._outcomes = outcomes
+        self._permits = permits
+        self._turn = turn
+        self._timeouts = timeouts
+        mirror.subscribe(lambda _keys: turn.wake.set())
+
+    async def step(self) -> timedelta | None:
+        """Does what is due; how long until the next is, None if nothing is parked."""
+        await self._mirror.known.wait()
+        waits: list[timedelta] = []
+        due: list[TargetKey] = []
+        after: TargetKey = ("", "")
+        while True:
+            async with self._session.reading() as connection:
+                parked = await store.parked_targets(connection, after, TARGETS)
+            for target in parked:
+                look = look_at(target, self._mirror)
+                await self._go(target.key, look)
+                waits.append(look.wait)
+                if look.way is Way.PROBE:
+                    due.append(target.key)
+            if len(parked) < TARGETS:
+                break
+            after = parked[-1].key
+        waits.append(await self._probe_all(due))
+        return min(waits) if len(waits) > 1 else None
+
+    async def _go(self, key: TargetKey, look: Look) -> None:
+        match look.way:
+            case Way.BRING_BACK | Way.BRING_BACK_DUE:
+                await self._bring_back(key, only_due=look.way is Way.BRING_BACK_DUE)
+            case Way.POSTPONE:
+                await self._postpone(key, look.wait)
+
+    async def _bring_back(self, key: TargetKey, *, only_due: bool) -> None:
+        bring = store.unpark_due_runs if only_due else store.unpark_runs
+        total, number = 0, CHUNK
+        while number == CHUNK:
+            async with self._session.transaction() as tx:
+                number, rank = await bring(tx, key, limit=CHUNK)
+            total += number
+            if number:
+                self._signals.left_ready(rank)
+            if not only_due and not self._mirror.closed(*key):
+                break  # it opened again meanwhile: the dispatcher would only park them anew
+        if total:
+            log.info("run.unparked", namespace=key[0], target=key[1], runs=total, breaker_away=self._mirror.away)
+
+    async def _postpone(self, key: TargetKey, wait: timedelta) -> None:
+        for _ in range(POSTPONED_CHUNKS):
+            async with self._session.transaction() as tx:
+                if await store.postpone_runs(tx, key, wait, limit=CHUNK) < CHUNK:
+                    return
+
+    async def _probe_all(self, due: Sequence[TargetKey]) -> timedelta:
+        """Probes targets that are due, as far as there is room; how long until it is worth looking again."""
+        self._turn.waiting = 0
+        if not due:
+            return NOT_HERE
+        room = self._handoff.room()
+        if room == 0:
+            self._turn.waiting = LEFT_FREE
+            return AGAIN
+        found = await self._candidates(due)
+        if not found:
+            return NOT_HERE
+        self._turn.waiting = min(LEFT_FREE, len(found))
+        try:
+            await self._probe(_in_turn(found)[: min(room, PERMITS)])
+        finally:
+            self._turn.waiting = 0
+            self._signals.runs_ready.set()  # the dispatcher may have left room
+        return AGAIN
+
+    async def _candidates(self, due: Sequence[TargetKey]) -> list[ParkedRun]:
+        targets = [(key, min(PROBES_OF_TARGET, self._mirror.permits(*key))) for key in due[:PERMITS]]
+        classes = None if self._handoff.serves_all else sorted(self._handoff.class_names)
+        async with self._session.reading() as connection:
+            return await store.select_probes(connection, targets, pool=self._handoff.pool, class_names=classes)
+
+    async def _probe(self, runs: Sequence[ParkedRun]) -> None:
+        known = await self._cache.get_many(run.execution_id for run in runs)
+        await self._let_go([run for run in runs if run.execution_id not in known])
+        asked = await self._ask([run for run in runs if run.execution_id in known], known)
+        # Before they run: a probe that has ended is to be followed by the next at once.
+        refused = self._heed(asked)
+        allowed = [item for item in asked if item.decision.allowed]
+        if allowed:
+            await self._lease(allowed, known)
+        for key, wait in refused.items():
+            await self._postpone(key, wait)
+
+    async def _let_go(self, runs: Sequence[ParkedRun]) -> None:
+        """Nobody can lease these, as the log says; they are left READY, where they are in nobody's way."""
+        if runs:
+            async with self._session.transaction() as tx:
+                await store.unpark_probes(tx, runs)
+
+    async def _ask(self, runs: Sequence[ParkedRun], known: Mapping[UUID, Known]) -> list[_Asked]:
+        """Leave for each. Without an answer nothing happens: the mirror finds out whether the breaker is away."""
+        if not runs:
+            return []
+        try:
+            decisions = await self._permits.acquire_permits([self._request(run, known) for run in runs])
+        except Unavailable:
+            for run in runs:
+                self._mirror.hold(run.key, AGAIN)
+            return []
+        return [_Asked(run, decision) for run, decision in zip(runs, decisions, strict=True)]
+
+    def _request(self, run: ParkedRun, known: Mapping[UUID, Known]) -> PermitRequest:
+        execution = known[run.execution_id]
+        node = execution.version.plan.nodes[node_of(run.id)]
+        timeout = node.timeout or self._timeouts.get(node.class_name, HOLD_WITHOUT_TIMEOUT)
+        return PermitRequest(
+            namespace=run.key[0],
+            target=run.key[1],
+            run_id=run.id,
+            epoch=run.epoch + 1,
+            hold=min(timeout + HOLD_MARGIN, LONGEST_HOLD),
+            traceparent=execution.facts.traceparent,
+        )
+
+    async def _lease(self, allowed: Sequence[_Asked], known: Mapping[UUID, Known]) -> None:
+        """Leases those that are still parked under the epoch they asked for; the other permits go back."""
+        granted_at = monotonic()
+        with self._handoff.grant(wanted=len(allowed)) as grant:
+            chosen = allowed[: grant.left]
+            leased: list[Prepared] = []
+            if chosen:
+                leased = await self._session.repeat(lambda tx: self._lease_in(tx, chosen, known))
+            decisions = {item.run.id: item.decision for item in chosen}
+            for run in leased:
+                namespace = known[run.execution_id].facts.namespace
+                generation = decisions[run.id].generation
+                self._outcomes.leased(namespace, run.target, run.id, run.epoch, generation=generation)
+            await self._leasing.hand_over(leased, granted_at=granted_at)
+        mine = {run.id for run in leased}
+        await self._give_back([item for item in allowed if item.run.id not in mine])
+
+    async def _lease_in(self, tx: Any, chosen: Sequence[_Asked], known: Mapping[UUID, Known]) -> list[Prepared]:
+        candidates = await store.unpark_probes(tx, [item.run for item in chosen])
+        asked = {item.run.id: item for item in chosen}
+        prepared = await self._leasing.prepare(tx, known, candidates)
+        # One whose target has come to be another stays READY: the leave is not for that.
+        fitting = [
+            replace(run, permit_id=asked[run.id].decision.permit_id)
+            for run in prepared
+            if run.problem or run.target == asked[run.id].run.key[1]
+        ]
+        await self._leasing.lease(tx, fitting)
+        return fitting
+
+    async def _give_back(self, unused: Sequence[_Asked]) -> None:
+        held = [item for item in unused if item.decision.permit_id is not None]
+        if not held:
+            return
+        async with self._session.reading() as connection:
+            rows = await store.read_probes(connection, [item.run for item in held])
+        for item in held:
+            run, permit_id = item.run, item.decision.permit_id
+            if permit_id is not None and goes_back(rows.get(run.id), run.epoch + 1, permit_id):
+                self._outcomes.not_used(*run.key, run.id, run.epoch + 1, permit_id, item.decision.generation)
+
+    def _heed(self, asked: Sequence[_Asked]) -> dict[TargetKey, timedelta]:
+        """No target is asked for again before the breaker said, or its change; those that are worth a word in their
+        rows, with how long."""
+        waits: dict[TargetKey, timedelta] = {}
+        for item in asked:
+            wait = AGAIN if item.decision.allowed else max(item.decision.retry_after, LEAST_WAIT)
+            waits[item.run.key] = max(wait, waits.get(item.run.key, wait))
+        for key, wait in waits.items():
+            self._mirror.hold(key, wait)
+        return {key: wait for key, wait in waits.items() if wait >= WORTH_WRITING}
+
+
+def goes_back(row: ProbeRow | None, epoch: int, permit_id: UUID) -> bool:
+    """Whether a permit that was not used here is used by nobody. A run that is still parked gets the same one when it
+    asks again; another replica may have leased it under this very permit, and answers for it then."""
+    if row is None:
+        return True
+    if row.state is RunState.PARKED and row.epoch < epoch:
+        return False
+    return not (row.epoch >= epoch and row.permit_id == permit_id)
+
+
+def _in_turn(runs: Sequence[ParkedRun]) -> list[ParkedRun]:
+    """The first of every target, then the second of every target, and so on."""
+    by_target: dict[TargetKey, list[ParkedRun]] = {}
+    for run in runs:
+        by_target.setdefault(run.key, []).append(run)
+    return [run for row in zip_longest(*by_target.values()) for run in row if run is not None]
