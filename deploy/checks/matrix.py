@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from deploy.checks.network import Endpoint, Policies, Port
-from deploy.checks.rendered import Finding, PodTemplate, Rendered, subject_of
+from deploy.checks.network import Endpoint, Policies, Port, is_peer, peers_of, ports_of, rules_of
+from deploy.checks.rendered import Finding, Manifest, Rendered, subject_of
 from deploy.checks.rooms import ROOMS
 
 DNS_UDP, DNS_TCP = Port(53, "UDP"), Port(53)
@@ -24,30 +24,45 @@ Cell = tuple[str, str, Port]
 def check_policies(rendered: Rendered) -> Iterator[Finding]:
     """Default deny in and out, and the allowed pairs exactly."""
     policies, endpoints = Policies(rendered), _endpoints(rendered)
+    yield from _default_deny(rendered, policies)
+    for policy in rendered.of_kind("NetworkPolicy"):
+        yield from _speaks_of_known(policy, endpoints)
+    yield from _pairs(rendered, policies, endpoints)
+
+
+def _default_deny(rendered: Rendered, policies: Policies) -> Iterator[Finding]:
     namespace = _namespace(rendered)
     stranger = Endpoint("any pod", {}, namespace, _namespace_labels(rendered))
     for direction in ("ingress", "egress"):
         if not policies.isolate(stranger, direction):
-            yield Finding(
-                "default-deny", f"Namespace/{namespace}", f"a pod that no policy names is open to {direction}"
-            )
-    for policy in rendered.of_kind("NetworkPolicy"):
-        yield from _has_numbers(policy)
-    wanted = expected()
-    for source, target, port in _cells(endpoints):
-        allowed = policies.allow(endpoints[source], endpoints[target], port)
-        if allowed != ((source, target, port) in wanted):
-            what = "is allowed" if allowed else "is denied"
-            yield Finding("network-pair", f"{source} -> {target}", f"{port.protocol} {port.number} {what}")
+            problem = f"a pod that no policy names is open to {direction}"
+            yield Finding("default-deny", f"Namespace/{namespace}", problem)
 
 
-def _has_numbers(policy: Mapping[str, object]) -> Iterator[Finding]:
-    spec = policy["spec"]
-    assert isinstance(spec, dict)
-    for direction in ("ingress", "egress"):
-        for rule in spec.get(direction) or ():
-            if any(not isinstance(each.get("port"), int) for each in rule.get("ports") or ()):
-                yield Finding("policy-port", subject_of(dict(policy)), "names ports other than by number")
+def _speaks_of_known(policy: Manifest, endpoints: Mapping[str, Endpoint]) -> Iterator[Finding]:
+    """What a policy allows can be seen from the pairs: its ports are numbers, its peers are known here."""
+    namespace = policy["metadata"]["namespace"]
+    for rule in rules_of(policy):
+        if any(not isinstance(each.get("port"), int) for each in rule.get("ports") or ()):
+            yield Finding("policy-port", subject_of(policy), "names ports other than by number")
+        for peer in peers_of(rule):
+            if not any(is_peer(peer, endpoint, namespace) for endpoint in endpoints.values()):
+                yield Finding("policy-peer", subject_of(policy), f"names somebody that is not known here: {peer}")
+
+
+def _pairs(rendered: Rendered, policies: Policies, endpoints: Mapping[str, Endpoint]) -> Iterator[Finding]:
+    namespace, wanted = _namespace(rendered), expected()
+    for cell in _cells(rendered, endpoints):
+        source, target, port = endpoints[cell[0]], endpoints[cell[1]], cell[2]
+        out, into = policies.let_out(source, target, port), policies.let_in(source, target, port)
+        if cell not in wanted:
+            # Each end is a wall by itself; what is not of this namespace has its own policies.
+            out, into = out and source.namespace == namespace, into and target.namespace == namespace
+            problem = f"the source lets it out: {out}; the target lets it in: {into}" if out or into else ""
+        else:
+            problem = "" if out and into else "is denied"
+        if problem:
+            yield Finding("network-pair", f"{cell[0]} -> {cell[1]}", f"{port.protocol} {port.number}: {problem}")
 
 
 def expected() -> set[Cell]:
@@ -70,16 +85,17 @@ def table(rendered: Rendered) -> str:
     """The matrix of what is allowed, one line for each pair that is, with its ports."""
     policies, endpoints = Policies(rendered), _endpoints(rendered)
     ports: dict[tuple[str, str], list[str]] = {}
-    for source, target, port in _cells(endpoints):
+    for source, target, port in _cells(rendered, endpoints):
         if policies.allow(endpoints[source], endpoints[target], port):
             ports.setdefault((source, target), []).append(f"{port.protocol}/{port.number}")
     return "\n".join(f"{source:20} -> {target:20} {' '.join(each)}" for (source, target), each in ports.items())
 
 
-def _cells(endpoints: Mapping[str, Endpoint]) -> Iterator[Cell]:
-    """Every pod here with everything else, both ways, at every port."""
-    known = [Port(room.port) for room in ROOMS.values()]
-    ports = [*known, DNS_UDP, DNS_TCP, POSTGRESQL, COLLECTOR, HTTP, HTTPS, SSH]
+def _cells(rendered: Rendered, endpoints: Mapping[str, Endpoint]) -> Iterator[Cell]:
+    """Every pod here with everything else, both ways, at every port that is served, named by a policy, or neither."""
+    served = [*(Port(room.port) for room in ROOMS.values()), DNS_UDP, DNS_TCP, POSTGRESQL, COLLECTOR, HTTP, HTTPS, SSH]
+    named = [port for policy in rendered.of_kind("NetworkPolicy") for port in ports_of(policy)]
+    ports = list(dict.fromkeys([*served, *named]))
     ours = {name for name, endpoint in endpoints.items() if endpoint.namespace == endpoints["client"].namespace}
     for source in endpoints:
         for target in endpoints:
@@ -116,7 +132,7 @@ def _endpoints(rendered: Rendered) -> dict[str, Endpoint]:
 
 
 def _namespace(rendered: Rendered) -> str:
-    return str(next((PodTemplate(item.owner).owner["metadata"]["namespace"] for item in rendered.pods()), ""))
+    return str(next((pods.owner["metadata"]["namespace"] for pods in rendered.pods()), ""))
 
 
 def _namespace_labels(rendered: Rendered) -> dict[str, str]:

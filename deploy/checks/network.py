@@ -36,7 +36,15 @@ class Policies:
 
     def allow(self, source: Endpoint, target: Endpoint, port: Port) -> bool:
         """Whether a connection from `source` to `port` of `target` comes about: both ends have to allow it."""
-        return self._allow("egress", source, target, port) and self._allow("ingress", target, source, port)
+        return self.let_out(source, target, port) and self.let_in(source, target, port)
+
+    def let_out(self, source: Endpoint, target: Endpoint, port: Port) -> bool:
+        """Whether the source's policies allow it."""
+        return self._allow("egress", source, target, port)
+
+    def let_in(self, source: Endpoint, target: Endpoint, port: Port) -> bool:
+        """Whether the target's policies allow it."""
+        return self._allow("ingress", target, source, port)
 
     def isolate(self, endpoint: Endpoint, direction: str) -> bool:
         """Whether what no policy allows is denied ("ingress", "egress") for this pod."""
@@ -68,21 +76,47 @@ class Policies:
 
 
 def _names_port(rule: Manifest, port: Port) -> bool:
-    """No ports are all ports. Ports by name are not used here, so that a rule says what it allows."""
+    """No ports are all ports. A port by name counts as none: what it allows is not to be seen from the policy."""
     named = rule.get("ports")
     return not named or any(
         each.get("protocol", "TCP") == port.protocol
-        and ("port" not in each or each["port"] <= port.number <= each.get("endPort", each["port"]))
+        and ("port" not in each or _in_range(each["port"], each.get("endPort"), port.number))
         for each in named
     )
 
 
+def _in_range(first: int | str, last: int | None, number: int) -> bool:
+    return isinstance(first, int) and first <= number <= (last or first)
+
+
 def _names_peer(peers: list[Manifest] | None, peer: Endpoint, namespace: str) -> bool:
     """No peers are all peers."""
-    return not peers or any(_is_peer(each, peer, namespace) for each in peers)
+    return not peers or any(is_peer(each, peer, namespace) for each in peers)
 
 
-def _is_peer(rule: Manifest, peer: Endpoint, namespace: str) -> bool:
+def rules_of(policy: Manifest) -> Iterator[Manifest]:
+    """Of both directions."""
+    for direction in ("ingress", "egress"):
+        yield from policy["spec"].get(direction) or ()
+
+
+def peers_of(rule: Manifest) -> list[Manifest]:
+    """Whom a rule of either direction names."""
+    peers: list[Manifest] = rule.get("from") or rule.get("to") or []
+    return peers
+
+
+def ports_of(policy: Manifest) -> Iterator[Port]:
+    """Every port that a policy names by number; of a range its ends."""
+    for rule in rules_of(policy):
+        for each in rule.get("ports") or ():
+            for number in (each.get("port"), each.get("endPort")):
+                if isinstance(number, int):
+                    yield Port(number, each.get("protocol", "TCP"))
+
+
+def is_peer(rule: Manifest, peer: Endpoint, namespace: str) -> bool:
+    """Whether one entry of `from` or `to`, of a policy in `namespace`, means this endpoint."""
     if "ipBlock" in rule:
         block = rule["ipBlock"]
         return bool(peer.address) and _within(peer.address, block["cidr"], block.get("except") or ())
