@@ -18,15 +18,22 @@ from services.chassis.health import Health
 from services.chassis.loops import run_every
 from services.chassis.serve import Server, Servicer, serve
 from services.chassis.settings import PORT_OFFSETS, SettingsError
+from services.executor.breakers.turns import ProbeTurn
+from services.executor.breakers.wiring import Breakers
+from services.executor.deadlines import Deadlines
 from services.executor.dispatcher import Dispatcher
 from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
-from services.executor.gateways import GraphStoreGateway
+from services.executor.gateways import DlqGateway, GraphStoreGateway
 from services.executor.handoff import Handoff
+from services.executor.interventions import Interventions
+from services.executor.leasing import Leasing
 from services.executor.model import LeaseEnded, LeasePolicy, new_id
+from services.executor.modules import Modules
+from services.executor.outbox import Outbox
 from services.executor.own_pool import InProcessTransport
 from services.executor.plans import Plans
-from services.executor.progress import Progress
+from services.executor.progress import Progress, Rules
 from services.executor.reaper import FORGOTTEN_AFTER, LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
 from services.executor.servicer import ExecutorServicer
 from services.executor.settings import ExecutorSettings
@@ -120,10 +127,14 @@ class Parts:
         self.session = Session(database)
         self.lease = LeasePolicy(runner.id or kept_runner_id(settings.home), new_id(), runner.lease.duration)
         self.modules = load_modules(runner.modules)
-        self.gateway = GraphStoreGateway(settings.graph_store or _neighbour(settings))
-        self.plans = Plans(self.session, self.gateway)
+        self.said = Modules(self.modules, _retry_policy(settings))
+        self.gateway = GraphStoreGateway(settings.graph_store or _neighbour(settings, "graph-store"))
+        self.dlq = DlqGateway(settings.dlq or _neighbour(settings, "dlq"))
+        self.breakers = Breakers(settings.breaker or _neighbour(settings, "breaker"))
+        self.plans = Plans(self.session, self.gateway, target_of=self.said.target_before)
         self.cache = ExecutionCache(self.session, self.plans)
         self._make_pool()
+        self.worker.on_room = self.signals.runs_ready.set
         self._make_progress()
         self._make_loops()
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,6 +156,7 @@ class Parts:
         self.handoff = Handoff(
             self.worker,
             self.signals,
+            self.breakers.mirror,
             pool=runner.pool,
             class_names=frozenset(name for name, spec in self.modules.items() if not spec.control),
             serves_all=runner.unknown_as_noop,
@@ -158,9 +170,10 @@ class Parts:
             self.cache,
             self.handoff,
             self.signals,
-            retry=_retry_policy(settings),
+            modules=self.said,
+            calls=self.breakers.outcomes,
             lease=self.lease,
-            timeouts=timeouts,
+            rules=Rules(timeouts, settings.runner.cancel_grace, settings.runner.retry.max_requeues),
         )
         self.transport.attach(self.progress)
         self.starts = Starts(
@@ -171,18 +184,29 @@ class Parts:
             self.handoff,
             self.signals,
             lease=self.lease,
-            timeouts=timeouts,
+            modules=self.said,
             runs_limit=settings.limits.runs_per_start,
         )
 
     def _make_loops(self) -> None:
         runner = self.settings.runner
         self.executions = Executions(self.session, self.cache, self.signals)
+        self.leasing = Leasing(self.cache, self.handoff, self.progress, self.lease)
+        self.turn = ProbeTurn()
         self.dispatcher = Dispatcher(
-            self.session, self.cache, self.handoff, self.progress, self.signals, lease=self.lease
+            self.session,
+            self.cache,
+            self.handoff,
+            self.leasing,
+            self.signals,
+            mirror=self.breakers.mirror,
+            turn=self.turn,
         )
         self.quiet = QuietPeriod(max(LEAST_QUIET, 5 * runner.lease.heartbeat_interval))
         self.timers = Timers(self.session, self.progress)
+        self.deadlines = Deadlines(self.session, self.progress)
+        self.outbox = Outbox(self.session, self.cache, self.dlq)
+        self.interventions = Interventions(self.session, self.cache, self.progress, self.executions)
         self.reaper = Reaper(
             self.session,
             self.progress,
@@ -198,7 +222,7 @@ class Parts:
         return connection
 
     def servicers(self) -> list[Servicer]:
-        servicer = ExecutorServicer(self.starts, self.executions, self.signals, self.settings)
+        servicer = ExecutorServicer(self.starts, self.executions, self.interventions, self.signals, self.settings)
         return [(SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer)]
 
     async def start(self) -> None:
@@ -241,6 +265,12 @@ class Parts:
         loops = {
             "database": self.database.watch(health),
             "timers": run_every(poll, self.timers.wake_due, name="timers", health=health, wake=signals.timers_changed),
+            "deadlines": run_every(
+                poll, self.deadlines.step, name="deadlines", health=health, wake=signals.deadlines_changed
+            ),
+            # No health: with the DLQ away runs go on, and letters are kept.
+            "outbox": run_every(poll, self.outbox.step, name="outbox", wake=signals.outbox_filled),
+            **self.breakers.loops(),
             "control": run_every(
                 poll, self.timers.decide_control, name="control", health=health, wake=signals.control_ready
             ),
@@ -293,6 +323,8 @@ class Parts:
         await self.starts.close()
         await self.transport.close()
         await self.gateway.close()
+        await self.dlq.close()
+        await self.breakers.close()
 
 
 def load_modules(python_modules: tuple[str, ...]) -> Mapping[str, ModuleSpec]:
@@ -324,9 +356,9 @@ def kept_runner_id(home: Path) -> str:
     return runner_id
 
 
-def _neighbour(settings: ExecutorSettings) -> str:
-    """The graph store of the same local stack."""
-    port = settings.server.port - PORT_OFFSETS["executor"] + PORT_OFFSETS["graph-store"]
+def _neighbour(settings: ExecutorSettings, room: str) -> str:
+    """Another service of the same local stack."""
+    port = settings.server.port - PORT_OFFSETS["executor"] + PORT_OFFSETS[room]
     return f"127.0.0.1:{port}"
 
 
@@ -343,6 +375,7 @@ def _http_rules(settings: ExecutorSettings) -> HttpRules:
 def _retry_policy(settings: ExecutorSettings) -> RetryPolicy:
     retry = settings.runner.retry
     return RetryPolicy(
+        max_attempts=retry.max_attempts,
         max_lost_leases=retry.max_lost_leases,
         backoff_base=timedelta(milliseconds=retry.backoff_base_ms),
         backoff_max=timedelta(milliseconds=retry.backoff_max_ms),

@@ -19,7 +19,7 @@ from valkyr.expressions import (
     compile_template,
 )
 from valkyr.flow.edges import CannotEvaluate
-from valkyr.flow.plan import Control, Plan, Sight, make_plan
+from valkyr.flow.plan import Control, Plan, Sight, TargetOf, make_plan
 from valkyr.graph.model import Graph, Module
 from valkyr.telemetry import get_logger
 
@@ -31,13 +31,14 @@ Value = TypeVar("Value")
 CONTROL_CLASSES = {"": Control.PASS_THROUGH, "DelayModule": Control.DELAY}
 
 
-def plan_of(graph: Graph) -> Plan:
+def plan_of(graph: Graph, target_of: TargetOf) -> Plan:
     """The plan of a saved graph. ExpressionError for one that the validator would have refused."""
     return make_plan(
         graph,
         compile_condition=lambda text: CompiledCondition(compile_condition(text)),
         compile_config=_compile_config,
         control_of=CONTROL_CLASSES.get,
+        target_of=target_of,
     )
 
 
@@ -55,11 +56,12 @@ class CompiledCondition:
 
 @dataclass(frozen=True, slots=True)
 class CompiledConfig:
-    """A config. Where `constant`, `raw` and `digest` are its JSON and hash, made once."""
+    """A config. Where `constant`, `raw` and `digest` are its JSON and hash, made once; `source` is as it was saved."""
 
     template: Template
     raw: bytes
     digest: str
+    source: bytes
 
     @property
     def references(self) -> frozenset[str]:
@@ -90,12 +92,13 @@ def canonical(value: Any) -> bytes:
 
 def _compile_config(module: Module | None) -> CompiledConfig:
     if module is not None and module.config is not None:
-        template = compile_template(dict(module.config))
+        data: Any = dict(module.config)
+        template = compile_template(data)
     else:
         data = orjson.loads(module.module_data) if module is not None and module.module_data else {}
         template = Template(frozenset(), frozenset(), "", data, None)
     raw = canonical(template.constant) if template.dynamic is None else b""
-    return CompiledConfig(template, raw, digest_of(raw) if raw else "")
+    return CompiledConfig(template, raw, digest_of(raw) if raw else "", raw or canonical(data))
 
 
 def _evaluated(evaluate: Callable[[Scope], Value], sight: Sight) -> Value:

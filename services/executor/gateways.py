@@ -1,9 +1,9 @@
-"""Outbound calls: the graph store, the breaker. Every call has a deadline, the watch apart; who cannot be reached is
-Unavailable with its name."""
+"""Outbound calls: the graph store, the breaker, the DLQ. Every call has a deadline, the watch apart; who cannot be
+reached is Unavailable with its name."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +13,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.executor.model import AttemptView, Letter, OutboxRow
 from services.executor.targets import (
     FORCED_LOOK,
     BreakerNews,
@@ -23,6 +24,7 @@ from services.executor.targets import (
     PermitRequest,
 )
 from valkyr.api.breaker.v1 import breaker_pb2, breaker_pb2_grpc
+from valkyr.api.dlq.v1 import dlq_pb2, dlq_pb2_grpc
 from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 from valkyr.errors import DeadlineExceeded, Unavailable
 from valkyr.graph.model import Graph
@@ -31,6 +33,7 @@ from valkyr.rpc.graphs import graph_from_proto
 from valkyr.rpc.status import rpc_errors
 
 DEADLINE = timedelta(seconds=5)
+DLQ_DEADLINE = timedelta(seconds=10)
 BREAKER_DEADLINE = timedelta(seconds=2)
 """Of permits and outcomes: nobody waits for them but runs that are parked."""
 
@@ -209,6 +212,94 @@ def _duration(delta: timedelta) -> Duration:
 
 _WITHOUT_GRAPH_STORE = "a version that ran before starts without the graph store, if the request names it"
 _WITHOUT_BREAKER = "runs go on by what was known last, and then by each policy's on_unavailable"
+_WITHOUT_DLQ = "letters are kept until it does"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Rows of the outbox that the DLQ has stored, and those that it never will, with why."""
+
+    accepted: Sequence[int]
+    refused: Mapping[int, str]
+
+
+class DlqGateway:
+    """What the executor tells the DLQ."""
+
+    def __init__(self, address: str) -> None:
+        self._channel: Any = open_channel(address, principal="executor", deadline=DLQ_DEADLINE)
+        self._stub = dlq_pb2_grpc.DeadLetterQueueServiceStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def tell(self, entries: Sequence[OutboxRow | Letter]) -> Told:
+        """Quarantines and resolutions, in order. Unavailable; safe to repeat."""
+        request = dlq_pb2.QuarantineRunsRequest(entries=[_entry(entry) for entry in entries])
+        with _named("the DLQ", _WITHOUT_DLQ):
+            response = await self._stub.QuarantineRuns(request)
+        return Told(list(response.accepted_ids), {refusal.id: refusal.problem for refusal in response.refusals})
+
+
+def _entry(entry: OutboxRow | Letter) -> dlq_pb2.QuarantineRunsRequest.Entry:
+    if isinstance(entry, Letter):
+        return dlq_pb2.QuarantineRunsRequest.Entry(id=entry.row.id, quarantine=_quarantine(entry))
+    record = entry.record
+    return dlq_pb2.QuarantineRunsRequest.Entry(
+        id=entry.id,
+        resolved=dlq_pb2.Resolved(
+            namespace=entry.namespace,
+            run_id=str(entry.run_id),
+            execution_id=str(entry.execution_id),
+            quarantine_number=record.quarantine_number,
+            resolution=dlq_pb2.DeadLetter.Resolution.Value(record.resolution),
+            resolved_by=record.resolved_by or "",
+            reason=record.reason or "",
+            resolved_time=_optional(record.resolved_at),
+        ),
+    )
+
+
+def _quarantine(letter: Letter) -> dlq_pb2.Quarantine:
+    row, record = letter.row, letter.row.record
+    return dlq_pb2.Quarantine(
+        namespace=row.namespace,
+        run_id=str(row.run_id),
+        execution_id=str(row.execution_id),
+        quarantine_number=record.quarantine_number,
+        task_id=str(row.task_id) if row.task_id else "",
+        node_id=letter.node_id,
+        workflow_id=str(letter.workflow_id),
+        version=letter.version,
+        class_name=letter.class_name,
+        failure_type=dlq_pb2.DeadLetter.FailureType.Value(record.failure_type),
+        failure_reason=record.error or "",
+        error_type=record.error_type,
+        inputs=letter.inputs,
+        config=letter.config,
+        attempts=[_attempt(attempt) for attempt in letter.attempts],
+        target=row.target or "",
+        episode_id=str(row.episode_id) if row.episode_id else "",
+        traceparent=letter.traceparent,
+        quarantined_time=_optional(record.quarantined_at),
+        idempotency_key=row.idempotency_key or "",
+    )
+
+
+def _attempt(view: AttemptView) -> dlq_pb2.Attempt:
+    return dlq_pb2.Attempt(
+        attempt=view.attempt,
+        outcome=view.outcome,
+        runner_id=view.runner_id,
+        start_time=_optional(view.started_at),
+        finish_time=_optional(view.finished_at),
+        error=view.error,
+        stack_trace=view.stack_trace,
+    )
+
+
+def _optional(time: datetime | None) -> Timestamp | None:
+    return None if time is None else _timestamp(time)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from services.executor.model import ExecutionFacts, LeasePolicy, Prepared
 from services.executor.signals import Signals
 from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.runner.leases import LeasedRun, LeaseRef
+from valkyr.telemetry import attempt_traceparent
 
 
 class Pool(Protocol):
@@ -38,12 +39,26 @@ class Grant:
         return True
 
 
+class Targets(Protocol):
+    """What is known of breakers: closed until heard otherwise, by a look into memory."""
+
+    def closed(self, namespace: str, target: str) -> bool: ...
+
+
 class Handoff:
     """The door to the own pool. I13: room is concurrency less live leases less grants under way, never a counter."""
 
     def __init__(
-        self, worker: Pool, signals: Signals, *, pool: str, class_names: frozenset[str], serves_all: bool
+        self,
+        worker: Pool,
+        signals: Signals,
+        targets: Targets,
+        *,
+        pool: str,
+        class_names: frozenset[str],
+        serves_all: bool,
     ) -> None:
+        self._targets = targets
         self.pool = pool
         self.class_names = class_names
         self.serves_all = serves_all
@@ -74,6 +89,14 @@ class Handoff:
         return (
             node.control is None and node.pool == self.pool and (self.serves_all or node.class_name in self.class_names)
         )
+
+    def closed(self, namespace: str, target: str) -> bool:
+        """I17: whether a run with this target may be leased without asking the breaker; true without a target."""
+        return not target or self._targets.closed(namespace, target)
+
+    def may_take(self, namespace: str, node: PlannedNode) -> bool:
+        """Whether a run of this node may go to the own pool at once, as far as is known before its config."""
+        return self.serves(node) and self.closed(namespace, node.target)
 
     @contextmanager
     def grant(self, *, wanted: int, freed: int = 0) -> Iterator[Grant]:
@@ -117,5 +140,22 @@ def leased_run(
         idempotency_key=prepared.idempotency_key,
         lease_duration=policy.duration,
         timeout=node.timeout or timeouts.get(node.class_name),
-        traceparent=facts.traceparent,
+        deadline=prepared.deadline,
+        traceparent=prepared.replay.traceparent or facts.traceparent,
+        links=links_of(prepared, facts),
+        target=prepared.target,
     )
+
+
+def links_of(prepared: Prepared, facts: ExecutionFacts) -> tuple[str, ...]:
+    """What an attempt's span links to: the attempt before it, in the trace in which that ran; and where a requeue has
+    begun a trace of its own, the execution's."""
+    replay = prepared.replay
+    links = []
+    if prepared.attempt > 1:
+        before = prepared.attempt - 1
+        trace = facts.traceparent if before <= replay.after_attempt else replay.traceparent or facts.traceparent
+        links.append(attempt_traceparent(trace, str(prepared.id), before))
+    if replay.traceparent and replay.traceparent != facts.traceparent:
+        links.append(facts.traceparent)
+    return tuple(links)

@@ -7,13 +7,24 @@ and key never change.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
 
 from services.executor.compiled import CompiledConfig, canonical, digest_of
-from services.executor.model import ExecutionFacts, Prepared, StoredResult, idempotency_key, run_id
+from services.executor.model import (
+    NO_REPLAY,
+    ExecutionFacts,
+    Prepared,
+    Replay,
+    StoredResult,
+    idempotency_key,
+    run_id,
+)
+from services.executor.modules import Modules
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.plan import Plan, PlannedNode, Sight
 from valkyr.flow.states import RunState
@@ -39,19 +50,17 @@ def prepare(
     attempt: int,
     ready_revision: int,
     result_of: ResultOf,
+    modules: Modules,
+    replay: Replay = NO_REPLAY,
+    deadline: datetime | None = None,
 ) -> Prepared:
     """A run ready to be handed out under `epoch`. A config or inputs that cannot be made set `problem`."""
-    sources = dict.fromkeys(plan.edges[edge].source for edge in taken)
-    inputs, sizes = _inputs(plan, facts, sources, result_of)
-    config, problem = _config(plan, facts, node, ready_revision, result_of)
-    if len(inputs) > INPUTS_LIMIT:
-        size, largest = max(sizes)
-        problem = (
-            f"INPUTS_TOO_LARGE: the inputs are {len(inputs)} bytes, over {INPUTS_LIMIT}; "
-            f"the largest part is {largest} with {size} bytes"
-        )
+    inputs, config, problem = make_inputs(
+        plan, facts, node, taken=taken, ready_revision=ready_revision, result_of=result_of, replaced=replay.inputs
+    )
     inputs_hash = digest_of(inputs)
     config_hash = _digest(node, config)
+    scope = f"{facts.id}/{node.node_id}/-1"
     return Prepared(
         execution_id=facts.id,
         id=run_id(facts.id, node.index),
@@ -63,13 +72,78 @@ def prepare(
         inputs_hash=inputs_hash,
         config_hash=config_hash,
         idempotency_key=idempotency_key(
-            scope=f"{facts.id}/{node.node_id}/-1",
+            scope=f"{scope}/{replay.key_number}" if replay.key_number else scope,
             class_name=node.class_name,
             inputs_hash=inputs_hash,
             config_hash=config_hash,
         ),
         problem=problem,
+        target="" if problem else modules.target_of(node, config),
+        replay=replay,
+        deadline=deadline,
     )
+
+
+def make_inputs(
+    plan: Plan,
+    facts: ExecutionFacts,
+    node: PlannedNode,
+    *,
+    taken: tuple[int, ...],
+    ready_revision: int,
+    result_of: ResultOf,
+    replaced: str | None,
+) -> tuple[bytes, bytes, str]:
+    """Inputs, resolved config, and what is wrong with them. `replaced` is JSON that stands in the place of the inputs
+    that would be assembled; expressions read it too."""
+    sources = dict.fromkeys(plan.edges[edge].source for edge in taken)
+
+    def settled(source: int) -> StoredResult | None:
+        return as_of(result_of(source), ready_revision)
+
+    if replaced is None:
+        inputs, sizes = _inputs(plan, facts, sources, settled)
+        config, problem = _config(plan, facts, node, settled)
+    else:
+        inputs, sizes = replaced.encode(), [(len(replaced), "that of the requeue")]
+        config, problem = _config(plan, facts, node, settled, overrides=_overrides(plan, sources, replaced))
+    if len(inputs) > INPUTS_LIMIT:
+        size, largest = max(sizes)
+        problem = (
+            f"INPUTS_TOO_LARGE: the inputs are {len(inputs)} bytes, over {INPUTS_LIMIT}; "
+            f"the largest part is {largest} with {size} bytes"
+        )
+    return inputs, config, problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Overrides:
+    """What expressions see instead of the trigger's payload and of the predecessors' results."""
+
+    trigger: Any
+    nodes: Mapping[str, Mapping[str, Any]]
+
+
+def _overrides(plan: Plan, sources: Iterable[int], replaced: str) -> _Overrides:
+    document = orjson.loads(replaced)
+    given = document.get("nodes") or {}
+    names = {plan.nodes[source].node_id for source in sources} | given.keys()
+    nodes = {name: {"outputs": None, "error": None, **(given.get(name) or {})} for name in names}
+    return _Overrides(document.get("trigger"), nodes)
+
+
+def as_of(result: StoredResult | None, revision: int) -> StoredResult | None:
+    """The outcome as it was at that revision: null if there was none, and that of a quarantine which was resolved
+    later, so that what became ready behind it sees the same in every attempt."""
+    if result is None:
+        return None
+    if result.settled_revision is not None and result.settled_revision <= revision:
+        return result
+    before = [past for past in result.earlier if past.revision <= revision]
+    if not before:
+        return None
+    last = before[-1]
+    return StoredResult(RunState.QUARANTINED, None, last.error, last.error_type, last.revision)
 
 
 def _inputs(
@@ -96,14 +170,22 @@ def _part(result: StoredResult | None) -> bytes:
 
 
 def _config(
-    plan: Plan, facts: ExecutionFacts, node: PlannedNode, ready_revision: int, result_of: ResultOf
+    plan: Plan,
+    facts: ExecutionFacts,
+    node: PlannedNode,
+    settled: ResultOf,
+    *,
+    overrides: _Overrides | None = None,
 ) -> tuple[bytes, str]:
     config = node.config
     if isinstance(config, CompiledConfig) and config.constant:
         return config.raw, ""
-    nodes = {plan.nodes[i].node_id: visible_result(result_of(i), ready_revision) for i in sorted(node.needs)}
+    nodes = {plan.nodes[i].node_id: _visible(settled(i)) for i in sorted(node.needs)}
+    trigger = facts.trigger if overrides is None else overrides.trigger
+    if overrides is not None:
+        nodes.update({name: overrides.nodes[name] for name in nodes.keys() & overrides.nodes.keys()})
     try:
-        raw = canonical(config.resolve(Sight(trigger=facts.trigger, execution=facts.visible, nodes=nodes)))
+        raw = canonical(config.resolve(Sight(trigger=trigger, execution=facts.visible, nodes=nodes)))
     except (CannotEvaluate, TypeError, ValueError) as error:
         return b"{}", f"the config of node {node.node_id!r} could not be resolved: {error}"
     if len(raw) > CONFIG_LIMIT:
@@ -119,7 +201,11 @@ def _digest(node: PlannedNode, config: bytes) -> str:
 
 def visible_result(result: StoredResult | None, revision: int) -> Mapping[str, Any]:
     """What expressions see of a node: null unless it was settled by `revision`."""
-    if result is None or result.settled_revision is None or result.settled_revision > revision:
+    return _visible(as_of(result, revision))
+
+
+def _visible(result: StoredResult | None) -> Mapping[str, Any]:
+    if result is None:
         return {"outputs": None, "error": None}
     outputs = orjson.loads(result.outputs) if result.state is RunState.SUCCESS and result.outputs else None
     return {"outputs": outputs, "error": error_of(result)}

@@ -249,6 +249,44 @@ class QuarantineRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """What the DLQ is to be told of one quarantine: QUARANTINED with how the run failed, or RESOLVED."""
+
+    id: int
+    kind: str
+    namespace: str
+    execution_id: UUID
+    run_id: UUID
+    record: QuarantineRecord
+    attempt: int
+    target: str | None
+    episode_id: UUID | None
+    idempotency_key: str | None
+    inputs: str | None
+    traceparent: str | None
+    task_id: UUID | None
+    node_index: int
+    excluded: tuple[int, ...]
+    chosen: tuple[int, ...] | None
+    ready_revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A quarantine with all that is needed to replay it (I21). `inputs` and `config` are JSON."""
+
+    row: OutboxRow
+    node_id: str
+    class_name: str
+    workflow_id: UUID
+    version: int
+    inputs: bytes
+    config: bytes
+    attempts: Sequence[AttemptView]
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnded:
     """For the breaker: what a call of a target came to. `result` says whether it was the target's doing."""
 
@@ -310,7 +348,7 @@ class Prepared:
 class StoredResult:
     """The outcome of a run as it is stored: JSON text of the outputs, the error, and the revision that settled it.
 
-    `earlier` holds its quarantines, oldest first: what those saw that became ready behind one of them by an ALWAYS edge.
+    `earlier` holds its quarantines, oldest first: what those saw that became ready behind one by an ALWAYS edge.
     """
 
     state: RunState
@@ -366,6 +404,7 @@ class AttemptView:
     started_at: datetime | None
     finished_at: datetime | None
     error: str
+    stack_trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

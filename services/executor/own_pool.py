@@ -12,6 +12,9 @@ from services.executor.store.heartbeats import Connect, HeartbeatLink
 from valkyr.errors import Internal, Unavailable
 from valkyr.runner.leases import HeartbeatAnswer, LeasedRun, LeaseRef, ReportAnswer, RunResult
 
+# By whether the lease may go on; None where it is not held any more.
+_ANSWERS = {True: HeartbeatAnswer.CONTINUE, False: HeartbeatAnswer.CANCEL, None: HeartbeatAnswer.LEASE_LOST}
+
 
 class InProcessTransport:
     """valkyr.runner.leases.Transport without a network. Runs are pushed to the worker, never pulled by it."""
@@ -54,15 +57,12 @@ class InProcessTransport:
             )
             for result in results
         ]
-        return [ReportAnswer(answer) for answer in await progress.apply(events)]
+        return [ReportAnswer(str(answer)) for answer in await progress.apply(events)]
 
     def heartbeat_runs(self, leases: Sequence[LeaseRef]) -> Sequence[HeartbeatAnswer]:
         """Called in the worker's heartbeat thread, on a connection of its own: a busy event loop costs no lease."""
         held = self._beats.send([(UUID(ref.execution_id), UUID(ref.run_id), ref.epoch) for ref in leases])
-        return [
-            HeartbeatAnswer.CONTINUE if (UUID(ref.run_id), ref.epoch) in held else HeartbeatAnswer.LEASE_LOST
-            for ref in leases
-        ]
+        return [_ANSWERS[held.get((UUID(ref.run_id), ref.epoch))] for ref in leases]
 
     async def close(self) -> None:
         """After the worker has ended: a heartbeat under way is waited for, none is sent afterwards."""

@@ -19,7 +19,7 @@ from services.executor.gateways import FetchedGraph, GraphStoreGateway
 from services.executor.store.reads import PinnedGraph, pin_graph, read_pinned_graph
 from services.executor.store.session import Session
 from valkyr.errors import WorkflowNotFound
-from valkyr.flow.plan import Plan
+from valkyr.flow.plan import Plan, TargetOf
 from valkyr.graph.document import graph_from_document, graph_to_document
 
 VersionKey = tuple[str, UUID, int]  # namespace, workflow, version
@@ -36,7 +36,15 @@ class PlannedVersion:
 class Plans:
     """Plans by version, the most recently used ones in memory, by number of nodes."""
 
-    def __init__(self, session: Session, graph_store: GraphStoreGateway, *, nodes_in_memory: int = 100_000) -> None:
+    def __init__(
+        self,
+        session: Session,
+        graph_store: GraphStoreGateway,
+        *,
+        target_of: TargetOf,
+        nodes_in_memory: int = 100_000,
+    ) -> None:
+        self._target_of = target_of
         self._session = session
         self._graph_store = graph_store
         self._planned: OrderedDict[VersionKey, PlannedVersion] = OrderedDict()
@@ -72,7 +80,7 @@ class Plans:
             pinned = _pinned(await self._graph_store.get_graph(*key))
             async with self._session.transaction() as tx:
                 await pin_graph(tx, key, pinned)
-        planned = await asyncio.to_thread(_plan, pinned)
+        planned = await asyncio.to_thread(_plan, pinned, self._target_of)
         self._remember(key, planned)
         return planned
 
@@ -107,7 +115,7 @@ def _pinned(fetched: FetchedGraph) -> PinnedGraph:
     )
 
 
-def _plan(pinned: PinnedGraph) -> PlannedVersion:
-    plan = plan_of(graph_from_document(orjson.loads(pinned.document)))
+def _plan(pinned: PinnedGraph, target_of: TargetOf) -> PlannedVersion:
+    plan = plan_of(graph_from_document(orjson.loads(pinned.document)), target_of)
     task_ids = [UUID(task_id) if task_id else None for task_id in orjson.loads(pinned.task_ids)]
     return PlannedVersion(plan, task_ids)

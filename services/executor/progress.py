@@ -8,26 +8,44 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol
 from uuid import UUID
 
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, leased_run, monotonic
 from services.executor.inputs import needed_results, prepare, results_by_node, visible_result
-from services.executor.model import Event, LeaseEnded, LeasePolicy, Prepared, StoredResult, new_id, rank_of, run_id
+from services.executor.model import (
+    NO_REPLAY,
+    AttemptEnded,
+    EndExecution,
+    Event,
+    LeaseEnded,
+    LeasePolicy,
+    Prepared,
+    QuarantineRecord,
+    Replay,
+    Resolve,
+    StoredResult,
+    new_id,
+    rank_of,
+    run_id,
+)
+from services.executor.modules import Modules
 from services.executor.signals import Signals
-from services.executor.steps import ExecutionStep, Writes, node_of, touched_nodes
+from services.executor.steps import Answer, ExecutionStep, Writes, node_of, touched_nodes
 from services.executor.store import progress as store
 from services.executor.store.progress import ChangedRun, RunKey
+from services.executor.store.reads import read_quarantines
 from services.executor.store.session import Session
 from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, Unavailable, ValkyrError
 from valkyr.flow.advance import Change, ControlBudget, Loaded, Need, RunFacts, taken_edges
-from valkyr.flow.attempts import Fence, RetryPolicy
+from valkyr.flow.attempts import Fence
 from valkyr.flow.joins import Gate
 from valkyr.flow.plan import PlannedNode
 from valkyr.flow.results import Failure, FailureType
-from valkyr.flow.states import FINAL_RUN_STATES, RunState
+from valkyr.flow.states import FINAL_RUN_STATES, RunState, StopReason
 from valkyr.runner.leases import LeasedRun
 from valkyr.telemetry import get_logger
 
@@ -46,13 +64,33 @@ _GONE = RunFacts(RunState.LEASED, Gate(0))
 class Applied:
     """What a transaction came to: answers in the order of the events, and what to do once it is committed."""
 
-    answers: list[Fence]
+    answers: list[Answer]
     granted: list[LeasedRun] = field(default_factory=list)
     refused: list[LeaseEnded] = field(default_factory=list)
     left_ready: int | None = None
     left_control: bool = False
     timers: bool = False
+    deadlines: bool = False
+    outbox: bool = False
     changed: list[UUID] = field(default_factory=list)
+    calls: Sequence[AttemptEnded] = ()
+
+
+class Calls(Protocol):
+    """Where the breaker's side of an attempt goes: from memory, never waited for."""
+
+    def leased(self, namespace: str, target: str, run_id: UUID, epoch: int) -> None: ...
+
+    def ended(self, call: AttemptEnded) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is configured about progress."""
+
+    timeouts: Mapping[str, timedelta]
+    cancel_grace: timedelta
+    max_requeues: int
 
 
 class Progress:
@@ -65,21 +103,23 @@ class Progress:
         handoff: Handoff,
         signals: Signals,
         *,
-        retry: RetryPolicy,
+        modules: Modules,
+        calls: Calls,
         lease: LeasePolicy,
-        timeouts: Mapping[str, timedelta],
+        rules: Rules,
     ) -> None:
         self._session = session
         self._cache = cache
         self._handoff = handoff
         self._signals = signals
-        self._retry = retry
+        self._modules = modules
+        self._calls = calls
         self._lease = lease
-        self._timeouts = timeouts
+        self._rules = rules
 
-    async def apply(self, events: Sequence[Event]) -> list[Fence]:
-        """One transaction; the answers in order. Unavailable and the like when it is not known whether it committed, or
-        when it could not be: apply again.
+    async def apply(self, events: Sequence[Event]) -> list[Answer]:
+        """One transaction; the answers in order, an error for a request that is refused. Unavailable and the like when
+        it is not known whether it committed, or when it could not be: apply again.
 
         Where one execution cannot be carried on for a reason that nobody foresaw, the others are applied without it,
         and its runs are quarantined as they are: it ends where somebody can see it, and holds up nobody.
@@ -94,9 +134,9 @@ class Progress:
                 return await self._apply_apart(events)
             return await self._give_up(events, error)
 
-    async def _apply_apart(self, events: Sequence[Event]) -> list[Fence]:
+    async def _apply_apart(self, events: Sequence[Event]) -> list[Answer]:
         """Each execution alone; the first error is raised after all were tried."""
-        answers: dict[int, Fence] = {}
+        answers: dict[int, Answer] = {}
         problem: ValkyrError | None = None
         for execution_id in dict.fromkeys(event.execution_id for event in events):
             places = [place for place, event in enumerate(events) if event.execution_id == execution_id]
@@ -109,7 +149,7 @@ class Progress:
             raise problem
         return [answers[place] for place in range(len(events))]
 
-    async def _give_up(self, events: Sequence[Event], error: Exception) -> list[Fence]:
+    async def _give_up(self, events: Sequence[Event], error: Exception) -> list[Answer]:
         correlation_id = str(new_id())
         execution_id = str(events[0].execution_id)
         log.error(
@@ -119,6 +159,9 @@ class Progress:
             error=str(error),
             exc_info=error,
         )
+        if any(isinstance(event, Resolve | EndExecution) for event in events):
+            # Somebody asked for this and is told: nothing has changed.
+            raise Internal("this change cannot be made; see the log", metadata={"correlationId": correlation_id})
         problem = f"the engine could not carry on after this run; correlation id {correlation_id} finds it in the log"
         try:
             return await self._apply(events, problem=problem)
@@ -128,7 +171,7 @@ class Progress:
             log.critical("progress.stuck", execution_id=execution_id, error=str(again), exc_info=again)
             raise Internal("this execution cannot be carried on; see the log") from again
 
-    async def _apply(self, events: Sequence[Event], *, problem: str | None = None) -> list[Fence]:
+    async def _apply(self, events: Sequence[Event], *, problem: str | None = None) -> list[Answer]:
         known = await self._cache.get_many((event.execution_id for event in events), reserved=True)
         own = sum(isinstance(event, LeaseEnded) and event.makes_room for event in events)
         granted_at = monotonic()
@@ -163,6 +206,12 @@ class Progress:
             self._signals.control_ready.set()
         if applied.timers:
             self._signals.timers_changed.set()
+        if applied.deadlines:
+            self._signals.deadlines_changed.set()
+        if applied.outbox:
+            self._signals.outbox_filled.set()
+        for call in applied.calls:
+            self._calls.ended(call)
 
     async def prepare_runs(
         self, tx: Any, known: Mapping[UUID, Known], wanted: Sequence[Wanted], results: Mapping[RunKey, StoredResult]
@@ -186,21 +235,22 @@ class Progress:
             attempt=want.attempt,
             ready_revision=want.ready_revision,
             result_of=results_by_node(want.execution_id, results),
+            modules=self._modules,
+            replay=want.replay,
+            deadline=want.deadline,
         )
 
     def hand_out(self, prepared: Sequence[Prepared], known: Mapping[UUID, Known]) -> list[LeasedRun]:
         """Leased runs for the own pool; those with a problem are left to `refusals`."""
-        return [
-            leased_run(
-                run,
-                known[run.execution_id].facts,
-                known[run.execution_id].version.plan,
-                self._lease,
-                self._timeouts,
-            )
-            for run in prepared
-            if not run.problem
-        ]
+        handed = []
+        for run in prepared:
+            if run.problem:
+                continue
+            execution = known[run.execution_id]
+            if run.target:
+                self._calls.leased(execution.facts.namespace, run.target, run.id, run.epoch)
+            handed.append(leased_run(run, execution.facts, execution.version.plan, self._lease, self._rules.timeouts))
+        return handed
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +263,8 @@ class Wanted:
     epoch: int
     attempt: int
     ready_revision: int
+    replay: Replay = NO_REPLAY
+    deadline: datetime | None = None
 
 
 def refusals(prepared: Sequence[Prepared]) -> list[LeaseEnded]:
@@ -237,7 +289,7 @@ class _Transaction:
     async def run(self, events: Sequence[Event], problem: str | None) -> Applied:
         """`problem` is why the executions are not carried on: then what ended is quarantined, and nothing follows."""
         await self._lock(events)
-        answers = [self._take(event) for event in events]
+        answers = self._take_all(events)
         if problem is None:
             changes = await self._walk()
         else:
@@ -251,14 +303,18 @@ class _Transaction:
         applied.refused = refusals(leased)
         self._note_rest(writes, applied)
         await self._write(writes)
+        applied.changed = [execution.id for execution in writes.executions]
         return applied
 
     async def _lock(self, events: Sequence[Event]) -> None:
         nodes: dict[UUID, list[int]] = {}
         for event in events:
-            known, node = self._known.get(event.execution_id), node_of(event.run_id)
-            if known is not None and node < len(known.version.plan.nodes):
-                nodes.setdefault(event.execution_id, []).append(node)
+            known = self._known.get(event.execution_id)
+            if known is None:
+                continue
+            named = nodes.setdefault(event.execution_id, [])
+            if not isinstance(event, EndExecution) and node_of(event.run_id) < len(known.version.plan.nodes):
+                named.append(node_of(event.run_id))
         locked = await store.lock_executions(self._tx, nodes)
         keys = [
             (execution_id, run_id(execution_id, node))
@@ -268,15 +324,33 @@ class _Transaction:
         rows: dict[UUID, dict[int, Any]] = {execution_id: {} for execution_id in locked}
         for row in await store.lock_runs(self._tx, sorted(keys)):
             rows[row.execution_id][row.node_index] = row
+        quarantines = await self._quarantines(events)
+        modules, rules = self._progress._modules, self._progress._rules
         for execution_id, execution in locked.items():
             known = self._known[execution_id]
             self._steps[execution_id] = ExecutionStep(
-                known.facts, known.version.plan, execution, rows[execution_id], self._progress._retry
+                known.facts,
+                known.version.plan,
+                execution,
+                rows[execution_id],
+                partial(modules.retry_of, settings=known.version.plan.settings),
+                quarantines=quarantines,
+                max_requeues=rules.max_requeues,
             )
 
-    def _take(self, event: Event) -> Fence:
-        step = self._steps.get(event.execution_id)
-        return Fence.LEASE_LOST if step is None else step.take(event)
+    async def _quarantines(self, events: Sequence[Event]) -> dict[tuple[UUID, int], QuarantineRecord]:
+        """The records that resolutions name; their runs are locked."""
+        keys = [(event.execution_id, event.run_id) for event in events if isinstance(event, Resolve)]
+        found = await read_quarantines(self._tx, keys)
+        return {(run, record.quarantine_number): record for run, records in found.items() for record in records}
+
+    def _take_all(self, events: Sequence[Event]) -> list[Answer]:
+        """In order, but ends of executions first: what else is in the batch came too late to be carried on."""
+        answers: dict[int, Answer] = {}
+        for place in sorted(range(len(events)), key=lambda place: not isinstance(events[place], EndExecution)):
+            step = self._steps.get(events[place].execution_id)
+            answers[place] = Fence.LEASE_LOST if step is None else step.take(events[place])
+        return [answers[place] for place in range(len(events))]
 
     async def _walk(self) -> dict[UUID, list[Change]]:
         """All executions walk side by side, so that what they need is read together."""
@@ -314,23 +388,40 @@ class _Transaction:
 
     async def _lease_ready(self, ready: Sequence[ChangedRun], writes: Writes) -> list[Prepared]:
         """Hand-off: as many of the runs that became ready as there is room for are leased here and now."""
+        handoff = self._progress._handoff
         wanted = []
         chosen = []
         for run in ready:
-            execution_id, run_uuid = run.key
-            plan = self._known[execution_id].version.plan
-            node = plan.nodes[node_of(run_uuid)]
-            if not (self._progress._handoff.serves(node) and self._grant.take()):
+            known = self._known[run.key[0]]
+            node = known.version.plan.nodes[node_of(run.key[1])]
+            if not (handoff.may_take(known.facts.namespace, node) and self._grant.take()):
                 writes.changed.append(run)
                 continue
-            row = self._steps[execution_id].rows[node.index]
-            taken = taken_edges(node.incoming, run.gate)
-            wanted.append(Wanted(execution_id, node.index, taken, row.lease.epoch + 1, row.attempt + 1, run.revision))
+            wanted.append(self._wanted(run, node))
             chosen.append(run)
         prepared = await self._progress.prepare_runs(self._tx, self._known, wanted, _fresh_results(writes))
+        leased = []
         for run, handed in zip(chosen, prepared, strict=True):
+            if not handoff.closed(self._known[run.key[0]].facts.namespace, handed.target):
+                writes.changed.append(run)
+                continue
             writes.changed.append(replace(run, state=RunState.LEASED, prepared=handed))
-        return prepared
+            leased.append(handed)
+        return leased
+
+    def _wanted(self, run: ChangedRun, node: PlannedNode) -> Wanted:
+        step = self._steps[run.key[0]]
+        row = step.rows[node.index]
+        return Wanted(
+            execution_id=run.key[0],
+            node=node.index,
+            taken=taken_edges(node.incoming, run.gate),
+            epoch=row.lease.epoch + 1,
+            attempt=row.attempt + 1,
+            ready_revision=step.ready_revision_of(node.index),
+            replay=step.replay_of(node.index),
+            deadline=datetime.now(UTC) + node.deadline if node.deadline else None,
+        )
 
     def _note_rest(self, writes: Writes, applied: Applied) -> None:
         """What is left for the loops to take up."""
@@ -342,11 +433,14 @@ class _Transaction:
                 self._left_ready(run.key[0], node, applied)
             elif run.state is RunState.WAITING:
                 applied.timers = True
+            applied.deadlines = applied.deadlines or node.deadline is not None
         for ended in writes.ended:
             if ended.wait is not None:
                 node = self._known[ended.key[0]].version.plan.nodes[node_of(ended.key[1])]
                 self._left_ready(ended.key[0], node, applied)
-        applied.changed = [execution.id for execution in writes.executions]
+        applied.deadlines = applied.deadlines or bool(writes.stopped or writes.endings)
+        applied.outbox = bool(writes.outbox)
+        applied.calls = writes.calls
 
     def _left_ready(self, execution_id: UUID, node: PlannedNode, applied: Applied) -> None:
         rank = rank_of(self._known[execution_id].facts.priority, node.priority)
@@ -357,8 +451,17 @@ class _Transaction:
         await store.insert_attempts(tx, writes.attempts)
         await store.finish_runs(tx, writes.finished)
         await store.end_runs(tx, writes.ended)
+        await store.resolve_quarantines(tx, writes.resolved)
         await store.change_runs(tx, writes.changed, self._progress._lease)
+        await store.insert_quarantines(tx, writes.quarantines)
         await store.insert_outbox(tx, writes.outbox)
+        grace = self._progress._rules.cancel_grace
+        await store.stop_runs(tx, writes.stopped, StopReason.DEADLINE, grace)
+        if writes.endings:
+            left = await store.end_executions(tx, [event for event, _ in writes.endings], grace)
+            writes.executions += [
+                step.changed_execution(left.get(event.execution_id, 0)) for event, step in writes.endings
+            ]
         await store.update_executions(tx, writes.executions)
 
 

@@ -21,14 +21,15 @@ WHERE e.request_id IS NOT NULL
 INSERT_EXECUTIONS = """
 INSERT INTO executor.workflow_execution (
     id, namespace, workflow_id, version, state, open_runs, priority, trigger_type, trigger_payload, trace_id,
-    traceparent, request_id, request_hash, created_by, created_by_name, started_at, finished_at)
+    traceparent, request_id, request_hash, created_by, created_by_name, deadline, started_at, finished_at)
 SELECT u.id, u.namespace, u.workflow_id, u.version, u.state, u.open_runs, u.priority, u.trigger_type, u.payload,
     split_part(u.traceparent, '-', 2), u.traceparent, u.request_id, u.request_hash, u.created_by, u.created_by_name,
+    least(u.deadline, now() + u.timeout),
     CASE WHEN u.state <> 'PENDING' THEN now() END, CASE WHEN u.state = 'SUCCESS' THEN now() END
 FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::text[], $6::int[], $7::int[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::bytea[], $13::uuid[], $14::text[])
+    $10::text[], $11::text[], $12::bytea[], $13::uuid[], $14::text[], $15::timestamptz[], $16::interval[])
     AS u(id, namespace, workflow_id, version, state, open_runs, priority, trigger_type, payload, traceparent,
-        request_id, request_hash, created_by, created_by_name)
+        request_id, request_hash, created_by, created_by_name, deadline, timeout)
 ON CONFLICT (namespace, request_id) WHERE request_id IS NOT NULL DO NOTHING
 RETURNING id, created_date
 """
@@ -37,51 +38,62 @@ INSERT_RUNS = """
 INSERT INTO executor.run (
     execution_id, id, namespace, node_index, node_id, task_id, class_name, is_control, pool, rank, target, state, unmet,
     ready_at, ready_revision, epoch, attempt, leased_by, runner_id, lease_until, started_at, idempotency_key,
-    inputs_hash, config_hash)
+    inputs_hash, config_hash, deadline)
 SELECT u.execution_id, u.id, u.namespace, u.node_index, u.node_id, u.task_id, u.class_name, u.is_control, u.pool,
     u.rank, u.target, u.state, u.unmet, CASE WHEN u.state <> 'PENDING' THEN now() END,
     CASE WHEN u.state <> 'PENDING' THEN 1 END, l.lease, l.lease, CASE WHEN l.lease = 1 THEN $18::text END,
     CASE WHEN l.lease = 1 THEN $19::text END, CASE WHEN l.lease = 1 THEN now() + $20::interval END,
-    CASE WHEN l.lease = 1 THEN now() END, u.idempotency_key, u.inputs_hash, u.config_hash
+    CASE WHEN l.lease = 1 THEN now() END, u.idempotency_key, u.inputs_hash, u.config_hash,
+    CASE WHEN u.state <> 'PENDING' THEN now() + u.deadline END
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::text[], $6::uuid[], $7::text[], $8::bool[], $9::text[],
-    $10::int[], $11::text[], $12::text[], $13::int[], $14::int[], $15::text[], $16::text[], $17::text[])
+    $10::int[], $11::text[], $12::text[], $13::int[], $14::int[], $15::text[], $16::text[], $17::text[],
+    $21::interval[])
     AS u(execution_id, id, namespace, node_index, node_id, task_id, class_name, is_control, pool, rank, target, state,
-        unmet, lease, idempotency_key, inputs_hash, config_hash)
+        unmet, lease, idempotency_key, inputs_hash, config_hash, deadline)
 CROSS JOIN LATERAL (SELECT u.lease) AS l
 """
 
 LOCK_EXECUTIONS = """
-SELECT id, state, revision, open_runs, bad_runs
+SELECT id, state, revision, open_runs, bad_runs, ending, coalesce(deadline <= now(), false)
 FROM executor.workflow_execution
 WHERE id = ANY($1::uuid[])
 ORDER BY id
 FOR NO KEY UPDATE
 """
 
-LOCK_RUNS = """
-SELECT r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt, r.failures, r.lost_leases, r.unmet, r.taken,
-    r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id, r.ready_revision,
-    coalesce(r.lease_until < now(), false) AS lease_expired, coalesce(r.retry_after <= now(), false) AS due
+_LOCKED_RUN = """r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt, r.failures, r.lost_leases,
+    r.unmet, r.taken, r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id,
+    r.ready_revision, coalesce(r.lease_until < now(), false), coalesce(r.retry_after <= now(), false),
+    coalesce(r.deadline <= now(), false), r.always_decided, r.parked_by, r.stop_reason, r.permit_id, r.target,
+    r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt"""
+
+LOCK_RUNS = f"""
+SELECT {_LOCKED_RUN}
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
 JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
 ORDER BY r.execution_id, r.id
 FOR NO KEY UPDATE OF r
-"""
+"""  # noqa: S608 - put together from constants
 
-LOCK_PENDING_RUNS = """
-SELECT r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt, r.failures, r.lost_leases, r.unmet, r.taken,
-    r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id, r.ready_revision,
-    false AS lease_expired, false AS due
+LOCK_PENDING_RUNS = f"""
+SELECT {_LOCKED_RUN}
 FROM executor.run r
 WHERE r.execution_id = $1::uuid AND r.state = 'PENDING'
 ORDER BY r.execution_id, r.id
 FOR NO KEY UPDATE OF r
-"""
+"""  # noqa: S608 - put together from constants
 
 READ_RESULTS = """
-SELECT r.execution_id, r.id, r.node_index, r.state, r.outputs, r.error, r.error_type, r.settled_revision
+SELECT r.execution_id, r.id, r.state, r.outputs, r.error, r.error_type, r.settled_revision, r.quarantine_number
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
 JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+"""
+
+READ_EARLIER = """
+SELECT q.execution_id, q.run_id, q.revision, q.error, q.error_type
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+JOIN executor.run_quarantine q ON q.execution_id = k.execution_id AND q.run_id = k.id
+ORDER BY q.execution_id, q.run_id, q.quarantine_number
 """
 
 READ_FACTS = """
@@ -96,7 +108,7 @@ FINISH_RUNS = """
 UPDATE executor.run r
 SET state = 'SUCCESS', outputs = u.outputs, duration_ms = u.duration_ms, cost_tokens = u.cost_tokens,
     settled_revision = u.revision, finished_at = now(), lease_until = NULL, leased_by = NULL, retry_after = NULL,
-    error = NULL, error_type = NULL
+    error = NULL, error_type = NULL, stop_reason = NULL
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::numeric[], $7::int[])
     AS u(execution_id, id, epoch, outputs, duration_ms, cost_tokens, revision)
 WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
@@ -108,49 +120,120 @@ UPDATE executor.run r
 SET state = u.state, epoch = r.epoch + u.raise_epoch, failures = u.failures, lost_leases = u.lost_leases,
     error = coalesce(u.error, r.error), error_type = coalesce(u.error_type, r.error_type),
     settled_revision = u.revision, quarantine_number = r.quarantine_number + u.quarantined,
+    always_decided = r.always_decided OR u.always_decided, stop_reason = NULL,
     ready_at = CASE WHEN u.wait IS NOT NULL THEN now() + u.wait ELSE r.ready_at END,
     retry_after = CASE WHEN u.wait > interval '0' THEN now() + u.wait END,
     finished_at = CASE WHEN u.wait IS NULL THEN now() END,
     duration_ms = coalesce(u.duration_ms, r.duration_ms), lease_until = NULL, leased_by = NULL
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::int[], $7::int[], $8::text[], $9::text[],
-    $10::int[], $11::interval[], $12::int[], $13::int[])
+    $10::int[], $11::interval[], $12::int[], $13::int[], $14::bool[])
     AS u(execution_id, id, epoch, state, raise_epoch, failures, lost_leases, error, error_type, revision, wait,
-        duration_ms, quarantined)
+        duration_ms, quarantined, always_decided)
 WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
 """
 
 CHANGE_RUNS = """
 UPDATE executor.run r
 SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_edges = u.excluded::int[],
-    chosen_edges = u.chosen::int[], broken_edge = u.broken, outputs = u.outputs, error = u.error,
-    error_type = u.error_type, quarantine_number = r.quarantine_number + (u.state = 'QUARANTINED')::int,
+    chosen_edges = u.chosen::int[], broken_edge = u.broken, outputs = u.outputs,
+    error = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN r.error ELSE u.error END,
+    error_type = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN r.error_type ELSE u.error_type END,
+    quarantine_number = r.quarantine_number + (u.state = 'QUARANTINED')::int,
+    always_decided = r.always_decided OR u.always_decided,
     ready_at = CASE WHEN r.ready_at IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'SUCCESS') THEN now()
         ELSE r.ready_at END,
     ready_revision = CASE WHEN r.ready_revision IS NULL AND u.state <> 'PENDING' THEN u.revision
         ELSE r.ready_revision END,
-    settled_revision = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED') THEN u.revision END,
-    finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED') THEN now() END,
-    started_at = CASE WHEN r.started_at IS NULL AND u.state IN ('LEASED', 'WAITING', 'SUCCESS') THEN now()
+    deadline = CASE WHEN r.deadline IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING') THEN now() + u.deadline
+        ELSE r.deadline END,
+    settled_revision = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED', 'CANCELLED')
+        THEN u.revision END,
+    finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED', 'CANCELLED') THEN now() END,
+    started_at = CASE WHEN u.lease = 1 OR r.started_at IS NULL AND u.state IN ('WAITING', 'SUCCESS') THEN now()
         ELSE r.started_at END,
+    parked_by = NULL, parked_ms = r.parked_ms + CASE WHEN r.parked_by IS NULL THEN 0
+        ELSE (extract(epoch FROM now() - r.parked_at) * 1000)::bigint END,
     retry_after = now() + u.wake, epoch = r.epoch + u.lease, attempt = r.attempt + u.lease,
     leased_by = CASE WHEN u.lease = 1 THEN $18::text END,
     runner_id = CASE WHEN u.lease = 1 THEN $19::text ELSE r.runner_id END,
     lease_until = CASE WHEN u.lease = 1 THEN now() + $20::interval END,
-    idempotency_key = u.idempotency_key, inputs_hash = u.inputs_hash, config_hash = u.config_hash
+    target = coalesce(u.target, r.target),
+    idempotency_key = coalesce(u.idempotency_key, r.idempotency_key),
+    inputs_hash = coalesce(u.inputs_hash, r.inputs_hash), config_hash = coalesce(u.config_hash, r.config_hash)
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[], $9::text[],
     $10::text[], $11::text[], $12::text[], $13::int[], $14::interval[], $15::int[], $16::text[], $17::text[],
-    $21::text[])
+    $21::text[], $22::bool[], $23::interval[], $24::text[])
     AS u(execution_id, id, state, unmet, taken, dead, excluded, chosen, broken, outputs, error, error_type, revision,
-        wake, lease, idempotency_key, inputs_hash, config_hash)
+        wake, lease, idempotency_key, inputs_hash, config_hash, always_decided, deadline, target)
 WHERE r.execution_id = u.execution_id AND r.id = u.id
+"""
+
+# Budgets begin anew; the deadline and the time of readiness are set again by what follows in the same transaction.
+REQUEUE_RUNS = """
+UPDATE executor.run r
+SET failures = 0, lost_leases = 0, ready_at = NULL, deadline = NULL, inputs = coalesce(u.inputs, r.inputs),
+    key_number = CASE WHEN u.new_key THEN r.quarantine_number ELSE r.key_number END,
+    replay_traceparent = u.traceparent, replay_attempt = r.attempt, permit_id = NULL
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[])
+    AS u(execution_id, id, inputs, new_key, traceparent)
+WHERE r.execution_id = u.execution_id AND r.id = u.id
+"""
+
+# Told to stop at its next heartbeat; what it holds is not extended past the grace.
+STOP_RUNS = """
+UPDATE executor.run r
+SET stop_reason = $3, lease_until = least(r.lease_until, now() + $4::interval)
+FROM unnest($1::uuid[], $2::uuid[]) AS u(execution_id, id)
+WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.state = 'LEASED' AND r.stop_reason IS NULL
+"""
+
+# Everything of executions that end and that nobody holds; in the order of locking.
+CANCEL_RUNS = """
+WITH locked AS MATERIALIZED (
+    SELECT r.execution_id, r.id FROM executor.run r
+    WHERE r.execution_id = ANY($1::uuid[]) AND r.state IN ('PENDING', 'READY', 'WAITING', 'PARKED')
+    ORDER BY r.execution_id, r.id
+    FOR NO KEY UPDATE)
+UPDATE executor.run r
+SET state = 'CANCELLED', finished_at = now(), settled_revision = e.revision + 1, retry_after = NULL, parked_by = NULL,
+    parked_ms = r.parked_ms + CASE WHEN r.parked_by IS NULL THEN 0
+        ELSE (extract(epoch FROM now() - r.parked_at) * 1000)::bigint END
+FROM locked l JOIN executor.workflow_execution e ON e.id = l.execution_id
+WHERE r.execution_id = l.execution_id AND r.id = l.id
+"""
+
+# After CANCEL_RUNS: what was leased meanwhile is seen by this statement. Leases left, by execution.
+STOP_ALL_RUNS = """
+WITH stopped AS (
+    UPDATE executor.run r
+    SET stop_reason = 'CANCEL', lease_until = least(r.lease_until, now() + $2::interval)
+    WHERE r.execution_id = ANY($1::uuid[]) AND r.state = 'LEASED'
+    RETURNING r.execution_id)
+SELECT execution_id, count(*)::int FROM stopped GROUP BY execution_id
+"""
+
+END_EXECUTIONS = """
+UPDATE executor.workflow_execution e
+SET ending = u.ending, cancel_requested = e.cancel_requested OR u.ending = 'CANCEL', ended_by = u.principal,
+    ended_reason = u.reason, cancel_request_id = u.request_id, cancel_request_hash = u.request_hash
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])
+    AS u(id, ending, principal, reason, request_id, request_hash)
+WHERE e.id = u.id
+"""
+
+SET_DEADLINES = """
+UPDATE executor.workflow_execution e SET deadline = u.deadline
+FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, deadline) WHERE e.id = u.id
 """
 
 UPDATE_EXECUTIONS = """
 UPDATE executor.workflow_execution e
 SET state = u.state, revision = u.revision, open_runs = u.open_runs, bad_runs = u.bad_runs,
-    error_type = coalesce(u.error_type, e.error_type), error_message = coalesce(u.error_message, e.error_message),
+    error_type = CASE WHEN u.state <> 'SUCCESS' THEN coalesce(u.error_type, e.error_type) END,
+    error_message = CASE WHEN u.state <> 'SUCCESS' THEN coalesce(u.error_message, e.error_message) END,
     started_at = coalesce(e.started_at, now()),
-    finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'CANCELLED') THEN now() END, last_modified_date = now()
+    finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'CANCELLED') THEN coalesce(e.finished_at, now()) END,
+    last_modified_date = now()
 FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::int[], $6::text[], $7::text[])
     AS u(id, state, revision, open_runs, bad_runs, error_type, error_message)
 WHERE e.id = u.id
@@ -166,8 +249,73 @@ JOIN executor.run r ON r.execution_id = u.execution_id AND r.id = u.run_id
 """
 
 INSERT_OUTBOX = """
-INSERT INTO executor.outbox (namespace, execution_id, run_id, quarantine_number, kind, payload)
-SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[])
+INSERT INTO executor.outbox (namespace, execution_id, run_id, quarantine_number, kind)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[])
+"""
+
+# After the runs themselves have changed: what they were is copied from there.
+INSERT_QUARANTINES = """
+INSERT INTO executor.run_quarantine (
+    execution_id, run_id, quarantine_number, namespace, failure_type, error_type, error, revision, attempt, target,
+    episode_id, idempotency_key, inputs, traceparent)
+SELECT u.execution_id, u.run_id, u.quarantine_number, u.namespace, u.failure_type, u.error_type, u.error, u.revision,
+    r.attempt, r.target, r.episode_id, r.idempotency_key, r.inputs, r.replay_traceparent
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[])
+    AS u(execution_id, run_id, quarantine_number, namespace, failure_type, error_type, error, revision)
+JOIN executor.run r ON r.execution_id = u.execution_id AND r.id = u.run_id
+"""
+
+RESOLVE_QUARANTINES = """
+UPDATE executor.run_quarantine q
+SET resolution = u.resolution, resolved_by = u.principal, resolved_at = now(), reason = u.reason,
+    request_id = u.request_id, request_hash = u.request_hash, resolution_traceparent = u.traceparent
+FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
+    $9::text[]) AS u(execution_id, run_id, quarantine_number, resolution, principal, reason, request_id, request_hash,
+        traceparent)
+WHERE q.execution_id = u.execution_id AND q.run_id = u.run_id AND q.quarantine_number = u.quarantine_number
+"""
+
+_QUARANTINE = """q.run_id, q.quarantine_number, q.failure_type, q.error_type, q.error, q.revision, q.quarantined_at,
+    q.resolution, q.resolved_by, q.resolved_at, q.reason, q.request_id, q.request_hash, q.resolution_traceparent"""
+
+READ_QUARANTINES = f"""
+SELECT {_QUARANTINE}
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+JOIN executor.run_quarantine q ON q.execution_id = k.execution_id AND q.run_id = k.id
+ORDER BY q.run_id, q.quarantine_number
+"""  # noqa: S608 - put together from constants
+
+FIND_RESOLUTION = """
+SELECT q.execution_id, q.run_id, q.request_hash FROM executor.run_quarantine q
+WHERE q.namespace = $1 AND q.resolution = $2 AND q.request_id = $3
+"""
+
+FIND_CANCEL = """
+SELECT e.id, e.cancel_request_hash FROM executor.workflow_execution e
+WHERE e.namespace = $1 AND e.cancel_request_id = $2
+"""
+
+# What may be told to the DLQ, in the order in which it happened.
+SELECT_OUTBOX = """
+SELECT o.id, o.kind, o.namespace, o.execution_id, o.run_id, o.quarantine_number, q.failure_type, q.error_type, q.error,
+    q.attempt, q.target, q.episode_id, q.idempotency_key, q.inputs, q.traceparent, q.quarantined_at, q.resolution,
+    q.resolved_by, q.resolved_at, q.reason, r.task_id, r.node_index, r.excluded_edges, r.chosen_edges, r.ready_revision
+FROM executor.outbox o
+JOIN executor.run_quarantine q ON q.execution_id = o.execution_id AND q.run_id = o.run_id
+    AND q.quarantine_number = o.quarantine_number
+JOIN executor.run r ON r.execution_id = o.execution_id AND r.id = o.run_id
+WHERE o.refused_at IS NULL
+ORDER BY o.id
+LIMIT $1
+"""
+
+DELETE_OUTBOX = """
+DELETE FROM executor.outbox WHERE id = ANY($1::bigint[])
+"""
+
+REFUSE_OUTBOX = """
+UPDATE executor.outbox o SET refused_at = now(), problem = u.problem
+FROM unnest($1::bigint[], $2::text[]) AS u(id, problem) WHERE o.id = u.id
 """
 
 # One look per class, so that a class without a runner never stands in the way of another. (rank, ready_at) of $2, $3 is
@@ -178,7 +326,8 @@ WITH candidate AS MATERIALIZED (
     SELECT r.* FROM unnest($1::text[], $2::int[], $3::timestamptz[]) AS c(class_name, rank, ready_at)
     CROSS JOIN LATERAL (
         SELECT r.execution_id, r.id, r.node_index, r.epoch, r.attempt, r.excluded_edges, r.chosen_edges,
-            r.ready_revision, r.rank, r.ready_at, r.idempotency_key, r.class_name
+            r.ready_revision, r.rank, r.ready_at, r.idempotency_key, r.class_name, r.target, r.inputs, r.key_number,
+            r.replay_traceparent, r.replay_attempt, r.deadline
         FROM executor.run r
         WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $4 AND r.class_name = c.class_name
             AND (r.rank, r.ready_at) >= (c.rank::smallint, c.ready_at) AND r.ready_at <= now()
@@ -205,19 +354,23 @@ LEASE_RUNS = """
 UPDATE executor.run r
 SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = $6, runner_id = $7,
     lease_until = now() + $8::interval, heartbeat_at = NULL, started_at = now(), retry_after = NULL,
-    idempotency_key = u.idempotency_key, inputs_hash = u.inputs_hash, config_hash = u.config_hash
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[])
-    AS u(execution_id, id, idempotency_key, inputs_hash, config_hash)
+    idempotency_key = u.idempotency_key, inputs_hash = u.inputs_hash, config_hash = u.config_hash,
+    target = coalesce(u.target, r.target), permit_id = u.permit_id
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $9::text[], $10::uuid[])
+    AS u(execution_id, id, idempotency_key, inputs_hash, config_hash, target, permit_id)
 WHERE r.execution_id = u.execution_id AND r.id = u.id
 """
 
-# Never shortens a lease, never revives one; the rows that do not match are the answer LEASE_LOST.
+# Never shortens a lease, never revives one, nor extends one that is told to stop; the rows that do not match are the
+# answer LEASE_LOST.
 HEARTBEAT_RUNS = """
 UPDATE executor.run r
-SET lease_until = greatest(r.lease_until, now() + $4::interval), heartbeat_at = now()
+SET lease_until = CASE WHEN r.stop_reason IS NULL THEN greatest(r.lease_until, now() + $4::interval)
+        ELSE r.lease_until END,
+    heartbeat_at = now()
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS u(execution_id, id, epoch)
 WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch AND r.state = 'LEASED'
-RETURNING r.id, r.epoch
+RETURNING r.id, r.epoch, r.stop_reason
 """
 
 SELECT_CONTROL = """
@@ -240,6 +393,41 @@ WHERE retry_after IS NOT NULL AND state = 'WAITING'
 NEXT_RETRY = """
 SELECT extract(epoch FROM min(retry_after) - clock_timestamp())::float8 FROM executor.run
 WHERE state = 'READY' AND retry_after > now() - interval '1 second'
+"""
+
+# Runs whose own deadline has passed and that were not told yet.
+SELECT_DEADLINES = """
+SELECT execution_id, id FROM executor.run
+WHERE deadline <= now() AND deadline IS NOT NULL AND stop_reason IS NULL
+    AND state IN ('READY', 'LEASED', 'WAITING', 'PARKED')
+ORDER BY deadline LIMIT $1
+"""
+
+NEXT_DEADLINE = """
+SELECT extract(epoch FROM min(deadline) - clock_timestamp())::float8 FROM executor.run
+WHERE deadline IS NOT NULL AND stop_reason IS NULL AND state IN ('READY', 'LEASED', 'WAITING', 'PARKED')
+"""
+
+SELECT_EXECUTION_DEADLINES = """
+SELECT id FROM executor.workflow_execution
+WHERE deadline <= now() AND deadline IS NOT NULL AND ending IS NULL AND state IN ('PENDING', 'RUNNING', 'PAUSED')
+ORDER BY deadline LIMIT $1
+"""
+
+NEXT_EXECUTION_DEADLINE = """
+SELECT extract(epoch FROM min(deadline) - clock_timestamp())::float8 FROM executor.workflow_execution
+WHERE deadline IS NOT NULL AND ending IS NULL AND state IN ('PENDING', 'RUNNING', 'PAUSED')
+"""
+
+# Leases of runs that were told to stop and whose grace is over; the reaper's quiet periods do not apply to them.
+SELECT_STOPPED = """
+SELECT execution_id, id, epoch, runner_id FROM executor.run
+WHERE state = 'LEASED' AND stop_reason IS NOT NULL AND lease_until < now() ORDER BY lease_until LIMIT $1
+"""
+
+NEXT_STOPPED = """
+SELECT extract(epoch FROM min(lease_until) - clock_timestamp())::float8 FROM executor.run
+WHERE state = 'LEASED' AND stop_reason IS NOT NULL
 """
 
 SELECT_EXPIRED = """
@@ -289,13 +477,14 @@ _SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
 
 _EXECUTION = """SELECT e.id, e.namespace, e.workflow_id, e.version, {state} AS state, e.revision, e.priority,
     e.trigger_type, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
-    e.trace_id, e.created_by_name, e.last_modified_date, {payload} AS trigger_payload
+    e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested, {payload} AS trigger_payload
 FROM executor.workflow_execution e
 WHERE e.namespace = $1"""
 
 _RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,
     r.pool, r.class_name, r.error, r.error_type, r.leased_by, r.lease_until, r.heartbeat_at, r.retry_after,
-    r.started_at, r.finished_at, r.duration_ms, r.cost_tokens, r.idempotency_key, r.quarantine_number, r.runner_id"""
+    r.started_at, r.finished_at, r.duration_ms, r.cost_tokens, r.idempotency_key, r.quarantine_number, r.runner_id,
+    r.inputs, r.episode_id, r.deadline, r.failures, r.lost_leases, r.parked_at, r.parked_ms"""
 
 COUNT_RUNS = """
 SELECT execution_id, state, count(*)::int FROM executor.run WHERE execution_id = ANY($1::uuid[]) GROUP BY 1, 2
@@ -312,7 +501,7 @@ ORDER BY r.execution_id DESC, r.id
 """
 
 READ_ATTEMPTS = """
-SELECT a.run_id, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error
+SELECT a.run_id, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error, a.error_stack_trace
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
 JOIN executor.run_attempt a ON a.execution_id = k.execution_id AND a.run_id = k.id
 ORDER BY a.run_id, a.epoch
@@ -345,11 +534,12 @@ def list_executions(
     return f"{select}{conditions}\nORDER BY e.id DESC\nLIMIT $2"
 
 
-def list_runs(*, by_execution: bool, by_workflow: bool, after: bool, states: Sequence[RunState]) -> str:
+def list_runs(*, by_execution: bool, by_workflow: bool, by_id: bool, after: bool, states: Sequence[RunState]) -> str:
     """By execution, newest first, and by id within. Parameters: namespace, limit, then those of the conditions."""
     conditions = _numbered(
         (by_execution, "r.execution_id = {}::uuid"),
         (by_workflow, "e.workflow_id = {}::uuid"),
+        (by_id, "r.id = {}::uuid"),
         (after, "(r.execution_id < {0}::uuid OR (r.execution_id = {0}::uuid AND r.id > {1}::uuid))"),
     )
     if states:

@@ -11,6 +11,7 @@ from services.chassis.interceptors import caller, namespace_of, remaining
 from services.chassis.paging import bad_page_token, page_place, page_size_of, page_token
 from services.executor import wire
 from services.executor.executions import Executions
+from services.executor.interventions import Interventions
 from services.executor.model import StartRequest
 from services.executor.settings import ExecutorSettings
 from services.executor.signals import Signals
@@ -29,9 +30,17 @@ ANSWER_IN_TIME = timedelta(milliseconds=200)
 class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
     """Decodes, calls a use case, encodes; errors are the interceptor's."""
 
-    def __init__(self, starts: Starts, executions: Executions, signals: Signals, settings: ExecutorSettings) -> None:
+    def __init__(
+        self,
+        starts: Starts,
+        executions: Executions,
+        interventions: Interventions,
+        signals: Signals,
+        settings: ExecutorSettings,
+    ) -> None:
         self._starts = starts
         self._executions = executions
+        self._interventions = interventions
         self._signals = signals
         self._settings = settings
 
@@ -135,6 +144,28 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
             runs=[wire.write_run(view) for view in page.runs],
             next_page_token=page_token(request, last) if last else "",
         )
+
+    async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Any) -> pb.CancelExecutionResponse:
+        event = wire.read_cancel(request, caller(context).principal)
+        view = await self._interventions.cancel(namespace_of(request), event)
+        return pb.CancelExecutionResponse(execution=wire.write_execution(view))
+
+    async def RequeueRun(self, request: pb.RequeueRunRequest, context: Any) -> pb.RequeueRunResponse:
+        event = wire.read_requeue(request, caller(context).principal)
+        view = await self._interventions.resolve(namespace_of(request), event)
+        return pb.RequeueRunResponse(run=wire.write_run(view))
+
+    async def CompleteRunManually(
+        self, request: pb.CompleteRunManuallyRequest, context: Any
+    ) -> pb.CompleteRunManuallyResponse:
+        event = wire.read_completion(request, caller(context).principal)
+        view = await self._interventions.resolve(namespace_of(request), event)
+        return pb.CompleteRunManuallyResponse(run=wire.write_run(view))
+
+    async def DiscardRun(self, request: pb.DiscardRunRequest, context: Any) -> pb.DiscardRunResponse:
+        event = wire.read_discard(request, caller(context).principal)
+        view = await self._interventions.resolve(namespace_of(request), event)
+        return pb.DiscardRunResponse(run=wire.write_run(view))
 
 
 def _optional_workflow(request: Any) -> UUID | None:

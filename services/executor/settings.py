@@ -56,9 +56,10 @@ class LeaseSettings(SettingsModel):
 
 
 class RetrySettings(SettingsModel):
-    """Budget and back-off of runs whose runner was lost."""
+    """Budgets and back-off. A node, its graph or its module may say otherwise about attempts and back-off."""
 
-    max_attempts: int = Field(default=3, ge=1, le=1000, description="not acted upon yet")
+    max_attempts: int = Field(default=3, ge=1, le=1000, description="failures until one is final")
+    max_requeues: int = Field(default=5, ge=0, le=1_000_000, description="requeues of one run without force")
     max_lost_leases: int = Field(default=5, ge=1, le=1000)
     backoff_base_ms: int = Field(default=1000, ge=0, le=3_600_000)
     backoff_max_ms: int = Field(default=30_000, ge=0, le=86_400_000)
@@ -87,6 +88,7 @@ class RunnerSettings(SettingsModel):
     pool: str = Field(default="default", min_length=1, max_length=255)
     concurrency: int = Field(default=10, ge=0, le=MAX_CONCURRENCY, description="0: this executor runs nothing itself")
     poll_interval: Interval = Field(default=timedelta(seconds=5), description="upper bound on noticing work")
+    cancel_grace: Duration = Field(default=timedelta(seconds=10), description="for what is told to stop")
     drain_grace: Duration = Field(default=timedelta(seconds=10), description="for modules that run at the end")
     unknown_as_noop: bool = Field(default=False, description="runs classes nobody knows as NoopModule")
     modules: Annotated[StringList, AfterValidator(_are_importable)] = Field(

@@ -20,6 +20,8 @@ class Signals:
         self.urgent: int | None = None
         self.control_ready = asyncio.Event()
         self.timers_changed = asyncio.Event()
+        self.deadlines_changed = asyncio.Event()
+        self.outbox_filled = asyncio.Event()
         self._listeners: set[Listener] = set()
 
     def left_ready(self, rank: int) -> None:

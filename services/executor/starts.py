@@ -3,14 +3,15 @@ others that start at the same time. I09."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from services.executor.batching import NaturalBatcher
 from services.executor.facts import ExecutionCache, Known
-from services.executor.handoff import Grant, Handoff, leased_run, monotonic
+from services.executor.handoff import Grant, Handoff, monotonic
 from services.executor.inputs import prepare
 from services.executor.model import (
     ControlReady,
@@ -23,6 +24,7 @@ from services.executor.model import (
     rank_of,
     run_id,
 )
+from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
 from services.executor.progress import Progress, refusals
 from services.executor.signals import Signals
@@ -83,7 +85,7 @@ class Starts:
         signals: Signals,
         *,
         lease: LeasePolicy,
-        timeouts: Mapping[str, Any],
+        modules: Modules,
         runs_limit: int,
     ) -> None:
         self._runs_limit = runs_limit
@@ -94,7 +96,7 @@ class Starts:
         self._handoff = handoff
         self._signals = signals
         self._lease = lease
-        self._timeouts = timeouts
+        self._modules = modules
         self._batcher = NaturalBatcher[Group, list[UUID]](
             self._record, limit=RUNS_PER_TRANSACTION, weight=_number_of_rows
         )
@@ -143,9 +145,7 @@ class Starts:
 
             written = await self._session.repeat(attempt)
             leased = [run for execution in written.new for run in execution.leased.values()]
-            self._handoff.deliver(
-                [self._leased_run(run, written.known) for run in leased if not run.problem], granted_at=granted_at
-            )
+            self._handoff.deliver(self._progress.hand_out(leased, written.known), granted_at=granted_at)
         try:
             await self._follow_up(written, leased)
         except Exception as error:
@@ -153,10 +153,6 @@ class Starts:
             self._signals.control_ready.set()
         self._signals.executions_changed([execution.id for execution in written.new])
         return written.answers
-
-    def _leased_run(self, run: Prepared, known: Mapping[UUID, Known]) -> Any:
-        execution = known[run.execution_id]
-        return leased_run(run, execution.facts, execution.version.plan, self._lease, self._timeouts)
 
     async def _write(self, tx: Any, groups: Sequence[Group], grant: Grant) -> _Written:
         used = await store.find_requests(tx, [item.request for group in groups for item in group])
@@ -211,10 +207,22 @@ class Starts:
         leased = {}
         for root in plan.roots:
             node = plan.nodes[root]
-            if self._handoff.serves(node) and grant.take():
-                leased[root] = prepare(
-                    plan, facts, node, taken=(), epoch=1, attempt=1, ready_revision=1, result_of=lambda _node: None
-                )
+            if not (self._handoff.may_take(facts.namespace, node) and grant.take()):
+                continue
+            prepared = prepare(
+                plan,
+                facts,
+                node,
+                taken=(),
+                epoch=1,
+                attempt=1,
+                ready_revision=1,
+                result_of=lambda _node: None,
+                modules=self._modules,
+                deadline=datetime.now(UTC) + node.deadline if node.deadline else None,
+            )
+            if self._handoff.closed(facts.namespace, prepared.target):
+                leased[root] = prepared
         execution = NewExecution(facts.id, request, item.version, plan, item.planned.task_ids, leased)
         written.new.append(execution)
         written.known[facts.id] = Known(facts, item.planned)
@@ -238,6 +246,17 @@ class Starts:
             await self._progress.apply(events)
         if len(control) > CONTROL_AT_ONCE:
             self._signals.control_ready.set()
+        if any(_has_deadline(execution) for execution in written.new):
+            self._signals.deadlines_changed.set()
+
+
+def _has_deadline(execution: NewExecution) -> bool:
+    plan = execution.plan
+    return (
+        execution.request.deadline is not None
+        or plan.settings.timeout is not None
+        or any(plan.nodes[root].deadline is not None for root in plan.roots)
+    )
 
 
 def _number_of_rows(group: Group) -> int:

@@ -3,48 +3,82 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import orjson
 
 from services.executor.compiled import new_memory
 from services.executor.model import (
+    AttemptEnded,
     ControlReady,
+    EndExecution,
     Event,
     ExecutionFacts,
     LeaseEnded,
     LockedExecution,
     LockedRun,
+    QuarantineRecord,
+    Replay,
+    Resolution,
+    Resolve,
+    RunDeadline,
     TimerDue,
     run_id,
 )
+from services.executor.resolutions import refusal_of
 from services.executor.store.progress import (
     ChangedExecution,
     ChangedRun,
     EndedAttempt,
     EndedRun,
     FinishedRun,
+    NewQuarantine,
     OutboxEntry,
     RunKey,
-    storable,
 )
+from valkyr.errors import ExecutionSettled, ValkyrError
 from valkyr.flow.advance import (
     Change,
     ControlBudget,
     DecideControl,
+    Discarded,
     FailedForGood,
+    Halted,
     Loaded,
     Need,
     Outcome,
+    Requeued,
     Succeeded,
     advance,
+    fails_fast,
 )
-from valkyr.flow.attempts import FailForGood, Fence, Finish, RetryAfter, RetryPolicy, decide_after_lease, fence
-from valkyr.flow.plan import Plan, Sight
-from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Omitted, Success
-from valkyr.flow.states import RunState, execution_state_after, open_delta
+from valkyr.flow.attempts import (
+    Cancel,
+    FailForGood,
+    Fence,
+    Finish,
+    RetryAfter,
+    RetryPolicy,
+    decide_after_lease,
+    fence,
+)
+from valkyr.flow.plan import Plan, PlannedNode, Sight
+from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Omitted, Snooze, Success
+from valkyr.flow.states import (
+    SETTLED_EXECUTION_STATES,
+    Ending,
+    ExecutionState,
+    RunState,
+    bad_delta,
+    execution_state_after,
+    open_delta,
+)
+
+Answer = Fence | ValkyrError
+RetryOf = Callable[[PlannedNode], RetryPolicy]
+_HELD_BY_NOBODY = (RunState.READY, RunState.WAITING, RunState.PARKED)
 
 
 @dataclass(slots=True)
@@ -56,7 +90,13 @@ class Writes:
     changed: list[ChangedRun] = field(default_factory=list)
     executions: list[ChangedExecution] = field(default_factory=list)
     attempts: list[EndedAttempt] = field(default_factory=list)
+    quarantines: list[NewQuarantine] = field(default_factory=list)
     outbox: list[OutboxEntry] = field(default_factory=list)
+    resolved: list[Resolve] = field(default_factory=list)
+    stopped: list[RunKey] = field(default_factory=list)
+    # Executions that end, each with what writes its row once it is known how many leases it has left.
+    endings: list[tuple[EndExecution, ExecutionStep]] = field(default_factory=list)
+    calls: list[AttemptEnded] = field(default_factory=list)
 
 
 def touched_nodes(plan: Plan, nodes: Sequence[int]) -> set[int]:
@@ -68,7 +108,10 @@ def touched_nodes(plan: Plan, nodes: Sequence[int]) -> set[int]:
 
 
 class ExecutionStep:
-    """One execution in one transaction. `rows` grows as the walk through the graph asks for more."""
+    """One execution in one transaction. `rows` grows as the walk through the graph asks for more.
+
+    `quarantines` are the records that resolutions name, by run and number.
+    """
 
     def __init__(
         self,
@@ -76,39 +119,118 @@ class ExecutionStep:
         plan: Plan,
         locked: LockedExecution,
         rows: dict[int, LockedRun],
-        policy: RetryPolicy,
+        retry_of: RetryOf,
+        *,
+        quarantines: Mapping[tuple[UUID, int], QuarantineRecord],
+        max_requeues: int,
     ) -> None:
         self.facts = facts
         self.plan = plan
         self.rows = rows
         self.revision = locked.revision + 1
         self._locked = locked
-        self._policy = policy
-        self._reported: dict[int, tuple[LeaseEnded, FailForGood | Finish]] = {}
+        self._retry_of = retry_of
+        self._quarantines = quarantines
+        self._max_requeues = max_requeues
+        self._open_runs = locked.open_runs
+        self._bad_runs = locked.bad_runs
+        self._error: tuple[str, str] | None = None
+        self._ending: EndExecution | None = None
+        self._reported: dict[int, tuple[LeaseEnded, FailForGood | Finish | Cancel]] = {}
         self._retried: list[EndedRun] = []
+        self._resolved: dict[int, Resolve] = {}
+        self._stopped: list[RunKey] = []
         # Runs that an event of this batch has moved, and the answer to a second report; the rows are as before.
         self._moved: dict[int, Fence] = {}
         self._attempts: list[EndedAttempt] = []
+        self._calls: list[AttemptEnded] = []
         self._outcomes: list[Outcome] = []
 
-    def take(self, event: Event) -> Fence:
+    @property
+    def ends(self) -> bool:
+        """Whether nothing of the execution is to be started any more."""
+        return self._locked.ending is not None or self._ending is not None
+
+    def take(self, event: Event) -> Answer:
         """Decides what an event means; the answer to whoever brought it. Only what is ACCEPTED changes anything."""
+        if isinstance(event, EndExecution):
+            return self._take_ending(event)
         node = node_of(event.run_id)
         row = self.rows.get(node) if event.run_id == run_id(self.facts.id, node) else None
+        if isinstance(event, Resolve):
+            return self._take_resolution(event, node, row)
         if row is not None and node in self._moved:
             return self._answer_to_second(event, node, row)
+        if isinstance(event, LeaseEnded):
+            return self._take_lease(event, node, row)
+        outcome = None if row is None or self.ends else self._outcome_of(event, node, row)
+        if outcome is None:
+            return Fence.LEASE_LOST
+        if isinstance(outcome, RunDeadline):
+            self._stopped.append((outcome.execution_id, outcome.run_id))
+        else:
+            self._outcomes.append(outcome)
+        self._moved[node] = Fence.LEASE_LOST
+        return Fence.ACCEPTED
+
+    def _outcome_of(
+        self, event: TimerDue | ControlReady | RunDeadline, node: int, row: LockedRun
+    ) -> Outcome | RunDeadline | None:
+        """None if the event has come too late; a deadline itself where the run is leased and has to be told."""
+        state = row.facts.state
         match event:
             case TimerDue():
-                if row is None or row.facts.state is not RunState.WAITING or not row.due:
-                    return Fence.LEASE_LOST
-                self._outcomes.append(Succeeded(node, {}))
+                return Succeeded(node, {}) if state is RunState.WAITING and row.due else None
             case ControlReady():
-                if row is None or row.facts.state is not RunState.READY:
-                    return Fence.LEASE_LOST
-                self._outcomes.append(DecideControl(node))
-            case LeaseEnded():
-                return self._take_lease(event, node, row)
-        self._moved[node] = Fence.LEASE_LOST
+                return DecideControl(node) if state is RunState.READY else None
+            case RunDeadline() if not row.lease.deadline_passed:
+                return None
+            case RunDeadline() if state in _HELD_BY_NOBODY:
+                return _after_deadline(node, row)
+            case _:
+                return event if state is RunState.LEASED and row.stop_reason is None else None
+
+    def _take_ending(self, event: EndExecution) -> Answer:
+        state = self._locked.state
+        if state in SETTLED_EXECUTION_STATES:
+            if event.ending is not Ending.CANCEL:
+                return Fence.LEASE_LOST
+            if state is ExecutionState.CANCELLED:
+                return Fence.ALREADY_REPORTED
+            return ExecutionSettled(
+                f"execution {self.facts.id} has ended in {state} already: there is nothing to cancel",
+                metadata={"state": state},
+            )
+        if self.ends or (event.ending is Ending.DEADLINE and not self._locked.deadline_passed):
+            return Fence.ALREADY_REPORTED
+        self._ending = event
+        if event.ending is Ending.DEADLINE:
+            self._error = (FailureType.TIMEOUT, "the execution's deadline passed")
+        return Fence.ACCEPTED
+
+    def _take_resolution(self, event: Resolve, node: int, row: LockedRun | None) -> Answer:
+        record = self._quarantines.get((event.run_id, event.quarantine_number))
+        answer = refusal_of(
+            event,
+            row,
+            record,
+            ended=self.ends,
+            deadline_passed=self._locked.deadline_passed,
+            max_requeues=self._max_requeues,
+        )
+        if answer is not None:
+            return answer
+        self._resolved[node] = event
+        match event.resolution:
+            case Resolution.REQUEUED:
+                self._outcomes.append(Requeued(node))
+            case Resolution.FIXED:
+                watched = node in self.plan.watched and event.outputs is not None
+                self._outcomes.append(Succeeded(node, orjson.loads(event.outputs or "null") if watched else None))
+            case _ if self.ends:
+                self._outcomes.append(Halted(node, RunState.FAILED))
+            case _:
+                self._outcomes.append(Discarded(node))
         return Fence.ACCEPTED
 
     def _answer_to_second(self, event: Event, node: int, row: LockedRun) -> Fence:
@@ -123,7 +245,12 @@ class ExecutionStep:
             return answer
         if event.only_if_expired and not row.lease_expired:
             return Fence.LEASE_LOST
-        after = decide_after_lease(row.lease, event.result, self._policy, jitter=random.random())
+        after = decide_after_lease(
+            replace(row.lease, ending=True) if self.ends else row.lease,
+            event.result,
+            self._retry_of(self.plan.nodes[node]),
+            jitter=random.random(),
+        )
         self._note_attempt(event, row)
         # A lease that ended without a report takes its epoch with it.
         without_report = isinstance(event.result, Lost | Omitted)
@@ -131,29 +258,34 @@ class ExecutionStep:
         match after:
             case RetryAfter():
                 self._retried.append(_retry(event, after))
+                return answer
             case Finish():
-                self._reported[node] = (event, after)
-                self._outcomes.append(Succeeded(node))
+                outcome: Outcome = Halted(node, RunState.SUCCESS) if self.ends else Succeeded(node)
             case FailForGood():
-                self._reported[node] = (event, after)
-                self._outcomes.append(FailedForGood(node, after.letter, after.error_type, after.message))
+                outcome = FailedForGood(node, after.letter, after.error_type, after.message)
+            case Cancel():
+                outcome = Halted(node, RunState.CANCELLED)
+        self._reported[node] = (event, after)
+        self._outcomes.append(outcome)
         return answer
 
     def _note_attempt(self, event: LeaseEnded, row: LockedRun) -> None:
-        key = (event.execution_id, event.run_id)
-        noted: tuple[str, str, str]
-        match event.result:
-            case Success():
-                return
-            case Failure() as failure:
-                noted = (failure.type, failure.message, failure.stack_trace)
-            case Lost():
-                noted = ("RUNNER_LOST", "the lease ended without a report", "")
-            case Omitted():
-                noted = ("OMITTED", "", "")
-            case _:
-                noted = ("RELEASED", "", "")
-        self._attempts.append(EndedAttempt(key, event.epoch, row.attempt, *noted))
+        if row.target:
+            self._calls.append(
+                AttemptEnded(
+                    namespace=self.facts.namespace,
+                    target=row.target,
+                    run_id=event.run_id,
+                    epoch=event.epoch,
+                    result=event.result,
+                    duration_ms=event.duration_ms,
+                    permit_id=row.permit_id,
+                    traceparent=row.replay.traceparent or self.facts.traceparent,
+                )
+            )
+        noted = _noted(event)
+        if noted is not None:
+            self._attempts.append(EndedAttempt((event.execution_id, event.run_id), event.epoch, row.attempt, *noted))
 
     def walk(self, budget: ControlBudget | None = None) -> Generator[Need, Loaded, list[Change]] | None:
         """The walk through the graph; None if nothing ended."""
@@ -196,16 +328,15 @@ class ExecutionStep:
 
     def write(self, changes: Sequence[Change], writes: Writes) -> list[ChangedRun]:
         """Adds what is to be written; the answer is the runs that became READY, for the hand-off to take up."""
-        open_runs = self._locked.open_runs
-        bad_runs = self._locked.bad_runs
-        error: tuple[str, str] | None = None
         ready: list[ChangedRun] = []
+        for event in self._resolved.values():
+            writes.resolved.append(event)
+            writes.outbox.append(self._outbox(event.run_id, event.quarantine_number, "RESOLVED"))
         for change in changes:
-            open_runs += open_delta(change.before, change.after)
+            self._open_runs += open_delta(change.before, change.after)
+            self._bad_runs += bad_delta(change.before, change.after)
             if change.after is RunState.QUARANTINED and change.failure is not None:
-                bad_runs += 1
-                error = error or self._error_of(change.failure)
-                writes.outbox.append(self._letter(change.failure))
+                self._quarantine(change.failure, writes)
             if change.node in self._reported:
                 self._write_reported(change, writes)
                 continue
@@ -213,16 +344,66 @@ class ExecutionStep:
             (ready if run.state is RunState.READY else writes.changed).append(run)
         writes.ended.extend(self._retried)
         writes.attempts.extend(self._attempts)
-        if changes:
-            state = execution_state_after(self._locked.state, open_runs=open_runs, bad_runs=bad_runs)
-            kind, message = error or (None, None)
-            writes.executions.append(
-                ChangedExecution(self.facts.id, state, self.revision, open_runs, bad_runs, kind, message)
-            )
+        writes.calls.extend(self._calls)
+        writes.stopped.extend(self._stopped)
+        if self._ending is None and fails_fast(self.plan, changes):
+            self._ending = EndExecution(self.facts.id, Ending.FAIL_FAST)
+        if self._ending is not None:
+            writes.endings.append((self._ending, self))
+        elif changes:
+            writes.executions.append(self.changed_execution(self._open_runs))
         return ready
+
+    def changed_execution(self, open_runs: int) -> ChangedExecution:
+        """The execution's row after everything else of this transaction."""
+        ending = self._ending.ending if self._ending else self._locked.ending
+        state = execution_state_after(
+            self._locked.state,
+            open_runs=open_runs,
+            bad_runs=self._bad_runs,
+            ending=ending,
+            reopened=any(event.resolution is not Resolution.DISCARDED for event in self._resolved.values()),
+        )
+        kind, message = self._error or (None, None)
+        return ChangedExecution(self.facts.id, state, self.revision, open_runs, self._bad_runs, kind, message)
+
+    def replay_of(self, node: int) -> Replay:
+        """What requeues, that of this batch included, leave on a run."""
+        before, event = self.rows[node].replay, self._resolved.get(node)
+        if event is None:
+            return before
+        return Replay(
+            inputs=event.inputs or before.inputs,
+            key_number=event.quarantine_number if event.new_key else before.key_number,
+            traceparent=event.request.traceparent or None,
+            after_attempt=self.rows[node].attempt,
+        )
+
+    def ready_revision_of(self, node: int) -> int:
+        """Frozen when the run became READY first."""
+        return self.rows[node].ready_revision or self.revision
 
     def _key(self, node: int) -> RunKey:
         return (self.facts.id, run_id(self.facts.id, node))
+
+    def _quarantine(self, failure: FailedForGood, writes: Writes) -> None:
+        key, number = self._key(failure.node), self.rows[failure.node].quarantine_number + 1
+        self._error = self._error or self._error_of(failure)
+        writes.quarantines.append(
+            NewQuarantine(
+                self.facts.namespace,
+                key,
+                number,
+                failure.letter,
+                failure.error_type,
+                failure.message,
+                self.revision,
+            )
+        )
+        writes.outbox.append(self._outbox(key[1], number, "QUARANTINED"))
+
+    def _outbox(self, run: UUID, number: int, kind: str) -> OutboxEntry:
+        return OutboxEntry(self.facts.namespace, (self.facts.id, run), number, kind)
 
     def _write_reported(self, change: Change, writes: Writes) -> None:
         event, after = self._reported[change.node]
@@ -237,61 +418,49 @@ class ExecutionStep:
                 self.revision,
             )
             writes.finished.append(finished)
-        elif isinstance(after, FailForGood):
-            writes.ended.append(self._failed_run(change, event, after))
+        else:
+            writes.ended.append(self._ended_run(change, event, after))
 
-    def _failed_run(self, change: Change, event: LeaseEnded, after: FailForGood) -> EndedRun:
+    def _ended_run(self, change: Change, event: LeaseEnded, after: FailForGood | Finish | Cancel) -> EndedRun:
+        lease = self.rows[change.node].lease
+        failed = after if isinstance(after, FailForGood) else None
         return EndedRun(
             key=self._key(change.node),
             epoch=event.epoch,
             state=change.after,
-            raise_epoch=isinstance(event.result, Lost),
-            failures=after.failures,
-            lost_leases=after.lost_leases,
-            error=after.message,
-            error_type=after.error_type,
+            raise_epoch=isinstance(event.result, Lost | Omitted),
+            failures=failed.failures if failed else lease.failures,
+            lost_leases=failed.lost_leases if failed else lease.lost_leases,
+            error=failed.message if failed else None,
+            error_type=failed.error_type if failed else None,
             revision=self.revision,
             wait=None,
             duration_ms=event.duration_ms,
+            always_decided=change.always_decided,
         )
 
     def _changed_run(self, change: Change) -> ChangedRun:
+        fixed = self._resolved.get(change.node)
+        if change.after is RunState.SUCCESS and fixed is not None and fixed.outputs is not None:
+            outputs: str | None = fixed.outputs
+        else:
+            outputs = None if change.outputs is None else orjson.dumps(change.outputs).decode()
         return ChangedRun(
             key=self._key(change.node),
             state=change.after,
             gate=change.gate,
-            outputs=None if change.outputs is None else orjson.dumps(change.outputs).decode(),
+            outputs=outputs,
             error=change.failure.message if change.failure else None,
             error_type=change.failure.error_type if change.failure else None,
             revision=self.revision,
             wake_after=change.wake_after,
             prepared=None,
+            always_decided=change.always_decided,
+            deadline=self.plan.nodes[change.node].deadline,
         )
 
     def _error_of(self, failure: FailedForGood) -> tuple[str, str]:
         return failure.error_type, f"node {self.plan.nodes[failure.node].node_id!r}: {failure.message}"
-
-    def _letter(self, failure: FailedForGood) -> OutboxEntry:
-        row = self.rows[failure.node]
-        node = self.plan.nodes[failure.node]
-        payload = {
-            "failureType": failure.letter,
-            "failureReason": storable(failure.message),
-            "errorType": failure.error_type,
-            "nodeId": node.node_id,
-            "className": node.class_name,
-            "workflowId": str(self.facts.workflow_id),
-            "version": self.facts.version,
-            "attempt": row.attempt,
-            "traceparent": self.facts.traceparent,
-        }
-        return OutboxEntry(
-            self.facts.namespace,
-            self._key(failure.node),
-            row.quarantine_number + 1,
-            "QUARANTINED",
-            orjson.dumps(payload).decode(),
-        )
 
 
 def node_of(run: UUID) -> int:
@@ -299,8 +468,40 @@ def node_of(run: UUID) -> int:
     return (run.int >> 14) & ((1 << 14) - 1)
 
 
+def _after_deadline(node: int, row: LockedRun) -> FailedForGood:
+    """The deadline of a run that nobody holds."""
+    if row.facts.state is RunState.PARKED and row.parked_by == "BREAKER":
+        message = f"the run's deadline passed while the breaker of {row.target!r} held it back"
+        return FailedForGood(node, LetterType.CIRCUIT_BREAKER, FailureType.TIMEOUT, message)
+    message = f"the run's deadline passed while it was {row.facts.state}"
+    return FailedForGood(node, LetterType.TIMEOUT, FailureType.TIMEOUT, message)
+
+
+def _noted(event: LeaseEnded) -> tuple[str, str, str] | None:
+    """An attempt for the history: outcome, error, stack trace; a success stands in the run itself."""
+    match event.result:
+        case Success():
+            return None
+        case Failure() as failure:
+            return (failure.type, failure.message, failure.stack_trace)
+        case Lost():
+            return ("RUNNER_LOST", "the lease ended without a report", "")
+        case Omitted():
+            return ("OMITTED", "", "")
+        case Snooze():
+            return ("SNOOZED", "", "")
+        case _:
+            return ("RELEASED", "", "")
+
+
 def _retry(event: LeaseEnded, after: RetryAfter) -> EndedRun:
-    lost = isinstance(event.result, Lost)
+    match event.result:
+        case Lost():
+            error: tuple[str | None, str | None] = ("the lease ended without a report", "RUNNER_LOST")
+        case Failure() as failure:
+            error = (failure.message, failure.type)
+        case _:
+            error = (None, None)
     return EndedRun(
         key=(event.execution_id, event.run_id),
         epoch=event.epoch,
@@ -308,8 +509,8 @@ def _retry(event: LeaseEnded, after: RetryAfter) -> EndedRun:
         raise_epoch=isinstance(event.result, Lost | Omitted),
         failures=after.failures,
         lost_leases=after.lost_leases,
-        error="the lease ended without a report" if lost else None,
-        error_type="RUNNER_LOST" if lost else None,
+        error=error[0],
+        error_type=error[1],
         revision=None,
         wait=after.delay,
         duration_ms=None,

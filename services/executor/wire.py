@@ -5,22 +5,37 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.executor.model import AttemptView, ExecutionView, RunView, StartRequest
+from services.executor.model import (
+    AttemptView,
+    EndExecution,
+    ExecutionView,
+    QuarantineRecord,
+    Request,
+    Resolution,
+    Resolve,
+    RunView,
+    StartRequest,
+)
 from services.executor.watch import Watched
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
-from valkyr.flow.states import ExecutionState, RunState
+from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.rpc.values import plain_to_value, value_to_plain
 
 MAX_REQUEST_ID = 255
+MAX_REASON = 2_000
+MAX_OUTPUTS = 1024 * 1024
+MAX_INPUTS = 4 * 1024 * 1024
 MAX_WATCHED = 10_000
 MAX_WAIT = timedelta(seconds=60)
 DEFAULT_WAIT = timedelta(seconds=20)
@@ -61,11 +76,109 @@ def read_start(
         trigger_type="MANUAL" if trigger == "TRIGGER_TYPE_UNSPECIFIED" else trigger,
         payload=payload,
         request_id=read_request_id(request.request_id, path + "requestId"),
-        request_hash=_hash_of(workflow_id, version, trigger, payload, request.priority),
+        request_hash=_hash_of(workflow_id, version, trigger, payload, request.priority, *_said(request, "deadline")),
         priority=request.priority,
         principal=principal,
         traceparent=traceparent,
+        deadline=_read_deadline(request, path + "deadline"),
     )
+
+
+def _said(request: Any, field: str) -> list[str]:
+    """A field for a hash, if it was said: a request without it has the hash that it always had."""
+    return [getattr(request, field).ToJsonString()] if request.HasField(field) else []
+
+
+def _read_deadline(request: Any, path: str) -> datetime | None:
+    if not request.HasField("deadline"):
+        return None
+    try:
+        deadline: datetime = request.deadline.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequest.of_field(path, "is no time; takes one such as 2026-01-31T12:00:00Z") from None
+    if deadline <= datetime.now(UTC):
+        raise InvalidRequest.of_field(path, f"{deadline.isoformat()} has passed; takes a time to come")
+    return deadline
+
+
+def read_cancel(request: pb.CancelExecutionRequest, principal: str) -> EndExecution:
+    execution_id = read_uuid(request.execution_id, "executionId")
+    reason = read_reason(request)
+    asked = Request(principal, reason, read_request_id(request.request_id, "requestId"), _hash_of(execution_id, reason))
+    return EndExecution(execution_id, Ending.CANCEL, asked)
+
+
+def read_requeue(request: pb.RequeueRunRequest, principal: str) -> Resolve:
+    inputs = _read_inputs(request)
+    deadline = _read_deadline(request, "deadline")
+    asked = (inputs, request.new_key, *_said(request, "deadline"))
+    base = _read_resolution(request, Resolution.REQUEUED, principal, asked)
+    return replace(base, inputs=inputs, new_key=request.new_key, deadline=deadline, force=request.force)
+
+
+def read_completion(request: pb.CompleteRunManuallyRequest, principal: str) -> Resolve:
+    if not request.HasField("outputs"):
+        raise InvalidRequest.of_field("outputs", "is required: what the run would have answered; null is an answer")
+    outputs = _json_of(request.outputs, "outputs", MAX_OUTPUTS)
+    return replace(_read_resolution(request, Resolution.FIXED, principal, (outputs,)), outputs=outputs)
+
+
+def read_discard(request: pb.DiscardRunRequest, principal: str) -> Resolve:
+    if not request.reason.strip():
+        raise InvalidRequest.of_field("reason", "is required: why this run is given up")
+    return _read_resolution(request, Resolution.DISCARDED, principal, ())
+
+
+def _read_resolution(request: Any, resolution: Resolution, principal: str, asked: Sequence[object]) -> Resolve:
+    execution_id = read_uuid(request.execution_id, "executionId")
+    run = read_uuid(request.run_id, "runId")
+    number = request.quarantine_number
+    if number < 1:
+        raise InvalidRequest.of_field("quarantineNumber", f"{number} is no quarantine; ListRuns shows the run's number")
+    reason = read_reason(request)
+    return Resolve(
+        execution_id,
+        run,
+        number,
+        resolution,
+        Request(
+            principal,
+            reason,
+            read_request_id(request.request_id, "requestId"),
+            _hash_of(execution_id, run, number, reason, *asked),
+        ),
+    )
+
+
+def read_reason(request: Any) -> str:
+    reason: str = request.reason
+    if len(reason) > MAX_REASON or "\0" in reason:
+        raise InvalidRequest.of_field("reason", f"{reason[:64]!r}... takes up to {MAX_REASON} characters, without NUL")
+    return reason
+
+
+def _read_inputs(request: pb.RequeueRunRequest) -> str | None:
+    if not request.HasField("inputs"):
+        return None
+    plain = value_to_plain(request.inputs, "inputs")
+    if not isinstance(plain, dict):
+        raise InvalidRequest.of_field(
+            "inputs", 'takes an object such as {"trigger": ..., "nodes": {"a": {"outputs": ...}}}'
+        )
+    unknown = sorted(plain.keys() - {"trigger", "nodes"})
+    if unknown:
+        raise InvalidRequest.of_field(f"inputs.{unknown[0]}", "is no part of the inputs; takes trigger and nodes")
+    nodes = plain.get("nodes", {})
+    if not isinstance(nodes, dict) or not all(isinstance(result, dict) for result in nodes.values()):
+        raise InvalidRequest.of_field("inputs.nodes", 'takes {"<node id>": {"outputs": ...}}')
+    return _json_of(request.inputs, "inputs", MAX_INPUTS)
+
+
+def _json_of(value: Value, path: str, limit: int) -> str:
+    text = orjson.dumps(value_to_plain(value, path), option=orjson.OPT_SORT_KEYS)
+    if len(text) > limit:
+        raise LimitExceeded.of_field(path, f"{len(text)} bytes of JSON, over {limit}")
+    return text.decode()
 
 
 def _read_payload(request: pb.StartExecutionRequest, path: str, limit: int) -> str | None:
@@ -182,6 +295,8 @@ def write_execution(view: ExecutionView) -> pb.Execution:
         create_time=_timestamp(view.created_at),
         start_time=_timestamp(view.started_at),
         finish_time=_timestamp(view.finished_at),
+        deadline=_timestamp(view.deadline),
+        cancel_requested=view.cancel_requested,
     )
     if view.trigger_payload is not None:
         message.trigger_payload.CopyFrom(_value(view.trigger_payload))
@@ -216,10 +331,43 @@ def write_run(view: RunView) -> pb.Run:
         idempotency_key=view.idempotency_key or "",
         quarantine_number=view.quarantine_number,
         attempts=[_attempt(attempt) for attempt in view.attempts],
+        episode_id=str(view.episode_id) if view.episode_id else "",
+        deadline=_timestamp(view.deadline),
+        failures=view.failures,
+        lost_leases=view.lost_leases,
+        parked_time=_timestamp(view.parked_at),
+        parked_duration=_duration(view.parked_for),
+        quarantines=[_quarantine(record) for record in view.quarantines],
     )
     if view.outputs is not None:
         message.outputs.CopyFrom(_value(view.outputs))
+    if view.inputs is not None:
+        message.inputs.CopyFrom(_value(view.inputs))
     return message
+
+
+def _quarantine(record: QuarantineRecord) -> pb.Quarantine:
+    resolved_in = (record.resolution_traceparent or "").split("-")
+    return pb.Quarantine(
+        quarantine_number=record.quarantine_number,
+        failure_type=record.failure_type,
+        error_type=record.error_type,
+        error=record.error or "",
+        quarantine_time=_timestamp(record.quarantined_at),
+        resolution=record.resolution,
+        resolved_by=record.resolved_by or "",
+        resolved_time=_timestamp(record.resolved_at),
+        reason=record.reason or "",
+        resolution_trace_id=resolved_in[1] if len(resolved_in) == 4 else "",
+    )
+
+
+def _duration(value: timedelta) -> Duration | None:
+    if not value:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(value)
+    return duration
 
 
 def _attempt(view: AttemptView) -> pb.Attempt:

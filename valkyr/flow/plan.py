@@ -78,7 +78,10 @@ class PlannedNode:
     pool: str
     priority: int
     timeout: timedelta | None
+    # From when a run leaves PENDING.
+    deadline: timedelta | None
     retry: Retry | None
+    # Empty where it is known only with the resolved config, or where there is none.
     target: str
     config: Template
     # Nodes whose outputs the config may ask for.
@@ -106,6 +109,12 @@ class Plan:
 # From the author's text to a compiled form; both raise whatever the expression language raises for bad text.
 CompileCondition = Callable[[str], Condition]
 CompileConfig = Callable[[Module | None], Template]
+# What the module calls, as far as it is known before its config is resolved; else empty.
+TargetOf = Callable[[Module | None, Template], str]
+
+
+def _said_target(module: Module | None, _config: Template) -> str:
+    return module.target if module else ""
 
 
 def make_plan(
@@ -114,6 +123,7 @@ def make_plan(
     compile_condition: CompileCondition,
     compile_config: CompileConfig,
     control_of: Callable[[str], Control | None],
+    target_of: TargetOf = _said_target,
 ) -> Plan:
     """The plan of a valid graph; KeyError for one that validate() would refuse.
 
@@ -121,7 +131,9 @@ def make_plan(
     """
     index_of = {node.node_id: index for index, node in enumerate(graph.nodes)}
     edges = tuple(_plan_edge(i, edge, index_of, compile_condition) for i, edge in enumerate(graph.edges))
-    nodes = _plan_nodes(graph, edges, index_of, compile_config=compile_config, control_of=control_of)
+    nodes = _plan_nodes(
+        graph, edges, index_of, compile_config=compile_config, control_of=control_of, target_of=target_of
+    )
     roots = tuple(node.index for node in nodes if not node.incoming)
     return Plan(
         nodes=nodes,
@@ -144,6 +156,7 @@ def _plan_nodes(
     *,
     compile_config: CompileConfig,
     control_of: Callable[[str], Control | None],
+    target_of: TargetOf,
 ) -> tuple[PlannedNode, ...]:
     incoming: list[list[int]] = [[] for _ in graph.nodes]
     outgoing: list[list[int]] = [[] for _ in graph.nodes]
@@ -166,8 +179,9 @@ def _plan_nodes(
                 pool=node.pool,
                 priority=node.priority,
                 timeout=node.timeout,
+                deadline=node.deadline,
                 retry=node.retry,
-                target=module.target if module else "",
+                target=target_of(module, config),
                 config=config,
                 needs=frozenset(index_of[name] for name in config.references),
                 incoming=tuple(incoming[index]),

@@ -34,8 +34,8 @@ class HeartbeatLink:
         self._busy = threading.Lock()
         self._closed = False
 
-    def send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[tuple[UUID, int]]:
-        """Those still held, as (run, epoch). Unavailable if the database does not answer."""
+    def send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> dict[tuple[UUID, int], bool]:
+        """Those still held, as (run, epoch), and whether they may go on. Unavailable without the database."""
         with self._busy:
             if self._closed:
                 raise Unavailable("the executor is closing")
@@ -47,7 +47,7 @@ class HeartbeatLink:
                 self._loop.run_until_complete(self._disconnect())
                 raise Unavailable(f"heartbeats do not reach the database: {error}") from error
 
-    async def _send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> set[tuple[UUID, int]]:
+    async def _send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> dict[tuple[UUID, int], bool]:
         async with asyncio.timeout(self._timeout.total_seconds()):
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._connect()

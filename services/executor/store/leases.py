@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import Candidate, LeaseEnded, LeasePolicy, Prepared
+from services.executor.model import NO_REPLAY, Candidate, LeaseEnded, LeasePolicy, Prepared, Replay
 from valkyr.flow.results import Lost
 
 
@@ -50,26 +50,62 @@ def _candidate(row: Any) -> Candidate:
         rank=row["rank"],
         ready_at=row["ready_at"],
         idempotency_key=row["idempotency_key"],
+        target=row["target"],
+        replay=_replay(row),
+        deadline=row["deadline"],
     )
+
+
+def _replay(row: Any) -> Replay:
+    replay = Replay(row["inputs"], row["key_number"], row["replay_traceparent"], row["replay_attempt"])
+    return NO_REPLAY if replay == NO_REPLAY else replay
 
 
 async def lease_runs(tx: Any, runs: Sequence[Prepared], policy: LeasePolicy) -> None:
     """Makes locked READY runs LEASED, their epoch and attempt one higher."""
-    rows = [(r.execution_id, r.id, r.idempotency_key, r.inputs_hash, r.config_hash) for r in runs]
-    await tx.execute(queries.LEASE_RUNS, *zip(*rows, strict=True), policy.holder, policy.runner_id, policy.duration)
+    rows = [
+        (r.execution_id, r.id, r.idempotency_key, r.inputs_hash, r.config_hash, r.target or None, r.permit_id)
+        for r in runs
+    ]
+    columns = list(zip(*rows, strict=True))
+    await tx.execute(queries.LEASE_RUNS, *columns[:5], policy.holder, policy.runner_id, policy.duration, *columns[5:])
 
 
 async def heartbeat_runs(
     tx: Any, leases: Sequence[tuple[UUID, UUID, int]], duration: timedelta
-) -> set[tuple[UUID, int]]:
-    """Extends leases given as (execution, run, epoch); answers those still held, as (run, epoch)."""
+) -> dict[tuple[UUID, int], bool]:
+    """Extends leases given as (execution, run, epoch); those still held as (run, epoch), and whether they may go on."""
     rows = await tx.fetch(queries.HEARTBEAT_RUNS, *zip(*sorted(leases), strict=True), duration)
-    return {(row[0], row[1]) for row in rows}
+    return {(row[0], row[1]): row[2] is None for row in rows}
 
 
 async def expired_leases(tx: Any, limit: int) -> list[LeaseEnded]:
     """Leases whose time has run out, the oldest first."""
     return [_lost(row, only_if_expired=True) for row in await tx.fetch(queries.SELECT_EXPIRED, limit)]
+
+
+async def stopped_leases(tx: Any, limit: int) -> list[LeaseEnded]:
+    """Leases of runs that were told to stop and did not within the grace."""
+    return [_lost(row, only_if_expired=True) for row in await tx.fetch(queries.SELECT_STOPPED, limit)]
+
+
+async def passed_deadlines(tx: Any, limit: int) -> list[tuple[UUID, UUID]]:
+    """Runs whose own deadline has passed, (execution, run), the longest past first."""
+    return [(row[0], row[1]) for row in await tx.fetch(queries.SELECT_DEADLINES, limit)]
+
+
+async def passed_execution_deadlines(tx: Any, limit: int) -> list[UUID]:
+    """Executions that should have been settled by now."""
+    return [row[0] for row in await tx.fetch(queries.SELECT_EXECUTION_DEADLINES, limit)]
+
+
+async def next_deadline(tx: Any) -> timedelta | None:
+    """How long until the next deadline of a run or of an execution, or the end of a grace; None if there is none."""
+    ahead = [
+        await tx.fetchval(statement)
+        for statement in (queries.NEXT_DEADLINE, queries.NEXT_EXECUTION_DEADLINE, queries.NEXT_STOPPED)
+    ]
+    return _until(min((seconds for seconds in ahead if seconds is not None), default=None))
 
 
 async def leases_of_older_incarnations(tx: Any, policy: LeasePolicy, limit: int) -> list[LeaseEnded]:

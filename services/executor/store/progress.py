@@ -10,11 +10,22 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import LeasePolicy, LockedExecution, LockedRun, Prepared, StoredResult
+from services.executor.model import (
+    NO_REPLAY,
+    EndExecution,
+    LeasePolicy,
+    LockedExecution,
+    LockedRun,
+    Prepared,
+    QuarantinedAs,
+    Replay,
+    Resolve,
+    StoredResult,
+)
 from valkyr.flow.advance import RunFacts
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.joins import Gate
-from valkyr.flow.states import ExecutionState, RunState
+from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 
 RunKey = tuple[UUID, UUID]  # (execution_id, run id)
 
@@ -46,11 +57,15 @@ class EndedRun:
     revision: int | None
     wait: timedelta | None
     duration_ms: int | None
+    always_decided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedRun:
-    """A run that was not leased and changes by what others did. `prepared` is set where it is leased at once."""
+    """A run that was not leased and changes by what others did. `prepared` is set where it is leased at once.
+
+    `deadline` counts from when the run leaves PENDING.
+    """
 
     key: RunKey
     state: RunState
@@ -61,6 +76,8 @@ class ChangedRun:
     revision: int
     wake_after: timedelta | None
     prepared: Prepared | None
+    always_decided: bool = False
+    deadline: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +104,37 @@ class EndedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class NewQuarantine:
+    """A failure for good that no edge handled."""
+
+    namespace: str
+    key: RunKey
+    quarantine_number: int
+    failure_type: str
+    error_type: str
+    error: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutboxEntry:
+    """What the DLQ is to be told: QUARANTINED or RESOLVED."""
+
     namespace: str
     key: RunKey
     quarantine_number: int
     kind: str
-    payload: str
 
 
 async def lock_executions(tx: Any, ids: Iterable[UUID]) -> dict[UUID, LockedExecution]:
     """Locks executions in the order of their ids."""
     rows = await tx.fetch(queries.LOCK_EXECUTIONS, list(ids))
-    return {row[0]: LockedExecution(row[0], ExecutionState(row[1]), row[2], row[3], row[4]) for row in rows}
+    return {
+        row[0]: LockedExecution(
+            row[0], ExecutionState(row[1]), row[2], row[3], row[4], Ending(row[5]) if row[5] else None, row[6]
+        )
+        for row in rows
+    }
 
 
 async def lock_runs(tx: Any, keys: Sequence[RunKey]) -> list[LockedRun]:
@@ -117,6 +153,8 @@ def _locked_run(row: Any) -> LockedRun:
     state = RunState(row[3])
     chosen = row[12]
     gate = Gate(row[8], row[9], row[10], tuple(row[11] or ()), tuple(chosen) if chosen else None, row[13] or "")
+    stop = StopReason(row[22]) if row[22] else None
+    replayed = row[25] is not None or row[26] or row[27] is not None
     return LockedRun(
         execution_id=row[0],
         id=row[1],
@@ -124,20 +162,39 @@ def _locked_run(row: Any) -> LockedRun:
         attempt=row[5],
         quarantine_number=row[14],
         runner_id=row[15],
-        lease=LeaseFacts(state, row[4], row[6], row[7]),
-        facts=RunFacts(state, gate),
+        lease=LeaseFacts(state, row[4], row[6], row[7], stop is StopReason.CANCEL, row[19]),
+        facts=RunFacts(state, gate, row[20]),
         lease_expired=row[17],
         due=row[18],
         ready_revision=row[16],
+        parked_by=row[21],
+        stop_reason=stop,
+        permit_id=row[23],
+        target=row[24],
+        replay=Replay(row[25], row[26], row[27], row[28]) if replayed else NO_REPLAY,
     )
 
 
 async def read_results(tx: Any, keys: Sequence[RunKey]) -> dict[RunKey, StoredResult]:
-    """The outcomes of runs, settled or not."""
+    """The outcomes of runs, settled or not; with those that earlier quarantines were, where there were any."""
     if not keys:
         return {}
     rows = await tx.fetch(queries.READ_RESULTS, *zip(*keys, strict=True))
-    return {(row[0], row[1]): StoredResult(RunState(row[3]), row[4], row[5], row[6], row[7]) for row in rows}
+    earlier = await _read_earlier(tx, [(row[0], row[1]) for row in rows if row[7] > 0])
+    return {
+        (row[0], row[1]): StoredResult(
+            RunState(row[2]), row[3], row[4], row[5], row[6], tuple(earlier.get((row[0], row[1]), ()))
+        )
+        for row in rows
+    }
+
+
+async def _read_earlier(tx: Any, keys: Sequence[RunKey]) -> dict[RunKey, list[QuarantinedAs]]:
+    earlier: dict[RunKey, list[QuarantinedAs]] = {}
+    if keys:
+        for row in await tx.fetch(queries.READ_EARLIER, *zip(*keys, strict=True)):
+            earlier.setdefault((row[0], row[1]), []).append(QuarantinedAs(row[2], row[3], row[4]))
+    return earlier
 
 
 async def finish_runs(tx: Any, runs: Sequence[FinishedRun]) -> None:
@@ -160,6 +217,7 @@ async def end_runs(tx: Any, runs: Sequence[EndedRun]) -> None:
             r.wait,
             r.duration_ms,
             int(r.state is RunState.QUARANTINED),
+            r.always_decided,
         )
         for r in runs
     ]
@@ -188,11 +246,16 @@ async def change_runs(tx: Any, runs: Sequence[ChangedRun], policy: LeasePolicy) 
             r.prepared.idempotency_key if r.prepared else None,
             r.prepared.inputs_hash if r.prepared else None,
             r.prepared.config_hash if r.prepared else None,
+            r.always_decided,
+            r.deadline,
+            r.prepared.target or None if r.prepared else None,
         )
         for r in runs
     ]
-    *columns, config_hashes = zip(*rows, strict=True)
-    await tx.execute(queries.CHANGE_RUNS, *columns, policy.holder, policy.runner_id, policy.duration, config_hashes)
+    columns = list(zip(*rows, strict=True))
+    await tx.execute(
+        queries.CHANGE_RUNS, *columns[:17], policy.holder, policy.runner_id, policy.duration, *columns[17:]
+    )
 
 
 async def update_executions(tx: Any, executions: Sequence[ChangedExecution]) -> None:
@@ -211,9 +274,63 @@ async def insert_attempts(tx: Any, attempts: Sequence[EndedAttempt]) -> None:
     await _write(tx, queries.INSERT_ATTEMPTS, rows)
 
 
+async def insert_quarantines(tx: Any, quarantines: Sequence[NewQuarantine]) -> None:
+    """After the runs themselves have changed: what they were is copied from there."""
+    rows = [
+        (*q.key, q.quarantine_number, q.namespace, q.failure_type, q.error_type, storable(q.error), q.revision)
+        for q in quarantines
+    ]
+    await _write(tx, queries.INSERT_QUARANTINES, rows)
+
+
 async def insert_outbox(tx: Any, entries: Sequence[OutboxEntry]) -> None:
-    rows = [(e.namespace, *e.key, e.quarantine_number, e.kind, e.payload) for e in entries]
-    await _write(tx, queries.INSERT_OUTBOX, rows)
+    await _write(tx, queries.INSERT_OUTBOX, [(e.namespace, *e.key, e.quarantine_number, e.kind) for e in entries])
+
+
+async def resolve_quarantines(tx: Any, resolved: Sequence[Resolve]) -> None:
+    """Who resolved what, and what a requeue leaves on its run; before the runs themselves change."""
+    rows = [
+        (
+            event.execution_id,
+            event.run_id,
+            event.quarantine_number,
+            event.resolution,
+            event.request.principal,
+            storable(event.request.reason) or None,
+            event.request.request_id,
+            event.request.hash,
+            event.request.traceparent or None,
+        )
+        for event in resolved
+    ]
+    await _write(tx, queries.RESOLVE_QUARANTINES, rows)
+    requeued = [event for event in resolved if event.resolution == "REQUEUED"]
+    again = [(e.execution_id, e.run_id, e.inputs, e.new_key, e.request.traceparent or None) for e in requeued]
+    await _write(tx, queries.REQUEUE_RUNS, again)
+    await _write(tx, queries.SET_DEADLINES, [(e.execution_id, e.deadline) for e in requeued if e.deadline])
+
+
+async def stop_runs(tx: Any, keys: Sequence[RunKey], reason: StopReason, grace: timedelta) -> None:
+    """Leased runs are told to stop; their leases are not extended past the grace."""
+    if keys:
+        await tx.execute(queries.STOP_RUNS, *zip(*keys, strict=True), reason, grace)
+
+
+async def end_executions(tx: Any, endings: Sequence[EndExecution], grace: timedelta) -> dict[UUID, int]:
+    """What nobody holds is CANCELLED, what is leased is told to stop: how many leases each execution has left.
+
+    After everything else of the transaction was written, but the executions' own rows.
+    """
+    rows = []
+    for event in endings:
+        request = event.request
+        who = (request.principal, storable(request.reason) or None) if request else (None, None)
+        named = (request.request_id, request.hash) if request and request.request_id else (None, None)
+        rows.append((event.execution_id, event.ending, *who, *named))
+    await _write(tx, queries.END_EXECUTIONS, rows)
+    ids = [event.execution_id for event in endings]
+    await tx.execute(queries.CANCEL_RUNS, ids)
+    return dict(await tx.fetch(queries.STOP_ALL_RUNS, ids, grace))
 
 
 async def _write(tx: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import AttemptView, ExecutionFacts, ExecutionView, RunView
+from services.executor.model import (
+    AttemptView,
+    ExecutionFacts,
+    ExecutionView,
+    QuarantineRecord,
+    Resolution,
+    RunView,
+)
 from valkyr.flow.states import ExecutionState, RunState
 
 OUTPUTS_BUDGET = 3 * 512 * 1024
@@ -94,6 +101,8 @@ def _execution(row: Any) -> ExecutionView:
         trace_id=row["trace_id"],
         created_by=row["created_by_name"],
         modified_at=row["last_modified_date"],
+        deadline=row["deadline"],
+        cancel_requested=row["cancel_requested"],
     )
 
 
@@ -134,6 +143,7 @@ class RunFilter:
     workflow_id: UUID | None = None
     states: Sequence[RunState] = ()
     after: tuple[UUID, UUID] | None = None
+    run_id: UUID | None = None
 
 
 async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[RunView]:
@@ -141,22 +151,74 @@ async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[R
     statement = queries.list_runs(
         by_execution=wanted.execution_id is not None,
         by_workflow=wanted.workflow_id is not None,
+        by_id=wanted.run_id is not None,
         states=wanted.states,
         after=wanted.after is not None,
     )
-    given = [wanted.execution_id, wanted.workflow_id, *(wanted.after or ())]
+    given = [wanted.execution_id, wanted.workflow_id, wanted.run_id, *(wanted.after or ())]
     arguments = [value for value in given if value is not None]
     rows = await connection.fetch(statement, wanted.namespace, limit, *arguments)
     if not rows:
         return []
     keys = [(row["execution_id"], row["id"]) for row in rows]
+    attempts = await read_attempts(connection, keys)
+    letters = [(row["execution_id"], row["id"]) for row in rows if row["quarantine_number"]]
+    quarantines = await read_quarantines(connection, letters)
+    return [_run(row, attempts.get(row["id"], []), quarantines.get(row["id"], [])) for row in rows]
+
+
+async def read_attempts(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, list[AttemptView]]:
+    """Attempts that did not succeed, by run, oldest first."""
     attempts: dict[UUID, list[AttemptView]] = {}
-    for row in await connection.fetch(queries.READ_ATTEMPTS, *zip(*keys, strict=True)):
-        attempts.setdefault(row[0], []).append(AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or ""))
-    return [_run(row, attempts.get(row["id"], [])) for row in rows]
+    if keys:
+        for row in await connection.fetch(queries.READ_ATTEMPTS, *zip(*keys, strict=True)):
+            view = AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or "", row[7] or "")
+            attempts.setdefault(row[0], []).append(view)
+    return attempts
 
 
-def _run(row: Any, earlier: list[AttemptView]) -> RunView:
+async def read_quarantines(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, list[QuarantineRecord]]:
+    """All quarantines of runs, by run, oldest first."""
+    found: dict[UUID, list[QuarantineRecord]] = {}
+    if keys:
+        for row in await connection.fetch(queries.READ_QUARANTINES, *zip(*keys, strict=True)):
+            found.setdefault(row[0], []).append(_quarantine(row))
+    return found
+
+
+def _quarantine(row: Any) -> QuarantineRecord:
+    return QuarantineRecord(
+        quarantine_number=row["quarantine_number"],
+        failure_type=row["failure_type"],
+        error_type=row["error_type"],
+        error=row["error"],
+        revision=row["revision"],
+        quarantined_at=row["quarantined_at"],
+        resolution=Resolution(row["resolution"]),
+        resolved_by=row["resolved_by"],
+        resolved_at=row["resolved_at"],
+        reason=row["reason"],
+        request_id=row["request_id"],
+        request_hash=row["request_hash"],
+        resolution_traceparent=row["resolution_traceparent"],
+    )
+
+
+async def find_resolution(
+    connection: Any, namespace: str, resolution: Resolution, request_id: str
+) -> tuple[UUID, UUID, bytes] | None:
+    """(execution, run, hash of the request) of what a request_id resolved before."""
+    row = await connection.fetchrow(queries.FIND_RESOLUTION, namespace, resolution, request_id)
+    return None if row is None else (row[0], row[1], row[2])
+
+
+async def find_cancel(connection: Any, namespace: str, request_id: str) -> tuple[UUID, bytes] | None:
+    """(execution, hash of the request) of what a request_id cancelled before."""
+    row = await connection.fetchrow(queries.FIND_CANCEL, namespace, request_id)
+    return None if row is None else (row[0], row[1])
+
+
+def _run(row: Any, earlier: list[AttemptView], quarantines: list[QuarantineRecord]) -> RunView:
     return RunView(
         id=row["id"],
         execution_id=row["execution_id"],
@@ -182,6 +244,14 @@ def _run(row: Any, earlier: list[AttemptView]) -> RunView:
         cost_tokens=None if row["cost_tokens"] is None else float(row["cost_tokens"]),
         idempotency_key=row["idempotency_key"],
         quarantine_number=row["quarantine_number"],
+        inputs=row["inputs"],
+        episode_id=row["episode_id"],
+        deadline=row["deadline"],
+        failures=row["failures"],
+        lost_leases=row["lost_leases"],
+        parked_at=row["parked_at"],
+        parked_for=timedelta(milliseconds=row["parked_ms"]),
+        quarantines=quarantines,
         attempts=[*earlier, *_present_attempt(row)],
     )
 

@@ -56,6 +56,8 @@ async def insert_executions(tx: Any, executions: Sequence[NewExecution]) -> dict
             e.request.request_hash if e.request.request_id else None,
             _uuid_or_none(e.request.principal),
             e.request.principal,
+            e.request.deadline,
+            e.plan.settings.timeout,
         )
         for e in executions
     ]
@@ -80,8 +82,9 @@ async def insert_runs(tx: Any, executions: Sequence[NewExecution], policy: Lease
     """One run per node: roots READY, or LEASED where handed to a runner at once; the others PENDING."""
     rows = chain.from_iterable(_rows_of(execution) for execution in executions)
     while slice_ := list(islice(rows, ROWS_AT_ONCE)):
+        columns = list(zip(*slice_, strict=True))
         await tx.execute(
-            queries.INSERT_RUNS, *zip(*slice_, strict=True), policy.holder, policy.runner_id, policy.duration
+            queries.INSERT_RUNS, *columns[:17], policy.holder, policy.runner_id, policy.duration, *columns[17:]
         )
 
 
@@ -101,11 +104,12 @@ def _rows_of(execution: NewExecution) -> Iterable[tuple[Any, ...]]:
             node.control is not None,
             node.pool,
             rank_of(base, node.priority),
-            node.target or None,
+            node.target or (prepared.target if prepared else None) or None,
             state,
             len(node.incoming),
             1 if prepared else 0,
             prepared.idempotency_key if prepared else None,
             prepared.inputs_hash if prepared else None,
             prepared.config_hash if prepared else None,
+            node.deadline,
         )

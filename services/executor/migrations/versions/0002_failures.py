@@ -48,8 +48,9 @@ CREATE TABLE executor.run_quarantine (
     target varchar(500),
     episode_id uuid,
     idempotency_key varchar(128),
-    -- What stood in the place of the assembled inputs.
+    -- What stood in the place of the assembled inputs, and the trace in which it ran if a requeue had begun one.
     inputs text,
+    traceparent varchar(64),
     quarantined_at timestamptz NOT NULL DEFAULT now(),
     resolution varchar(20) NOT NULL DEFAULT 'PENDING',
     resolved_by text,
@@ -65,7 +66,7 @@ CREATE UNIQUE INDEX run_quarantine_request ON executor.run_quarantine (namespace
     WHERE request_id IS NOT NULL;
 
 -- What the DLQ can never store stays here, and is not sent again.
-ALTER TABLE executor.outbox ADD COLUMN refused_at timestamptz, ADD COLUMN problem text;
+ALTER TABLE executor.outbox DROP COLUMN payload, ADD COLUMN refused_at timestamptz, ADD COLUMN problem text;
 
 CREATE UNIQUE INDEX workflow_execution_cancel_request ON executor.workflow_execution (namespace, cancel_request_id)
     WHERE cancel_request_id IS NOT NULL;
@@ -84,7 +85,8 @@ DROP INDEX executor.run_parked;
 DROP INDEX executor.run_stopping;
 DROP INDEX executor.run_deadline;
 DROP INDEX executor.workflow_execution_cancel_request;
-ALTER TABLE executor.outbox DROP COLUMN refused_at, DROP COLUMN problem;
+ALTER TABLE executor.outbox
+    DROP COLUMN refused_at, DROP COLUMN problem, ADD COLUMN payload text NOT NULL DEFAULT '{}';
 DROP TABLE executor.run_quarantine;
 ALTER TABLE executor.run
     DROP COLUMN deadline, DROP COLUMN stop_reason, DROP COLUMN always_decided, DROP COLUMN inputs,

@@ -1,0 +1,73 @@
+"""What operators, and the DLQ for them, do to executions and runs: cancel, requeue, complete, discard."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services.executor.executions import Executions, execution_not_found
+from services.executor.facts import ExecutionCache
+from services.executor.model import EndExecution, ExecutionView, Resolve, RunView
+from services.executor.progress import Progress
+from services.executor.store import reads as store
+from services.executor.store.reads import RunFilter
+from services.executor.store.session import Session
+from services.executor.tracing import replay_span
+from valkyr.errors import RequestIdReused, RunNotFound, ValkyrError
+
+
+class Interventions:
+    """Each is one event to Progress, so that counters, edges and outbox are those of any other outcome."""
+
+    def __init__(self, session: Session, cache: ExecutionCache, progress: Progress, executions: Executions) -> None:
+        self._session = session
+        self._cache = cache
+        self._progress = progress
+        self._executions = executions
+
+    async def cancel(self, namespace: str, event: EndExecution) -> ExecutionView:
+        """The execution as it is then. ExecutionNotFound, ExecutionSettled, RequestIdReused."""
+        await self._executions.must_exist(namespace, event.execution_id)
+        request = event.request
+        if request is not None and request.request_id:
+            async with self._session.reading() as connection:
+                first = await store.find_cancel(connection, namespace, request.request_id)
+            if first is not None and (first[0] != event.execution_id or first[1] != request.hash):
+                raise _reused(request.request_id)
+        await self._apply(event)
+        return await self._executions.get(namespace, event.execution_id)
+
+    async def resolve(self, namespace: str, event: Resolve) -> RunView:
+        """The run as it is then. ExecutionNotFound, RunNotFound, NotQuarantined, QuarantineResolved, ExecutionEnded,
+        TooManyRequeues, DeadlinePassed, RequestIdReused."""
+        await self._executions.must_exist(namespace, event.execution_id)
+        request_id = event.request.request_id
+        if request_id:
+            async with self._session.reading() as connection:
+                first = await store.find_resolution(connection, namespace, event.resolution, request_id)
+            if first is not None and first != (event.execution_id, event.run_id, event.request.hash):
+                raise _reused(request_id)
+        known = (await self._cache.get_many([event.execution_id])).get(event.execution_id)
+        if known is None:
+            raise execution_not_found(event.execution_id)
+        with replay_span(event, known.facts.traceparent) as traced:
+            await self._apply(traced)
+        return await self._run(namespace, event.execution_id, event.run_id)
+
+    async def _apply(self, event: EndExecution | Resolve) -> None:
+        [answer] = await self._progress.apply([event])
+        if isinstance(answer, ValkyrError):
+            raise answer
+
+    async def _run(self, namespace: str, execution_id: UUID, run: UUID) -> RunView:
+        async with self._session.reading() as connection:
+            wanted = RunFilter(namespace, execution_id=execution_id, run_id=run)
+            found = await store.list_runs(connection, wanted, limit=1)
+        if not found:
+            raise RunNotFound(f"execution {execution_id} has no run {run}")
+        return found[0]
+
+
+def _reused(request_id: str) -> RequestIdReused:
+    return RequestIdReused(
+        f"request_id {request_id!r} was used before, with another request", hint="use a new request_id"
+    )

@@ -1,0 +1,87 @@
+"""The three ways out of QUARANTINED: who may resolve what, decided over locked rows. I22: each quarantine once."""
+
+from __future__ import annotations
+
+from services.executor.model import LockedRun, QuarantineRecord, Resolution, Resolve
+from valkyr.errors import (
+    DeadlinePassed,
+    ExecutionEnded,
+    NotQuarantined,
+    QuarantineResolved,
+    RunNotFound,
+    TooManyRequeues,
+    ValkyrError,
+)
+from valkyr.flow.attempts import Fence
+from valkyr.flow.states import RunState
+
+
+def refusal_of(
+    event: Resolve,
+    row: LockedRun | None,
+    record: QuarantineRecord | None,
+    *,
+    ended: bool,
+    deadline_passed: bool,
+    max_requeues: int,
+) -> Fence | ValkyrError | None:
+    """Why a resolution changes nothing; ALREADY_REPORTED if the same request did it before; None if it may go on.
+
+    `ended` and `deadline_passed` are the execution's.
+    """
+    if row is None:
+        return RunNotFound(f"execution {event.execution_id} has no run {event.run_id}")
+    if record is not None and record.resolution is not Resolution.PENDING:
+        return Fence.ALREADY_REPORTED if _is_repeat(event, record) else _too_late(event, record)
+    number = event.quarantine_number
+    if record is None or row.facts.state is not RunState.QUARANTINED or row.quarantine_number != number:
+        return _not_quarantined(event, row)
+    if event.resolution is Resolution.DISCARDED:
+        return None
+    if ended:
+        return ExecutionEnded(
+            f"execution {event.execution_id} was cancelled, failed fast or was ended by its deadline",
+            hint="begin anew with RestartExecution, or discard the run",
+        )
+    if event.resolution is Resolution.REQUEUED and number > max_requeues and not event.force:
+        return TooManyRequeues(
+            f"run {event.run_id} was requeued {number - 1} times without success, and {max_requeues} are allowed",
+            hint="mend what is wrong, then requeue with force",
+        )
+    if event.resolution is Resolution.REQUEUED and deadline_passed and event.deadline is None:
+        return DeadlinePassed(
+            f"the deadline of execution {event.execution_id} has passed", hint="requeue with a new deadline"
+        )
+    return None
+
+
+def _is_repeat(event: Resolve, record: QuarantineRecord) -> bool:
+    request = event.request
+    return (
+        request.request_id is not None
+        and record.resolution is event.resolution
+        and record.request_id == request.request_id
+        and record.request_hash == request.hash
+    )
+
+
+def _too_late(event: Resolve, record: QuarantineRecord) -> QuarantineResolved:
+    when = record.resolved_at.isoformat() if record.resolved_at else ""
+    return QuarantineResolved(
+        f"quarantine {event.quarantine_number} of run {event.run_id} was {record.resolution} by {record.resolved_by}",
+        metadata={
+            "resolution": record.resolution,
+            "resolvedBy": record.resolved_by or "",
+            "resolvedTime": when,
+        },
+    )
+
+
+def _not_quarantined(event: Resolve, row: LockedRun) -> NotQuarantined:
+    now = f"it is {row.facts.state}"
+    if row.quarantine_number:
+        now += f", and its last quarantine was number {row.quarantine_number}"
+    return NotQuarantined(
+        f"run {event.run_id} is not quarantined as number {event.quarantine_number}: {now}",
+        metadata={"state": row.facts.state, "quarantineNumber": str(row.quarantine_number)},
+    )
