@@ -26,7 +26,10 @@ class _Meaning:
 
 _AWAY = _Meaning(Unavailable, "the database is not available")
 _SLOW = _Meaning(Overloaded, "the database took too long")
-_FULL = _Meaning(Unavailable, "the database has run out of space or memory", timedelta(seconds=5))
+_FULL = _Meaning(
+    Unavailable, "the disk of the database is full: nothing was saved; free some space there", timedelta(seconds=5)
+)
+_SHORT = _Meaning(Unavailable, "the database has run out of memory or of another resource", timedelta(seconds=5))
 _BUSY = _Meaning(Unavailable, "the database has no connection to spare", timedelta(seconds=2))
 _RACED = _Meaning(Conflict, "others changed the same rows again and again", timedelta(milliseconds=100))
 _UNSTORABLE = _Meaning(InvalidRequest, "a text holds a character that cannot be stored, such as NUL (\\u0000)", None)
@@ -40,8 +43,9 @@ _MEANINGS: Mapping[str, _Meaning] = {
     "57014": _SLOW,
     "55P03": _Meaning(Overloaded, "others hold the rows for too long"),
     "53300": _BUSY,
-    "53": _FULL,
-    "58030": _FULL,
+    "53": _SHORT,
+    "53100": _FULL,
+    "58030": _Meaning(Unavailable, "the database cannot read or write its disk", timedelta(seconds=5)),
     "40": _RACED,
     "22": _TOO_LARGE,
     "22021": _UNSTORABLE,
