@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 from services.breaker import wire
@@ -16,7 +17,7 @@ from services.chassis.paging import page_size_of, page_token
 from valkyr.api.breaker.v1 import breaker_pb2 as pb
 from valkyr.api.breaker.v1 import breaker_pb2_grpc
 
-OpenWatch = Callable[[str | None], AsyncIterator[Batch]]
+OpenWatch = Callable[[str | None], AsyncGenerator[Batch, None]]
 """Of one namespace, or of all."""
 
 
@@ -81,5 +82,6 @@ class BreakerServicer(breaker_pb2_grpc.BreakerServiceServicer):
         self, request: pb.WatchBreakersRequest, context: Any
     ) -> AsyncIterator[pb.WatchBreakersResponse]:
         namespace = namespace_of(request)
-        async for batch in self._watch(None if request.all_namespaces else namespace):
-            yield wire.write_batch(batch, self._policy)
+        async with aclosing(self._watch(None if request.all_namespaces else namespace)) as batches:
+            async for batch in batches:
+                yield wire.write_batch(batch, self._policy)

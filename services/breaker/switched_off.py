@@ -4,7 +4,7 @@ breaker is shown CLOSED. The rows stay as they are."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from services.breaker.breakers import Breakers
 from services.breaker.model.calls import CallOutcome, Key, PermitAnswer, PermitRequest
@@ -43,7 +43,7 @@ class ClosedBreakers(Breakers):
         return [switched_off(view) for view in found]
 
 
-async def watch_nothing(namespace: str | None) -> AsyncIterator[Batch]:
+async def watch_nothing(namespace: str | None) -> AsyncGenerator[Batch, None]:
     """In place of a watch: no breaker has left CLOSED."""
     yield Batch((), in_snapshot=True, is_last=True)
     while True:

@@ -4,7 +4,7 @@ a change was heard of, here or from another replica, else twice a second. Newest
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -142,7 +142,7 @@ class Watch:
         """Has it look at what there is."""
         self._wake.set()
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncGenerator[Batch, None]:
         """For as long as the caller listens. Unavailable when the database is away for long."""
         try:
             await self._changes.subscribe(self)
@@ -159,7 +159,7 @@ class Watch:
         finally:
             self._changes.unsubscribe(self)
 
-    async def _snapshot(self) -> AsyncIterator[Batch]:
+    async def _snapshot(self) -> AsyncGenerator[Batch, None]:
         after: Key | None = None
         while True:
             page = await self._store.snapshot(self._namespace, after=after, limit=PAGE)
@@ -178,11 +178,11 @@ class Watch:
 
     async def _heard_something(self) -> None:
         if not self._pending and not self._overrun:
-            self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(SILENCE.total_seconds()):
                     await self._wake.wait()
-        if not self._pending:
+        self._wake.clear()
+        if not self._pending and not self._overrun:
             self._changes.require_sight()
 
     def _take(self) -> list[BreakerView]:

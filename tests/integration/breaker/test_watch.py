@@ -1,0 +1,249 @@
+"""WatchBreakers under its servicer: snapshot, changes of this and of other replicas, late commits, slow readers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from datetime import timedelta
+from functools import partial
+
+import asyncpg
+import pytest
+
+from services.breaker import watch as watch_module
+from services.breaker.listening import Listener
+from services.breaker.model.states import State
+from services.breaker.model.views import BreakerView
+from services.breaker.watch import LOOK_INTERVAL, Batch, Watch
+from services.chassis.loops import run_every
+from tests.integration.breaker.conftest import TARGET, MovableClock, OpenReplica, Replica, Sql
+from valkyr.errors import Unavailable
+
+
+@asynccontextmanager
+async def looking(replica: Replica) -> AsyncIterator[None]:
+    """The loop of its process, by looking alone."""
+    changes = replica.changes
+    task = asyncio.create_task(run_every(LOOK_INTERVAL, changes.step, name="look", wake=changes.wake))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def listening(replica: Replica) -> AsyncIterator[None]:
+    """Beside it the connection that hears of other replicas."""
+    changes = replica.changes
+    listener = Listener(replica.database, replica.store, heard=changes.changed, hearing=changes.hearing)
+    task = asyncio.create_task(listener.listen())
+    try:
+        async with asyncio.timeout(10):
+            while not changes._hearing:
+                await asyncio.sleep(0.01)
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(batches: AsyncIterator[Batch], fits: Callable[[BreakerView], bool], seconds: float) -> BreakerView:
+    """The first breaker that fits. TimeoutError."""
+    async with asyncio.timeout(seconds):
+        async for batch in batches:
+            for view in batch.views:
+                if fits(view):
+                    return view
+    raise AssertionError("the stream ended")
+
+
+async def through_the_snapshot(batches: AsyncIterator[Batch]) -> list[BreakerView]:
+    views: list[BreakerView] = []
+    async for batch in batches:
+        assert batch.in_snapshot
+        views += batch.views
+        if batch.is_last:
+            return views
+    raise AssertionError("the stream ended")
+
+
+def is_open_of(target: str, view: BreakerView) -> bool:
+    return view.key.target == target and is_open(view)
+
+
+def is_open(view: BreakerView) -> bool:
+    return view.circuit.state is State.OPEN
+
+
+async def test_the_snapshot_is_of_those_that_ever_opened(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "PAGE", 2)
+    for number in range(5):
+        await replica.report(*"FFFFF", target=f"target-{number}", namespace="default" if number % 2 else "other")
+    await replica.report("F", target="never-opened")
+    async with aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+        views = await through_the_snapshot(batches)
+    keys = [(view.key.namespace, view.key.target) for view in views]
+    assert sorted(keys) == sorted({("default" if n % 2 else "other", f"target-{n}") for n in range(5)})
+    async with aclosing(Watch(replica.store, replica.changes, "other").batches()) as batches:
+        assert len(await through_the_snapshot(batches)) == 3
+
+
+@pytest.mark.parametrize("by_listening", [False, True], ids=["by looking", "by listening"])
+async def test_i17_a_trip_at_another_replica_is_seen_within_a_second(
+    open_replica: OpenReplica, by_listening: bool
+) -> None:
+    here, there = await open_replica(), await open_replica()
+    async with (
+        looking(here),
+        listening(here) if by_listening else AsyncExitStack(),
+        aclosing(Watch(here.store, here.changes, "default").batches()) as batches,
+    ):
+        assert await through_the_snapshot(batches) == []
+        for target in ("one", "two", "three"):
+            await there.report(*"FFFFF", target=target)
+            seen = await until(batches, partial(is_open_of, target), 1.0)
+            assert seen.circuit.generation == 1
+
+
+async def test_every_step_of_a_recovery_is_seen(replica: Replica, clock: MovableClock) -> None:
+    async with looking(replica), aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+        await through_the_snapshot(batches)
+        await replica.report(*"FFFFF")
+        await until(batches, is_open, 1.0)
+        clock.advance(seconds=30)
+        probes = [await replica.probe(run) for run in "ab"]
+        await until(batches, lambda view: view.permits_in_flight == 2, 1.0)
+        await replica.report("S", generation=2, permit=probes[0].permit_id)
+        await until(batches, lambda view: view.circuit.success_count == 1 and view.permits_in_flight == 1, 1.0)
+        await replica.report("S", generation=2, permit=probes[1].permit_id)
+        closed = await until(batches, lambda view: view.circuit.state is State.CLOSED, 1.0)
+        assert closed.circuit.generation == 3
+
+
+async def test_a_change_that_was_committed_late_is_not_missed(replica: Replica, breaker_database_url: str) -> None:
+    await replica.report(*"FFFFF")
+    connection = await asyncpg.connect(breaker_database_url)
+    try:
+        async with looking(replica), aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+            await through_the_snapshot(batches)
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute(
+                "update breaker.circuit_breaker_state set generation = 7, revision = revision + 1, "
+                "last_modified_date = clock_timestamp()"
+            )
+            # Looks go by, and another breaker changes after it and is seen before it.
+            for target in ("one", "two"):
+                await replica.report(*"FFFFF", target=target)
+                await until(batches, partial(is_open_of, target), 1.0)
+            await transaction.commit()
+            seen = await until(batches, lambda view: view.circuit.generation == 7, 1.0)
+            assert seen.key.target == TARGET
+    finally:
+        await connection.close()
+
+
+async def test_a_slow_reader_gets_the_newest_state_only(replica: Replica, clock: MovableClock) -> None:
+    watch = Watch(replica.store, replica.changes, None)
+    async with aclosing(watch.batches()) as batches:
+        await through_the_snapshot(batches)
+        await replica.report(*"FFFFF")
+        generation = 1
+        for _ in range(10):
+            clock.advance(seconds=30)
+            probe = await replica.probe()
+            await replica.report("F", generation=generation + 1, permit=probe.permit_id)
+            generation += 2
+            await replica.changes.look()
+        assert len(watch._pending) == 1
+        batch = await anext(batches)
+        assert [view.circuit.generation for view in batch.views] == [21]
+
+
+async def test_a_reader_that_fell_behind_too_far_gets_everything_again(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "REMEMBERED", 3)
+    watch = Watch(replica.store, replica.changes, None)
+    async with aclosing(watch.batches()) as batches:
+        await through_the_snapshot(batches)
+        for number in range(6):
+            await replica.report(*"FFFFF", target=f"target-{number}")
+        await replica.changes.look()
+        batch = await anext(batches)
+    assert not batch.in_snapshot
+    assert sorted(view.key.target for view in batch.views) == [f"target-{number}" for number in range(6)]
+
+
+async def test_many_watchers_share_one_look(replica: Replica) -> None:
+    looks = 0
+    changed_since = replica.store.changed_since
+
+    async def counted(*arguments: object) -> object:
+        nonlocal looks
+        looks += 1
+        return await changed_since(*arguments)  # type: ignore[arg-type]
+
+    replica.store.changed_since = counted  # type: ignore[method-assign, assignment]
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(20):
+            stream = Watch(replica.store, replica.changes, None).batches()
+            streams.append(await stack.enter_async_context(aclosing(stream)))
+            await through_the_snapshot(stream)
+        assert looks == 1
+        await replica.report(*"FFFFF")
+        await replica.changes.step()
+        assert looks == 2
+        for stream in streams:
+            await until(stream, is_open, 1.0)
+
+
+async def test_nobody_looks_while_nobody_watches(replica: Replica) -> None:
+    async def never(*_: object) -> object:
+        raise AssertionError("looked")
+
+    replica.store.changed_since = never  # type: ignore[method-assign, assignment]
+    await replica.report(*"FFFFF")
+    await replica.changes.step()
+
+
+async def test_silence_is_broken_by_an_empty_response(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "SILENCE", timedelta(milliseconds=50))
+    async with aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+        await through_the_snapshot(batches)
+        for _ in range(3):
+            async with asyncio.timeout(1):
+                assert await anext(batches) == Batch([])
+
+
+async def test_a_stream_that_sees_nothing_any_more_ends(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "SILENCE", timedelta(milliseconds=50))
+    monkeypatch.setattr(watch_module, "BLIND_AFTER", timedelta(milliseconds=100))
+    async with aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+        await through_the_snapshot(batches)
+        with pytest.raises(Unavailable):
+            await until(batches, is_open, 5.0)
+
+
+async def test_streams_end_when_the_service_stops(replica: Replica) -> None:
+    async with aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+        await through_the_snapshot(batches)
+        await replica.changes.close()
+        with pytest.raises(Unavailable, match="stopping"):
+            await until(batches, is_open, 1.0)
+    with pytest.raises(Unavailable, match="stopping"):
+        await anext(Watch(replica.store, replica.changes, None).batches())
+
+
+async def test_a_lost_connection_of_the_listener_brings_looking_back(replica: Replica, sql: Sql) -> None:
+    async with listening(replica):
+        await sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where application_name = 'valkyr breaker listen' and datname = current_database()"
+        )
+        async with asyncio.timeout(10):
+            while replica.changes._hearing:
+                await asyncio.sleep(0.01)
