@@ -18,7 +18,6 @@ from services.chassis.health import Health
 from services.chassis.loops import run_every
 from services.chassis.serve import Server, Servicer, serve
 from services.chassis.settings import PORT_OFFSETS, SettingsError
-from services.executor.breakers.turns import ProbeTurn
 from services.executor.breakers.wiring import Breakers
 from services.executor.deadlines import Deadlines
 from services.executor.dispatcher import Dispatcher
@@ -33,6 +32,7 @@ from services.executor.modules import Modules
 from services.executor.outbox import Outbox
 from services.executor.own_pool import InProcessTransport
 from services.executor.plans import Plans
+from services.executor.probes import Probes
 from services.executor.progress import Progress, Rules
 from services.executor.reaper import FORGOTTEN_AFTER, LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
 from services.executor.servicer import ExecutorServicer
@@ -55,6 +55,9 @@ ROOM = "executor"
 SERVICE_NAME: str = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
 RUNNER_ID_FILE = "runner-id"
 OUTAGE_LOOK = timedelta(seconds=1)
+PROBES_INTERVAL = timedelta(seconds=30)
+"""While nothing is parked by this process, nor a breaker changes: another's parked runs are found so at the latest."""
+
 ALL_NAMESPACES = "*"
 
 log = get_logger(__name__)
@@ -164,7 +167,7 @@ class Parts:
 
     def _make_progress(self) -> None:
         settings = self.settings
-        timeouts = {name: spec.timeout for name, spec in self.modules.items() if spec.timeout is not None}
+        self._timeouts = {name: spec.timeout for name, spec in self.modules.items() if spec.timeout is not None}
         self.progress = Progress(
             self.session,
             self.cache,
@@ -173,7 +176,7 @@ class Parts:
             modules=self.said,
             calls=self.breakers.outcomes,
             lease=self.lease,
-            rules=Rules(timeouts, settings.runner.cancel_grace, settings.runner.retry.max_requeues),
+            rules=Rules(self._timeouts, settings.runner.cancel_grace, settings.runner.retry.max_requeues),
         )
         self.transport.attach(self.progress)
         self.starts = Starts(
@@ -192,7 +195,6 @@ class Parts:
         runner = self.settings.runner
         self.executions = Executions(self.session, self.cache, self.signals)
         self.leasing = Leasing(self.cache, self.handoff, self.progress, self.lease)
-        self.turn = ProbeTurn()
         self.dispatcher = Dispatcher(
             self.session,
             self.cache,
@@ -200,7 +202,19 @@ class Parts:
             self.leasing,
             self.signals,
             mirror=self.breakers.mirror,
-            turn=self.turn,
+            turn=self.breakers.turn,
+        )
+        self.probes = Probes(
+            self.session,
+            self.cache,
+            self.handoff,
+            self.leasing,
+            self.signals,
+            mirror=self.breakers.mirror,
+            outcomes=self.breakers.outcomes,
+            permits=self.breakers.gateway,
+            turn=self.breakers.turn,
+            timeouts=self._timeouts,
         )
         self.quiet = QuietPeriod(max(LEAST_QUIET, 5 * runner.lease.heartbeat_interval))
         self.timers = Timers(self.session, self.progress)
@@ -226,8 +240,10 @@ class Parts:
         return [(SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer)]
 
     async def start(self) -> None:
-        """Registers the own pool, ends what an earlier incarnation left leased, starts the loops."""
+        """Hears of breakers, registers the own pool, ends what an earlier incarnation left leased, starts the loops."""
         runner = self.settings.runner
+        self._tasks = _started(self.breakers.loops())
+        await self.breakers.first_look()
         async with self.session.transaction() as tx:
             await register_runner(
                 tx,
@@ -242,7 +258,7 @@ class Parts:
             log.warning("leases.of_older_incarnation_ended", count=ended, runner_id=self.lease.runner_id)
         self._working = asyncio.create_task(self.worker.run(), name="worker")
         self._working.add_done_callback(self._worker_ended)
-        self._tasks = [asyncio.create_task(loop, name=name) for name, loop in self._loops().items()]
+        self._tasks += _started(self._loops())
 
     async def _note_outages(self) -> None:
         """The reaper keeps quiet after the database came back: heartbeats could not reach it either."""
@@ -270,7 +286,9 @@ class Parts:
             ),
             # No health: with the DLQ away runs go on, and letters are kept.
             "outbox": run_every(poll, self.outbox.step, name="outbox", wake=signals.outbox_filled),
-            **self.breakers.loops(),
+            "probes": run_every(
+                PROBES_INTERVAL, self.probes.step, name="probes", health=health, wake=self.breakers.turn.wake
+            ),
             "control": run_every(
                 poll, self.timers.decide_control, name="control", health=health, wake=signals.control_ready
             ),
@@ -325,6 +343,10 @@ class Parts:
         await self.gateway.close()
         await self.dlq.close()
         await self.breakers.close()
+
+
+def _started(loops: Mapping[str, Coroutine[Any, Any, None]]) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(loop, name=name) for name, loop in loops.items()]
 
 
 def load_modules(python_modules: tuple[str, ...]) -> Mapping[str, ModuleSpec]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from services.executor.breakers.turns import ProbeTurn
 from services.executor.gateways import BreakerGateway
 
 FIRST_LOOK = timedelta(seconds=1)
+LAST_OUTCOMES = timedelta(milliseconds=500)
 OUTCOMES_INTERVAL = timedelta(seconds=30)
 
 
@@ -35,11 +37,14 @@ class Breakers:
 
     async def first_look(self) -> None:
         """Waits for the mirror's first snapshot, not for long: what is leased before knows of no open target."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LOOK.total_seconds()):
                 await self.mirror.known.wait()
-        except TimeoutError:
-            return
 
     async def close(self) -> None:
+        """Once the loops have ended: sends what is left, if that is quickly done, so that no permit waits to expire."""
+        if not self.mirror.away:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_OUTCOMES.total_seconds()):
+                    await self.outcomes.step()
         await self.gateway.close()

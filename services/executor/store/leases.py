@@ -33,10 +33,11 @@ async def select_to_lease(
 ) -> list[tuple[str, Candidate]]:
     """Locks up to `limit` READY runs: (class name, candidate). `marks` is (class, rank, ready_at) to begin from."""
     rows = await tx.fetch(queries.SELECT_TO_LEASE, *zip(*marks, strict=True), pool, limit)
-    return [(row["class_name"], _candidate(row)) for row in rows]
+    return [(row["class_name"], candidate_of(row)) for row in rows]
 
 
-def _candidate(row: Any) -> Candidate:
+def candidate_of(row: Any) -> Candidate:
+    """From a row with all that a lease needs."""
     chosen = row["chosen_edges"]
     return Candidate(
         execution_id=row["execution_id"],

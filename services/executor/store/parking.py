@@ -10,7 +10,7 @@ from uuid import UUID
 
 from services.executor import queries_parking as queries
 from services.executor.model import Candidate
-from services.executor.store.leases import _candidate as candidate_of
+from services.executor.store.leases import candidate_of
 from services.executor.targets import TargetKey
 from valkyr.flow.states import RunState
 
