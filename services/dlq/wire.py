@@ -51,12 +51,14 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 def read_entries(request: pb.QuarantineRunsRequest) -> tuple[list[tuple[int, Event]], list[tuple[int, str]]]:
     """What can be stored, each with the sender's id; and what never can be, each with why. LimitExceeded."""
-    count, size = len(request.entries), request.ByteSize()
+    count, size = len(request.entries), sum(_payload_size(entry.quarantine) for entry in request.entries)
     if count > MAX_ENTRIES:
         raise LimitExceeded.of_field("entries", f"{count} entries, over {MAX_ENTRIES}; send them in several calls")
     # One alone may be larger: it could not be sent otherwise.
     if count > 1 and size > MAX_BATCH_BYTES:
-        raise LimitExceeded.of_field("entries", f"{size:,} bytes, over {MAX_BATCH_BYTES:,}; send them in several calls")
+        raise LimitExceeded.of_field(
+            "entries", f"{size:,} bytes of payload, over {MAX_BATCH_BYTES:,}; send fewer at once"
+        )
     events: list[tuple[int, Event]] = []
     refused: list[tuple[int, str]] = []
     for entry in request.entries:
@@ -65,6 +67,11 @@ def read_entries(request: pb.QuarantineRunsRequest) -> tuple[list[tuple[int, Eve
         except InvalidRequest as error:
             refused.append((entry.id, error.message))
     return events, refused
+
+
+def _payload_size(message: pb.Quarantine) -> int:
+    """Counted as the sender can count it, without what is around it: else a batch could fit there and not here."""
+    return len(message.inputs) + len(message.config) + sum(len(attempt.stack_trace) for attempt in message.attempts)
 
 
 def _read_event(entry: pb.QuarantineRunsRequest.Entry) -> Event:
