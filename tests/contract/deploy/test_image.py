@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploy.checks.pods import USER
 from deploy.checks.rooms import ROOMS
+from deploy.checks.wiring import SECRETS_MADE_APART
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCKERFILE = ROOT / "deploy" / "Dockerfile"
@@ -89,3 +90,10 @@ def test_the_build_context_holds_nothing_but_what_is_copied() -> None:
     }
     assert lines[0] == "*"
     assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
+
+
+def test_the_page_about_deploying_names_every_secret_and_label() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    assert [name for name in SECRETS_MADE_APART if f"`{name}`" not in page] == []
+    labels = ("valkyr-role: client", "valkyr-role: runner", "valkyr-role: database", "valkyr-role: collector")
+    assert [label for label in (*labels, 'valkyr-access: "true"') if f"`{label}`" not in page] == []
