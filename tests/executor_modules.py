@@ -117,3 +117,17 @@ async def work(_context: Context, config: WorkConfig) -> dict[str, Any]:
     """Takes a while, as real work does."""
     await asyncio.sleep(config.milliseconds / 1000)
     return {}
+
+
+@module("StubbornModule")
+async def stubborn(context: Context) -> dict[str, Any]:
+    """Runs until the test opens the gate, whoever cancels it."""
+    GATES.enter(context)
+    waiting = asyncio.ensure_future(GATES.open.wait())
+    while not waiting.done():
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            continue
+    GATES.running -= 1
+    return {"node": context.node_id}
