@@ -8,19 +8,16 @@ from dataclasses import dataclass, field
 from services.dlq import tracing
 from services.dlq.model import (
     AuditEvent,
-    Batch,
     Event,
     IntentState,
     NewId,
-    NewLetter,
     Operator,
     Resolution,
     Resolved,
     Settlement,
-    keys_of,
     operator_of,
-    plan_batch,
 )
+from services.dlq.planning import Batch, NewLetter, keys_of, plan_batch
 from services.dlq.store import Store, Transaction
 from valkyr.errors import InvalidRequest
 from valkyr.telemetry import get_logger

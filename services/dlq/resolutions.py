@@ -23,11 +23,9 @@ from services.dlq.model import (
     Resolution,
     ResolveCommand,
     Settlement,
-    check_requeues,
-    dead_letter_resolved,
-    decide_request,
     operator_of,
 )
+from services.dlq.rulings import check_requeues, dead_letter_resolved, decide_request
 from services.dlq.settings import IntentSettings
 from services.dlq.store import Store, Transaction
 from valkyr.errors import QuarantineResolved, Unavailable, ValkyrError

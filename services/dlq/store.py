@@ -19,17 +19,14 @@ from services.dlq.model import (
     Intent,
     IntentState,
     Key,
-    KnownLetter,
     Letter,
-    NewLetter,
-    OpenIntent,
     Operator,
     Resolution,
     Resolved,
     RunKey,
     Settlement,
-    requeues_before,
 )
+from services.dlq.planning import KnownLetter, NewLetter, OpenIntent, requeues_before
 
 _Result = TypeVar("_Result")
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.trace import Link, StatusCode
 
-from services.dlq.model import Intent, NewLetter
+from services.dlq.model import Intent
+from services.dlq.planning import NewLetter
 from valkyr import telemetry
 from valkyr.errors import ValkyrError
 

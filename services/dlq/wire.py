@@ -15,23 +15,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.chassis.interceptors import namespace_of
 from services.chassis.paging import bad_page_token, page_place
-from services.dlq.model import (
-    Event,
-    Intent,
-    Letter,
-    Operator,
-    Quarantined,
-    Resolution,
-    ResolveCommand,
-    Resolved,
-)
+from services.dlq.model import Event, Letter, Operator, Quarantined, Resolution, ResolveCommand, Resolved
 from valkyr import telemetry
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
-from valkyr.api.executor.v1 import executor_pb2
 from valkyr.errors import InvalidRequest, LimitExceeded
 from valkyr.graph.depths import is_deeper
 from valkyr.graph.limits import CARRIED_DEPTH
-from valkyr.rpc.values import plain_to_struct, plain_to_value, value_to_plain
+from valkyr.rpc.values import plain_to_value, value_to_plain
 
 MAX_ENTRIES = 500
 MAX_BATCH_BYTES = 8 * 1024 * 1024
@@ -335,10 +325,10 @@ def write_letter(letter: Letter) -> pb.DeadLetter:
         target=letter.target,
         episode_id=letter.episode_id,
         trace_id=letter.trace_id,
-        quarantined_time=_timestamp(letter.quarantined_at),
+        quarantined_time=timestamp_of(letter.quarantined_at),
         resolution=_number_of(pb.DeadLetter.Resolution, letter.resolution),
         reviewed_by=letter.reviewed_by,
-        resolved_time=_timestamp(letter.resolved_at),
+        resolved_time=timestamp_of(letter.resolved_at),
         notes=letter.notes,
         requeue_count=letter.requeue_count,
         previous_id=letter.previous_id or "",
@@ -371,8 +361,8 @@ def _attempts(letter: Letter) -> Iterable[pb.Attempt]:
             attempt=attempt["attempt"],
             outcome=attempt["outcome"],
             runner_id=attempt["runnerId"],
-            start_time=_timestamp(_moment(attempt["startTime"])),
-            finish_time=_timestamp(_moment(attempt["finishTime"])),
+            start_time=timestamp_of(moment_of(attempt["startTime"])),
+            finish_time=timestamp_of(moment_of(attempt["finishTime"])),
             error=attempt["error"],
             stack_trace=traces[index] if index < len(traces) else "",
         )
@@ -391,49 +381,13 @@ def _shown_json(text: str | None) -> Value | None:
     return value if value.HasField("kind") and value.ByteSize() <= MAX_SHOWN else Value(string_value=text)
 
 
-def write_requeue(intent: Intent) -> executor_pb2.RequeueRunRequest:
-    """With `force`: how often a run is requeued is counted here."""
-    content = orjson.loads(intent.content)
-    deadline = content.get("deadline")
-    return executor_pb2.RequeueRunRequest(
-        **_quarantine_of(intent),
-        inputs=_sent(content, "inputs"),
-        new_key=content["newKey"],
-        deadline=_timestamp(_moment(deadline)),
-        force=True,
-    )
-
-
-def write_fix(intent: Intent) -> executor_pb2.CompleteRunManuallyRequest:
-    outputs = _sent(orjson.loads(intent.content), "outputs")
-    return executor_pb2.CompleteRunManuallyRequest(**_quarantine_of(intent), outputs=outputs)
-
-
-def write_discard(intent: Intent) -> executor_pb2.DiscardRunRequest:
-    return executor_pb2.DiscardRunRequest(**_quarantine_of(intent))
-
-
-def _quarantine_of(intent: Intent) -> dict[str, Any]:
-    return {
-        "namespace": intent.namespace,
-        "execution_id": intent.execution_id,
-        "run_id": intent.run_id,
-        "quarantine_number": intent.quarantine_number,
-        "request_id": intent.request_id,
-        "reason": intent.reason,
-    }
-
-
-def _sent(content: dict[str, Any], name: str) -> Value | None:
-    """As it was given: `plain_to_value` is for looking at, and flattens what is deep."""
-    return plain_to_struct({name: content[name]}, name).fields[name] if name in content else None
-
-
-def _moment(text: str | None) -> datetime | None:
+def moment_of(text: str | None) -> datetime | None:
+    """Of an ISO 8601 text."""
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
+def timestamp_of(moment: datetime | None) -> Timestamp | None:
+    """None stays None: the field is then absent."""
     if moment is None:
         return None
     message = Timestamp()

@@ -15,23 +15,17 @@ from services.dlq.model import (
     Event,
     Intent,
     IntentState,
-    KnownLetter,
     Letter,
     NewId,
-    OpenIntent,
     Operator,
     Quarantined,
     Resolution,
     ResolveCommand,
     Resolved,
-    check_requeues,
-    decide_request,
-    keys_of,
     operator_of,
-    plan_batch,
-    requeues_before,
-    verdict_on,
 )
+from services.dlq.planning import KnownLetter, OpenIntent, keys_of, plan_batch, requeues_before, verdict_on
+from services.dlq.rulings import check_requeues, decide_request
 from valkyr.errors import DeadLetterNotFound, DeadLetterResolved, RequestIdReused, TooManyRequeues
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
