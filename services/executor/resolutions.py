@@ -45,7 +45,7 @@ def refusal_of(
         )
     if event.resolution is Resolution.REQUEUED and number > max_requeues and not event.force:
         return TooManyRequeues(
-            f"run {event.run_id} was requeued {number - 1} times without success, and {max_requeues} are allowed",
+            f"run {event.run_id} was requeued {_times(number - 1)} without success, {max_requeues} being allowed",
             hint="mend what is wrong, then requeue with force",
         )
     if event.resolution is Resolution.REQUEUED and deadline_passed and event.deadline is None:
@@ -53,6 +53,10 @@ def refusal_of(
             f"the deadline of execution {event.execution_id} has passed", hint="requeue with a new deadline"
         )
     return None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _is_repeat(event: Resolve, record: QuarantineRecord) -> bool:
