@@ -7,18 +7,22 @@ from opentelemetry import trace
 
 from valkyr.runner.leases import Failure, LeasedRun, Success
 from valkyr.runner.outcomes import message_without_values
-from valkyr.telemetry import escaped, start_attempt_span
+from valkyr.telemetry import escaped, start_attempt_span, unrecorded_attempt_span
 
 MAX_STATUS = 200
+_ODD = frozenset("13579bdf")
 
 
 class AttemptSpan:
-    """`with AttemptSpan(leased) as span:`; in a trace that is not recorded it only hands the ids on."""
+    """`with AttemptSpan(leased) as span:`; in a trace that is not sampled it only hands the ids on."""
 
     __slots__ = ("_span", "_token")
 
     def __init__(self, leased: LeasedRun) -> None:
         ref = leased.ref
+        if not _is_sampled(leased.traceparent):
+            self._span = unrecorded_attempt_span(parent=leased.traceparent, run_id=ref.run_id, attempt=leased.attempt)
+            return
         self._span = start_attempt_span(
             "run.attempt",
             parent=leased.traceparent,
@@ -78,8 +82,13 @@ _NO_SPAN = NoSpan()
 
 def attempt_span(leased: LeasedRun, *, calls_out: bool) -> AttemptSpan | NoSpan:
     """No span for a run without a trace, nor, if its module makes no calls that could carry the ids on, for one that is
-    not sampled, as its last hexadecimal digit says."""
+    not sampled."""
     traceparent = leased.traceparent
-    if traceparent and (calls_out or traceparent[-1] in "13579bdf"):
+    if traceparent and (calls_out or _is_sampled(traceparent)):
         return AttemptSpan(leased)
     return _NO_SPAN
+
+
+def _is_sampled(traceparent: str) -> bool:
+    """Its last hexadecimal digit says so."""
+    return traceparent[-1:] in _ODD

@@ -26,6 +26,7 @@ from valkyr.telemetry.traces import (
     start_attempt_span,
     traceparent_of,
     tracer,
+    unrecorded_attempt_span,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "start_attempt_span",
     "traceparent_of",
     "tracer",
+    "unrecorded_attempt_span",
 ]
 
 LogFormat = Literal["auto", "json", "console"]
