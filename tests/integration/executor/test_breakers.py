@@ -1,0 +1,298 @@
+"""Runs whose target is held back: a real breaker, real executors, PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from services.executor.targets import PermitDecision, PermitRequest
+from tests.breaker_lab import NOT_SOON, TARGET_NAME, BreakerLab, calls, open_breaker, parked
+from tests.breaker_modules import TARGET
+from tests.builders import a_graph
+from tests.executor_stack import MODULES, Stack, add_executor, eventually, open_stack, until_true
+
+EAGER = {"max_attempts": 1000, "backoff_base_ms": 1, "backoff_max_ms": 20}
+RUNNER = {"modules": (*MODULES, "tests.breaker_modules"), "retry": EAGER}
+
+Open = Callable[..., AbstractAsyncContextManager[tuple[Stack, BreakerLab]]]
+
+
+@pytest.fixture(autouse=True)
+def target() -> None:
+    TARGET.reset()
+
+
+@asynccontextmanager
+async def _open(
+    url: str, home: Path, *, runner: dict[str, Any] | None = None, names: Sequence[str] = ("one",), **breaker: Any
+) -> AsyncIterator[tuple[Stack, BreakerLab]]:
+    async with open_breaker(url, **breaker) as lab:
+        settings = {"runner": {**RUNNER, **(runner or {})}, "breaker": lab.address}
+        async with open_stack(url, home, names=names, **settings) as stack:
+            yield stack, lab
+
+
+@pytest.fixture
+def opened(migrated_database_url: Callable[..., str], tmp_path: Path) -> Open:
+    """`async with opened(timeout_duration=..., runner={...}) as (stack, breaker):`"""
+    return partial(_open, migrated_database_url("graph_store", "executor", "breaker"), tmp_path)
+
+
+async def held(stack: Stack, target: str = TARGET_NAME, *, executor: int = 0) -> None:
+    """Waits until the executor knows that the target is held back."""
+    mirror = stack.executors[executor].parts.breakers.mirror
+    await until_true(lambda: not mirror.closed("default", target), "the mirror knows of the trip")
+
+
+async def test_i17_an_executor_knows_of_a_trip_within_a_second(opened: Open) -> None:
+    async with opened(timeout_duration=NOT_SOON) as (stack, breaker):
+        mirror = stack.app.parts.breakers.mirror
+        await breaker.trip()
+        await until_true(lambda: not mirror.closed("default", TARGET_NAME), "the mirror knows", timeout=1.0)
+
+
+async def test_i17_failing_calls_open_the_breaker_and_probes_bring_everything_back(opened: Open) -> None:
+    async with opened() as (stack, breaker):
+        TARGET.up = False
+        nodes = [f"n{number}" for number in range(8)]
+        execution = await stack.start(calls(*nodes))
+        await parked(stack, execution, 8)
+        assert await breaker.state() in ("OPEN", "HALF_OPEN")
+        TARGET.up = True
+        assert (await stack.wait(execution)).state == "SUCCESS"
+        await eventually(lambda: _is(breaker, "CLOSED"), "the breaker has closed")
+        rows = await stack.sql.fetch("SELECT parked_by, parked_ms, retry_after, target FROM executor.run")
+        assert {(row["parked_by"], row["retry_after"], row["target"]) for row in rows} == {(None, None, TARGET_NAME)}
+        assert all(row["parked_ms"] > 0 for row in rows)
+
+
+async def _is(breaker: BreakerLab, state: str) -> bool:
+    return await breaker.state() == state
+
+
+async def test_i19_a_parked_run_burns_no_attempt_and_holds_no_slot(opened: Open) -> None:
+    async with opened(timeout_duration=NOT_SOON, runner={"concurrency": 1}) as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        execution = await stack.start(calls("a", "b"))
+        await parked(stack, execution, 2)
+        row = await stack.row(execution, "a")
+        assert (row["attempt"], row["epoch"], row["failures"], row["lost_leases"]) == (0, 0, 0, 0)
+        assert row["episode_id"] == UUID((await breaker.get()).episode_id)
+        minutes_left = "SELECT extract(epoch FROM retry_after - now()) / 60 FROM executor.run WHERE id = $1"
+        assert 58 < await stack.sql.fetchval(minutes_left, row["id"]) <= 60
+        assert TARGET.calls.total() == 0
+        assert (await stack.run(a_graph("x -> y -> z"))).state == "SUCCESS"
+
+
+async def test_i17_a_target_read_from_the_resolved_config_is_held_back_too(opened: Open) -> None:
+    async with opened(timeout_duration=NOT_SOON) as (stack, breaker):
+        await breaker.trip("http:api.example.com")
+        await held(stack, "http:api.example.com")
+        graph = a_graph("a", modules={"a": ("HttpRequestModule", {"url": "https://${trigger.host}/"})})
+        execution = await stack.start(graph, payload={"host": "api.example.com"})
+        await parked(stack, execution, 1)
+        assert (await stack.row(execution, "a"))["target"] == "http:api.example.com"
+
+
+async def test_i17_no_more_probes_are_in_flight_than_the_policy_permits_over_all_executors(opened: Open) -> None:
+    async with opened(half_open_permits=2, half_open_success_threshold=2, names=("one", "two")) as (stack, breaker):
+        await breaker.trip()
+        for executor in range(2):
+            await held(stack, executor=executor)
+        TARGET.answers.clear()
+        execution = await stack.start(calls(*(f"n{number}" for number in range(20))))
+        await until_true(lambda: TARGET.in_flight == 2, "two probes are under way")
+        await parked(stack, execution, 18)
+        leased = await stack.sql.fetch("SELECT permit_id, attempt FROM executor.run WHERE state = 'LEASED'")
+        assert len({row["permit_id"] for row in leased} - {None}) == 2
+        # Refused: the others have asked, or were asked for, and wait.
+        await stack.until("SELECT bool_and(attempt = 0) FROM executor.run WHERE state = 'PARKED'")
+        assert TARGET.most == 2
+        TARGET.answers.set()
+        assert (await stack.wait(execution)).state == "SUCCESS"
+        assert sum(TARGET.calls.values()) == 20
+
+
+async def test_a_probe_that_fails_is_a_real_attempt_and_the_others_wait_on(opened: Open) -> None:
+    async with opened() as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        TARGET.up = False
+        execution = await stack.start(calls("a", "b", "c"))
+        await until_true(lambda: TARGET.calls.total() >= 3, "three probes have failed")
+        generation = (await breaker.get()).generation
+        assert generation >= 5  # open, half open, open, ...: each probe's failure opened it anew
+        TARGET.up = True
+        assert (await stack.wait(execution)).state == "SUCCESS"
+        failures = await stack.sql.fetchval("SELECT sum(failures) FROM executor.run")
+        assert failures == TARGET.calls.total() - 3
+
+
+async def test_runs_parked_before_the_executor_was_restarted_come_back(opened: Open) -> None:
+    async with opened(names=(), timeout_duration="PT2S") as (stack, breaker):
+        settings = {"runner": RUNNER, "breaker": breaker.address}
+        async with add_executor(stack, name="one", **settings):
+            await breaker.trip()
+            await held(stack)
+            execution = await stack.start(calls("a", "b"))
+            await parked(stack, execution, 2)
+        assert TARGET.calls.total() == 0
+        async with add_executor(stack, name="one", **settings):
+            assert (await stack.wait(execution)).state == "SUCCESS"
+            assert (await stack.row(execution, "a"))["attempt"] == 1
+
+
+async def test_a_restarted_executor_leases_nothing_for_a_target_that_is_open(opened: Open) -> None:
+    async with opened(names=(), timeout_duration=NOT_SOON) as (stack, breaker):
+        await breaker.trip()
+        async with add_executor(stack, name="one", runner=RUNNER, breaker=breaker.address):
+            execution = await stack.start(calls("a"))
+            await parked(stack, execution, 1)
+            assert TARGET.calls.total() == 0
+
+
+async def test_runs_parked_before_the_breaker_was_restarted_come_back(opened: Open) -> None:
+    async with opened(timeout_duration="PT3S") as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        execution = await stack.start(calls("a", "b"))
+        await parked(stack, execution, 2)
+        await breaker.stop()
+        await until_true(lambda: stack.app.parts.breakers.mirror.away, "the breaker is away")
+        await breaker.start()
+        await until_true(lambda: not stack.app.parts.breakers.mirror.away, "the breaker is back")
+        assert (await stack.wait(execution)).state == "SUCCESS"
+        await eventually(lambda: _is(breaker, "CLOSED"), "a probe has closed it")
+
+
+async def test_i16_with_the_breaker_away_runs_go_on_and_parked_ones_come_back_when_due(opened: Open) -> None:
+    async with opened(timeout_duration="PT2S") as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        execution = await stack.start(calls("a", "b"))
+        await parked(stack, execution, 2)
+        await breaker.stop()
+        assert (await stack.run(calls("other", target="test:other"))).state == "SUCCESS"
+        assert (await stack.wait(execution)).state == "SUCCESS"
+        assert not stack.app.parts.health.problems
+
+
+async def test_i16_an_executor_that_never_met_a_breaker_runs_everything(
+    migrated_database_url: Callable[..., str], tmp_path: Path
+) -> None:
+    url = migrated_database_url("graph_store", "executor")
+    async with open_stack(url, tmp_path, runner=RUNNER, breaker="127.0.0.1:1") as stack:
+        assert (await stack.run(calls("a"))).state == "SUCCESS"
+
+
+async def test_i17_a_policy_that_denies_holds_runs_back_while_the_breaker_is_away(opened: Open) -> None:
+    async with opened(on_unavailable="DENY") as (stack, breaker):
+        await breaker.stop()
+        await until_true(lambda: stack.app.parts.breakers.mirror.away, "the breaker is away")
+        execution = await stack.start(calls("a"))
+        await parked(stack, execution, 1)
+        assert (await stack.run(a_graph("free"))).state == "SUCCESS"
+        assert TARGET.calls.total() == 0
+        await breaker.start()
+        assert (await stack.wait(execution)).state == "SUCCESS"
+
+
+class _TakenAway:
+    """Leave is given, and then the run is gone before it can be leased."""
+
+    def __init__(self, stack: Stack, permits: Any) -> None:
+        self._stack = stack
+        self._permits = permits
+        self.given: list[PermitDecision] = []
+
+    async def acquire_permits(self, requests: Sequence[PermitRequest]) -> list[PermitDecision]:
+        decisions: list[PermitDecision] = await self._permits.acquire_permits(requests)
+        for request, decision in zip(requests, decisions, strict=True):
+            if decision.permit_id is not None and not self.given:
+                self.given.append(decision)
+                async with self._stack.app.parts.session.transaction() as tx:
+                    await tx.execute(
+                        "UPDATE executor.run SET state = 'CANCELLED', parked_by = NULL WHERE id = $1", request.run_id
+                    )
+        return decisions
+
+
+async def test_a_permit_whose_run_is_gone_is_given_back_and_the_next_run_probes(opened: Open) -> None:
+    async with opened() as (stack, breaker):
+        taken = _TakenAway(stack, stack.app.parts.breakers.gateway)
+        stack.app.parts.probes._permits = taken
+        await breaker.trip()
+        await held(stack)
+        await stack.start(calls("a", "b"))
+        await stack.until("SELECT count(*) = 1 FROM executor.run WHERE state = 'SUCCESS'", what="the other has run")
+        assert len(taken.given) == 1
+        assert TARGET.calls.total() == 1
+        await eventually(lambda: _is(breaker, "CLOSED"), "its probe has closed the breaker")
+
+
+async def test_a_probe_does_not_wait_behind_a_long_queue_of_other_runs(opened: Open) -> None:
+    async with opened(runner={"concurrency": 2}) as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        held_back = await stack.start(calls("a"))
+        await parked(stack, held_back, 1)
+        nodes = [f"w{number}" for number in range(400)]
+        graph = a_graph(", ".join(nodes), modules={node: ("WorkModule", {"milliseconds": 20}) for node in nodes})
+        queue = await stack.start(graph)
+        assert (await stack.wait(held_back)).state == "SUCCESS"
+        left = await stack.sql.fetchval("SELECT open_runs FROM executor.workflow_execution WHERE id = $1", UUID(queue))
+        assert left > 0, "the queue was drained before the probe"
+        assert (await stack.wait(queue)).state == "SUCCESS"
+
+
+class _Counting:
+    """A session that counts statements."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.statements = 0
+
+    def reading(self, **options: Any) -> Any:
+        return self._counted(self._session.reading(**options))
+
+    def transaction(self) -> Any:
+        return self._counted(self._session.transaction())
+
+    @asynccontextmanager
+    async def _counted(self, opened: Any) -> AsyncIterator[Any]:
+        async with opened as connection:
+            yield _CountedConnection(connection, self)
+
+
+class _CountedConnection:
+    def __init__(self, connection: Any, counting: _Counting) -> None:
+        self._connection = connection
+        self._counting = counting
+
+    def __getattr__(self, name: str) -> Any:
+        self._counting.statements += name in ("fetch", "fetchrow", "fetchval", "execute")
+        return getattr(self._connection, name)
+
+
+async def test_two_thousand_parked_runs_come_back_in_a_few_statements(opened: Open) -> None:
+    async with opened(runner={"concurrency": 0}) as (stack, _):
+        execution = await stack.start(calls(*(f"n{number}" for number in range(2_000))))
+        await stack.sql.execute(
+            """UPDATE executor.run SET state = 'PARKED', parked_by = 'BREAKER', parked_at = now() - interval '1 s',
+               target = $1, retry_after = now() + interval '1 hour'""",
+            TARGET_NAME,
+        )
+        probes = stack.app.parts.probes
+        counting = _Counting(probes._session)
+        probes._session = counting  # type: ignore[assignment]
+        await probes.step()
+        assert set((await stack.states(execution)).values()) == {"READY"}
+        assert counting.statements <= 8
+        assert await stack.sql.fetchval("SELECT min(parked_ms) >= 1000 AND max(attempt) = 0 FROM executor.run")
