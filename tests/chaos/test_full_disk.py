@@ -55,7 +55,7 @@ def fill(disk: Path) -> Path:
 
 
 async def refused(call: Callable[[], Awaitable[str]]) -> tuple[list[str], ValkyrError]:
-    """What a call was answered until the pages that PostgreSQL has at hand were used up, and what it is refused with."""
+    """What a call was answered until the pages that PostgreSQL has at hand were used up, and then its refusal."""
     answers: list[str] = []
     for _ in range(MANY):
         try:
