@@ -21,6 +21,7 @@ from services.executor.store import leases as store
 from services.executor.store import parking
 from services.executor.store.parking import Parking
 from services.executor.store.session import Session
+from services.executor.targets import TargetKey
 from valkyr.telemetry import get_logger
 
 BATCH = 500
@@ -97,9 +98,16 @@ class Dispatcher:
         self._turn = turn
         self._marks = Watermarks()
         self._unusable: set[UUID] = set()
+        self._parked: Counter[TargetKey] = Counter()
 
     async def step(self) -> timedelta | None:
         """Leases what there is room for; how long until it is worth looking again."""
+        try:
+            return await self._lease_all()
+        finally:
+            self._tell_parked()
+
+    async def _lease_all(self) -> timedelta | None:
         urgent, self._signals.urgent = self._signals.urgent, None
         if urgent is not None:
             self._marks.notice(urgent)
@@ -141,7 +149,7 @@ class Dispatcher:
             except _NotCached as missing:
                 # Never under a lock, nor with a connection in hand.
                 self._unusable = missing.ids - (await self._cache.get_many(missing.ids)).keys()
-        self._tell_parked(parked)
+        self._parked.update((run.namespace, run.target) for run in parked)
         await self._leasing.hand_over(leased, granted_at=granted_at)
         return len(leased) + len(parked)
 
@@ -177,12 +185,12 @@ class Dispatcher:
             wait=self._mirror.wait(namespace, run.target),
         )
 
-    def _tell_parked(self, parked: Sequence[Parking]) -> None:
-        for (namespace, target), runs in Counter((run.namespace, run.target) for run in parked).items():
+    def _tell_parked(self) -> None:
+        parked, self._parked = self._parked, Counter()
+        for (namespace, target), runs in parked.items():
             log.info("run.parked", namespace=namespace, target=target, runs=runs)
         if parked:
-            # Perhaps the target has closed since it was looked at.
-            self._turn.wake.set()
+            self._turn.wake.set()  # perhaps the target has closed since it was looked at
 
     def _known_of(self, found: Sequence[tuple[str, Candidate]]) -> dict[UUID, Known]:
         ids = {candidate.execution_id for _, candidate in found} - self._unusable

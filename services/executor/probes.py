@@ -27,7 +27,7 @@ from services.executor.store import parking as store
 from services.executor.store.parking import ParkedRun, ParkedTarget, ProbeRow
 from services.executor.store.session import Session
 from services.executor.targets import PermitDecision, PermitRequest, TargetKey
-from valkyr.errors import Unavailable
+from valkyr.errors import ValkyrError
 from valkyr.flow.states import RunState
 from valkyr.telemetry import get_logger
 
@@ -230,14 +230,16 @@ class Probes:
                 await store.unpark_probes(tx, runs)
 
     async def _ask(self, runs: Sequence[ParkedRun], known: Mapping[UUID, Known]) -> list[_Asked]:
-        """Leave for each. Without an answer nothing happens: the mirror finds out whether the breaker is away."""
+        """Leave for each. Without an answer nothing happens: the mirror finds out whether the breaker is away, and
+        what is wrong with it is no reason to take this executor out of service."""
         if not runs:
             return []
         try:
             decisions = await self._permits.acquire_permits([self._request(run, known) for run in runs])
-        except Unavailable:
+        except ValkyrError as error:
+            log.warning("permits.not_answered", runs=len(runs), error=str(error))
             for run in runs:
-                self._mirror.hold(run.key, AGAIN)
+                self._mirror.hold(run.key, NOT_HERE)
             return []
         return [_Asked(run, decision) for run, decision in zip(runs, decisions, strict=True)]
 
@@ -251,7 +253,7 @@ class Probes:
             run_id=run.id,
             epoch=run.epoch + 1,
             hold=min(timeout + HOLD_MARGIN, LONGEST_HOLD),
-            traceparent=execution.facts.traceparent,
+            traceparent=run.traceparent or execution.facts.traceparent,
         )
 
     async def _lease(self, allowed: Sequence[_Asked], known: Mapping[UUID, Known]) -> None:

@@ -61,10 +61,10 @@ SELECT count(*)::int FROM moved
 
 # The longest parked of each target that a pool can run; $3 is how many of each. Not locked: leave is asked first.
 SELECT_PROBES = """
-SELECT k.place, p.execution_id, p.id, p.epoch
+SELECT k.place, p.execution_id, p.id, p.epoch, p.replay_traceparent
 FROM unnest($1::text[], $2::text[], $3::int[]) WITH ORDINALITY AS k(namespace, target, wanted, place)
 CROSS JOIN LATERAL (
-    SELECT r.execution_id, r.id, r.epoch FROM executor.run r
+    SELECT r.execution_id, r.id, r.epoch, r.replay_traceparent FROM executor.run r
     WHERE r.state = 'PARKED' AND r.parked_by = 'BREAKER' AND r.namespace = k.namespace AND r.target = k.target
         AND r.pool = $4 AND ($5::text[] IS NULL OR r.class_name = ANY($5))
     ORDER BY r.retry_after LIMIT k.wanted) AS p

@@ -39,12 +39,13 @@ class ParkedTarget:
 
 @dataclass(frozen=True, slots=True)
 class ParkedRun:
-    """A run that may be tried: `key` is that of its target."""
+    """A run that may be tried: `key` is that of its target, `traceparent` that of its last requeue."""
 
     key: TargetKey
     execution_id: UUID
     id: UUID
     epoch: int
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,10 @@ async def select_probes(
         pool,
         None if class_names is None else list(class_names),
     )
-    return [ParkedRun(targets[row["place"] - 1][0], row["execution_id"], row["id"], row["epoch"]) for row in rows]
+    return [
+        ParkedRun(targets[row["place"] - 1][0], row["execution_id"], row["id"], row["epoch"], row["replay_traceparent"])
+        for row in rows
+    ]
 
 
 async def unpark_probes(tx: Any, runs: Sequence[ParkedRun]) -> list[Candidate]:

@@ -243,7 +243,7 @@ async def test_a_probe_does_not_wait_behind_a_long_queue_of_other_runs(opened: O
         await held(stack)
         held_back = await stack.start(calls("a"))
         await parked(stack, held_back, 1)
-        nodes = [f"w{number}" for number in range(400)]
+        nodes = [f"w{number}" for number in range(150)]
         graph = a_graph(", ".join(nodes), modules={node: ("WorkModule", {"milliseconds": 20}) for node in nodes})
         queue = await stack.start(graph)
         assert (await stack.wait(held_back)).state == "SUCCESS"
