@@ -1,4 +1,5 @@
-"""`make demo`: a stack of its own, an order on its way, three real graphs, a trace. It leaves nothing running.
+"""`make demo`: a stack of its own, an order on its way, three real graphs, and then a day on which everything fails. It
+leaves nothing running.
 
 Exit code 0 if all went well, 1 if something failed (what is said), 130 on Ctrl-C, 143 on SIGTERM,
 141 when nobody reads any more.
@@ -16,10 +17,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
+from examples.rough_day import BREAKER_SETTINGS, a_rough_day
+from examples.story import LIMIT, STEPS, DemoFailed, expect_success, say, step
 from examples.target_server import TargetServer
 from services.local.errors import StackError
 from services.local.stack import LocalStack
@@ -27,9 +29,7 @@ from valkyr import Client, ValkyrError, WorkflowInfo
 from valkyr.cli.following import follow
 from valkyr.cli.graph_files import BadGraphFile, read_graph_file
 from valkyr.cli.printing import Printer, clean, seconds
-from valkyr.cli.trace_tree import trace_tree
 from valkyr.cli.views import view_for
-from valkyr.client import Execution, ExecutionState
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ROOT / "examples" / "order_fulfilment.yaml"
@@ -38,13 +38,8 @@ REAL_GRAPHS = (
     ("bpmn-c-5-0-bpmn-ae58a182.json", "a business process in BPMN"),
     ("lock-hatchet-dev-hatchet-uv-lock-986afedd.json", "the dependencies of a Python project"),
 )
-LIMIT = timedelta(seconds=60)
 COMPLAINTS = ('"level":"error"', '"level":"critical"', "ERROR:", "FATAL:", "PANIC:")
 KEPT_VARIABLES = ("VALKYR_POSTGRES_BIN", "VALKYR_DEBUG")
-
-
-class DemoFailed(Exception):
-    """Something did not go as it should; the text says what."""
 
 
 def main() -> int:
@@ -74,9 +69,9 @@ def main() -> int:
 
 def show(printer: Printer, home: Path, target: TargetServer) -> None:
     """Starts the stack, tells the story, stops the stack whatever happens."""
-    step(printer, 1, "Starting a stack of its own: PostgreSQL, graph store, executor")
+    step(printer, 1, "Starting a stack of its own: PostgreSQL and the four services")
     say(printer, f"Its data lie in {home} and are gone afterwards.")
-    stack = LocalStack(home, free_ports(2), extra_env=stack_settings(target))
+    stack = LocalStack(home, free_ports(4), extra_env=stack_settings(target))
     began = time.monotonic()
     try:
         with deferred():
@@ -89,7 +84,7 @@ def show(printer: Printer, home: Path, target: TargetServer) -> None:
     finally:
         with uninterrupted():
             try:
-                step(printer, 6, "Stopping everything")
+                step(printer, STEPS, "Stopping everything")
             finally:
                 stack.stop()
 
@@ -102,23 +97,22 @@ def stack_settings(target: TargetServer) -> dict[str, str]:
         "VALKYR_EXECUTOR__RUNNER__HTTP__ALLOW_HOSTS": target.host,
         "VALKYR_EXECUTOR__RUNNER__MODULES": "examples.my_modules",
         "VALKYR_EXECUTOR__RUNNER__UNKNOWN_AS_NOOP": "true",
+        **BREAKER_SETTINGS,
     }
 
 
 async def tell(printer: Printer, stack: LocalStack, target: TargetServer) -> None:
-    """Steps 2 to 5."""
-    addresses = stack.addresses
-    async with Client(addresses["graph_store"], addresses["executor"], principal="demo") as client:
-        order = await run_the_order(printer, client, target)
+    """Steps 2 to 9."""
+    at = stack.addresses
+    async with Client(
+        at["graph_store"], at["executor"], breaker=at["breaker"], dlq=at["dlq"], principal="demo"
+    ) as client:
+        await run_the_order(printer, client, target)
         await run_real_graphs(printer, client)
-        step(printer, 5, "The trace of the order, from what is stored: it survives restarts and needs no collector")
-        runs = await client.executions.list_runs(order.id).all()
-        graph = (await client.graphs.get(order.workflow_id, version=order.version)).graph
-        for line in trace_tree(order, runs, graph, title="order_fulfilment"):
-            printer.line("  ", line)
+        await a_rough_day(printer, client, target)
 
 
-async def run_the_order(printer: Printer, client: Client, target: TargetServer) -> Execution:
+async def run_the_order(printer: Printer, client: Client, target: TargetServer) -> None:
     """Steps 2 and 3: the example is saved, run, watched, and held against what it should have done."""
     step(printer, 2, f"Saving {ORDER.relative_to(ROOT)}: validated, then stored whole as version 1")
     saved = await client.graphs.save(read_graph_file(str(ORDER)).document.value, message="the demo's first save")
@@ -141,7 +135,6 @@ async def run_the_order(printer: Printer, client: Client, target: TargetServer) 
     say(printer, f"{counts['SUCCESS']} runs succeeded; manual_review was skipped, its condition did not hold.")
     say(printer, f"It answered: {json.dumps(execution.outputs['close_order'], ensure_ascii=False)}")
     say(printer, f"The services saw {len(target.calls)} calls: {', '.join(target.calls)}.")
-    return execution
 
 
 async def run_real_graphs(printer: Printer, client: Client) -> None:
@@ -160,23 +153,6 @@ async def run_real_graphs(printer: Printer, client: Client) -> None:
             raise DemoFailed(f"{name}: expected {len(saved.graph.nodes)} runs to succeed, got {dict(counts)}")
         size = f"{len(saved.graph.nodes)} nodes, {len(saved.graph.edges)} edges"
         say(printer, f"{what}: {size}, {len(saved.warnings)} warnings; SUCCESS in {took}")
-
-
-def expect_success(execution: Execution) -> None:
-    """DemoFailed for any other end."""
-    if execution.state is not ExecutionState.SUCCESS:
-        why = f"{execution.error_type}: {execution.error_message}" if execution.error_message else "no more is known"
-        raise DemoFailed(f"execution {execution.id} is {execution.state}, not SUCCESS: {why}")
-
-
-def step(printer: Printer, number: int, title: str) -> None:
-    """A headline."""
-    printer.line(f"[{number}/6] {title}")
-
-
-def say(printer: Printer, text: str) -> None:
-    """A line of the story."""
-    printer.line(f"      {text}")
 
 
 def tell_the_logs(printer: Printer, stack: LocalStack) -> None:

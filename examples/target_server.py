@@ -1,6 +1,8 @@
-"""The services that examples/order_fulfilment.yaml calls: `python -m examples.target_server 8099`.
+"""The services that the examples call: `python -m examples.target_server 8099`.
 
-Answers POST /quotes, /risk, /reservations, /charges and /shipments. A repeated Idempotency-Key gets the first answer.
+Answers POST /quotes, /risk, /reservations, /charges and /shipments for examples/order_fulfilment.yaml, and /stock,
+/vans and /cards for examples/rough_day.yaml. A repeated Idempotency-Key gets the first answer. What is `down` answers
+503, and so does what stumbles, so often as it is told.
 """
 
 from __future__ import annotations
@@ -17,12 +19,18 @@ from typing import Any, Self
 CENTS = {"KEY-1": 4900, "PEN-7": 350}
 OTHER_CENTS = 1000
 SUSPICIOUS_CENTS = 100_000
+EXPIRED_CARD = "VISA-OLD"
 
 
 class TargetServer:
-    """Serves on loopback in a thread of its own until closed; `port` 0 takes a free one. Counts what it was asked."""
+    """Serves on loopback in a thread of its own until closed; `port` 0 takes a free one. Counts what it was asked.
+
+    `down` has paths such as "/vans"; `stumbles` says how often (path, order) is still refused.
+    """
 
     def __init__(self, port: int = 0) -> None:
+        self.down: set[str] = set()
+        self.stumbles: dict[tuple[str, str], int] = {}
         self._answers: dict[str, tuple[int, dict[str, Any]]] = {}
         self._lock = threading.Lock()
         self.calls: list[str] = []
@@ -49,9 +57,17 @@ class TargetServer:
             return 404, {"error": f"there is no {path}"}
         with self._lock:
             self.calls.append(path)
+            if self._is_out_of_order(path, str(request.get("order"))):
+                return 503, {"error": f"{path} is out of order"}
             if key not in self._answers:
                 self._answers[key] = work(request, len(self.calls))
             return self._answers[key]
+
+    def _is_out_of_order(self, path: str, order: str) -> bool:
+        left = self.stumbles.get((path, order), 0)
+        if left:
+            self.stumbles[path, order] = left - 1
+        return bool(left) or path in self.down
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         target = self
@@ -84,12 +100,21 @@ def _risk(request: dict[str, Any], _number: int) -> tuple[int, dict[str, Any]]:
     return 200, {"score": 90 if request["total"] > SUSPICIOUS_CENTS else 12}
 
 
+def _card(request: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
+    if request["card"] == EXPIRED_CARD:
+        return 402, {"error": "the card has expired"}
+    return 201, {"charge": f"C-{number}"}
+
+
 ROUTES: dict[str, Callable[[dict[str, Any], int], tuple[int, dict[str, Any]]]] = {
     "/quotes": _quote,
     "/risk": _risk,
     "/reservations": lambda _request, number: (200, {"reservation": f"R-{number}"}),
     "/charges": lambda request, number: (201, {"charge": f"C-{number}", "cents": request["cents"]}),
     "/shipments": lambda _request, number: (201, {"parcel": f"P-{number}"}),
+    "/stock": lambda _request, number: (200, {"shelf": f"S-{number}"}),
+    "/vans": lambda _request, number: (201, {"van": f"V-{number}"}),
+    "/cards": _card,
 }
 
 

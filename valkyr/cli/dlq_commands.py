@@ -107,7 +107,7 @@ async def get(
         letter = await client.dead_letters.get(letter_id)
     printer = session.printer
     if inputs:
-        printer.text(json.dumps(letter.original_inputs, indent=2, ensure_ascii=False))
+        printer.text(json.dumps(letter.original_inputs, indent=2, ensure_ascii=False, sort_keys=True))
     elif printer.as_json:
         printer.document({"deadLetter": document_of(letter)})
     else:

@@ -112,7 +112,7 @@ def _print_attempts(printer: Printer, letter: DeadLetter) -> None:
 def _print_json(printer: Printer, label: str, value: Any) -> None:
     printer.line(Text(label, "bold"), "" if value is not None else "  none")
     if value is not None:
-        for line in json.dumps(value, indent=2, ensure_ascii=False).splitlines():
+        for line in json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True).splitlines():
             printer.line(f"  {line}")
 
 

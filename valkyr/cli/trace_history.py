@@ -44,11 +44,12 @@ def history_of(
     """All of it in the order of time; nothing for a run that went through at its first attempt, or is not that far."""
     if len(run.attempts) < 2 and not run.quarantines and not _was_parked(run):
         return ()
+    parked = _parked_span(run)
     events = [
-        *(_attempt(attempt) for attempt in run.attempts),
-        *_waits(run),
-        *_parking(run, breakers.get(run.target)),
+        *_waits(run, parked),
+        *_parking(run, parked, breakers.get(run.target)),
         *(event for number in run.quarantines for event in _quarantine(run, number, letters, known=letters_known)),
+        *(_attempt(attempt) for attempt in run.attempts),
     ]
     return sorted(events, key=lambda event: event.at or _FAR)
 
@@ -60,19 +61,46 @@ def _attempt(attempt: Attempt) -> Event:
     return Event(f"attempt {attempt.attempt}", attempt.started_at, took, _both(attempt.outcome, attempt.error))
 
 
-def _waits(run: Run) -> Iterator[Event]:
-    """Between a failed attempt and the next; what is known better (parking, a quarantine) is told there."""
+@dataclass(frozen=True, slots=True)
+class _Span:
+    start: datetime
+    end: datetime
+
+
+def _gaps(run: Run) -> Iterator[tuple[Attempt, Attempt, _Span]]:
+    """Between two attempts; behind a quarantine from when it was settled."""
     for before, after in pairwise(run.attempts):
+        if before.finished_at is None or after.started_at is None:
+            continue
+        settled = [q.resolved_at for q in run.quarantines if q.resolved_at and before.finished_at <= q.resolved_at]
+        start = min((when for when in settled if when <= after.started_at), default=before.finished_at)
+        yield before, after, _Span(start, after.started_at)
+
+
+def _parked_span(run: Run) -> _Span | None:
+    """Where a run that is not PARKED any more was: only how long is stored, and it ended with an attempt's beginning.
+
+    None where it was never, or more than once, so that it fits nowhere.
+    """
+    if run.state is RunState.PARKED or not run.parked_duration or not run.attempts:
+        return None
+    fitting = [gap for _, _, gap in _gaps(run) if gap.end - gap.start >= run.parked_duration]
+    if fitting:
+        gap = max(fitting, key=lambda gap: gap.end - gap.start)
+        return _Span(gap.end - run.parked_duration, gap.end)
+    first = run.attempts[0].started_at
+    return None if first is None or len(run.attempts) > 1 else _Span(first - run.parked_duration, first)
+
+
+def _waits(run: Run, parked: _Span | None) -> Iterator[Event]:
+    """Between a failed attempt and the next; what is known better (parking, a quarantine) is told there."""
+    for before, after, gap in _gaps(run):
         label = _WAITS.get(before.outcome)
-        if label is None or before.finished_at is None or after.started_at is None:
+        if label is None or gap.start != before.finished_at:
             continue
-        if any(before.finished_at <= (q.quarantined_at or _FAR) <= after.started_at for q in run.quarantines):
-            continue
-        end = after.started_at
-        if run.parked_at is not None and before.finished_at <= run.parked_at <= end:
-            end = run.parked_at
-        if end - before.finished_at >= SHORTEST_WAIT:
-            yield Event(label, before.finished_at, end - before.finished_at, f"then attempt {after.attempt}")
+        end = parked.start if parked is not None and parked.end == gap.end else gap.end
+        if end - gap.start >= SHORTEST_WAIT:
+            yield Event(label, gap.start, end - gap.start, f"then attempt {after.attempt}")
     last = run.attempts[-1] if run.attempts else None
     if last is not None and last.finished_at and run.state is RunState.READY and run.retry_after:
         label = _WAITS.get(last.outcome, "waits")
@@ -83,7 +111,7 @@ def _was_parked(run: Run) -> bool:
     return run.parked_at is not None or run.parked_duration > timedelta(0)
 
 
-def _parking(run: Run, breaker: Breaker | None) -> Iterator[Event]:
+def _parking(run: Run, span: _Span | None, breaker: Breaker | None) -> Iterator[Event]:
     if not _was_parked(run):
         return
     waits = run.state is RunState.PARKED
@@ -91,10 +119,11 @@ def _parking(run: Run, breaker: Breaker | None) -> Iterator[Event]:
         yield Event("parked", run.parked_at, None, f"by {run.parked_by}, and still waits")
         return
     before = f", {seconds(run.parked_duration.total_seconds())} before that" if run.parked_duration else ""
-    what = f"still waits{before}" if waits else "waited"
+    what = f"still waits{before}" if waits else "waited" if span else "waited, in all and more than once,"
     outage = f", outage {run.episode_id}" if run.episode_id else ""
+    at = run.parked_at if waits else span.start if span else None
     took = None if waits else run.parked_duration
-    yield Event("parked", run.parked_at, took, f"{what} for {run.target}{outage}{_state_now(breaker)}", "breaker")
+    yield Event("parked", at, took, f"{what} for {run.target}{outage}{_state_now(breaker)}", "breaker")
     if breaker is not None and breaker.opened_at is not None and breaker.episode_id == run.episode_id:
         yield Event("opened", breaker.opened_at, None, f"{run.target} was called no more", "breaker")
 
@@ -118,17 +147,23 @@ def _quarantine(run: Run, quarantine: Quarantine, letters: Letters, *, known: bo
     elif known:
         yield Event("letter", quarantine.quarantined_at, None, "not arrived yet", "dlq")
     if quarantine.resolution not in ("", "PENDING"):
-        yield _resolution(quarantine, letter)
+        yield _resolution(run, quarantine, letter)
 
 
-def _resolution(quarantine: Quarantine, letter: DeadLetter | None) -> Event:
+def _resolution(run: Run, quarantine: Quarantine, letter: DeadLetter | None) -> Event:
+    """At the latest when the attempt that it caused began: both are written in one transaction."""
+    later = [attempt.started_at for attempt in run.attempts if attempt.started_at]
+    caused = min((when for when in later if when >= (quarantine.quarantined_at or _FAR)), default=_FAR)
+    at = min(quarantine.resolved_at or _FAR, caused)
     after = ""
     if quarantine.resolved_at is not None and quarantine.quarantined_at is not None:
         after = f" after {seconds((quarantine.resolved_at - quarantine.quarantined_at).total_seconds())}"
     why = f": {quarantine.reason}" if quarantine.reason else ""
     linked = f"; its own, linked trace is {quarantine.resolution_trace_id}" if quarantine.resolution_trace_id else ""
     said = f"by {quarantine.resolved_by or '-'}{after}{why}{linked}"
-    return Event(quarantine.resolution.lower(), quarantine.resolved_at, None, said, "dlq" if letter is not None else "")
+    return Event(
+        quarantine.resolution.lower(), None if at is _FAR else at, None, said, "dlq" if letter is not None else ""
+    )
 
 
 def _both(what: str, detail: str) -> str:

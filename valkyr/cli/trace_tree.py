@@ -95,7 +95,7 @@ def _children(runs: Sequence[Run], graph: Graph) -> Mapping[str | None, list[Run
         incoming[edge.target].append(edge)
     any_joins = {node.node_id for node in graph.nodes if node.join is Join.ANY}
     below: dict[str | None, list[Run]] = defaultdict(list)
-    for run in sorted(runs, key=lambda run: run.started_at or run.finished_at or _FAR):
+    for run in sorted(runs, key=lambda run: run.first_started_at or run.finished_at or _FAR):
         cause = _cause(run, incoming[run.node_id], by_node, first=run.node_id in any_joins)
         below[cause.id if cause else None].append(run)
     return below
@@ -103,7 +103,7 @@ def _children(runs: Sequence[Run], graph: Graph) -> Mapping[str | None, list[Run
 
 def _cause(run: Run, incoming: Sequence[Edge], by_node: Mapping[str, Run], *, first: bool) -> Run | None:
     sources = [(edge, by_node[edge.source]) for edge in incoming if edge.source in by_node]
-    began = run.started_at or _FAR
+    began = run.first_started_at or _FAR
     ended = [(edge, source) for edge, source in sources if (source.finished_at or _FAR) <= began]
     taken = [source for edge, source in ended if edge.kind in _KINDS.get(source.state, ())]
     candidates = taken or [source for _, source in ended] or [source for _, source in sources]
@@ -124,8 +124,9 @@ def _root(execution: Execution, title: str) -> Text:
 
 def _run_line(run: Run, began: datetime | None, label: str) -> Text:
     attempts = f"{len(run.attempts)} attempt{'s' if len(run.attempts) != 1 else ' '}"
+    start = run.first_started_at
     return joined(
-        f"{label}  {_offset(began, run.started_at):>10}  {_between(run.started_at, run.finished_at):>8}  {attempts}  ",
+        f"{label}  {_offset(began, start):>10}  {_between(start, run.finished_at):>8}  {attempts}  ",
         state_text(run.state),
         f"  {run.error_type}: {run.error}" if run.error else "",
     )

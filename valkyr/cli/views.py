@@ -151,9 +151,9 @@ def _parking(run: Run) -> str:
 
 def took(run: Run) -> str:
     """How long a run took from its first start, "" while that is not known."""
-    if run.started_at is None or run.finished_at is None:
+    if run.first_started_at is None or run.finished_at is None:
         return ""
-    return seconds((run.finished_at - run.started_at).total_seconds())
+    return seconds((run.finished_at - run.first_started_at).total_seconds())
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

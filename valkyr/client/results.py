@@ -191,6 +191,11 @@ class Run:
     quarantines: Sequence[Quarantine] = field(default=())
 
     @property
+    def first_started_at(self) -> datetime | None:
+        """When its first attempt began; `started_at` is that of the last."""
+        return self.attempts[0].started_at if len(self.attempts) > 1 else self.started_at
+
+    @property
     def final(self) -> bool:
         """SUCCESS, FAILED, SKIPPED or CANCELLED: nothing leaves these."""
         return self.state in FINAL_RUN_STATES
