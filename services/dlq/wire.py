@@ -36,6 +36,8 @@ MAX_SHOWN = 6 * 1024 * 1024
 """Of inputs, and of config, as a Value: both fit into a message. What takes more is shown as JSON text."""
 MAX_SHOWN_DEPTH = 200
 """What is deeper is shown as JSON text, whole."""
+MAX_SHOWN_ITEMS = 100_000
+"""Counted by commas: a Value of more takes a second to make, and other calls wait meanwhile."""
 MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -372,6 +374,8 @@ def _shown_json(text: str | None) -> Value | None:
     """As a Value; as its text where a Value would not fit into a message."""
     if text is None:
         return None
+    if text.count(",") > MAX_SHOWN_ITEMS:
+        return Value(string_value=text)
     try:
         # Not orjson: an integer of any size is to be shown digit by digit.
         plain = json.loads(text)

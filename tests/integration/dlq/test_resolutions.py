@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from services.chassis.serve import Server
-from services.dlq.model import Letter, Resolution
+from services.dlq.model import Letter, Resolution, Settlement
 from tests.dlq_lab import FakeExecutor, LetterEnum, a_quarantine, a_resolved, a_run, serving
-from tests.integration.dlq.conftest import ALICE, BOB, KEPT, Crash, Desk
+from tests.integration.dlq.conftest import ALICE, BOB, KEPT, Crash, Desk, new_id
 from valkyr.errors import (
     DeadLetterNotFound,
     DeadLetterResolved,
@@ -338,3 +338,21 @@ async def test_a_letter_of_another_namespace_is_not_there(desk: Desk, executor: 
     assert not executor.calls
     assert (await desk.fix(letter)).namespace == "one"
     assert executor.calls[0].request.namespace == "one"
+
+
+async def test_i22_a_letter_takes_one_intent_and_one_end(desk: Desk) -> None:
+    letter = await desk.a_letter()
+    ends = [Settlement(letter.namespace, letter.id, end, BOB, "") for end in (Resolution.FIXED, Resolution.DISCARDED)]
+
+    async def ask(intent_id: str) -> bool:
+        async with desk.store.transaction() as tx:
+            return await tx.request_resolution(letter.namespace, letter.id, Resolution.FIXED, intent_id)
+
+    async def end(settlement: Settlement) -> set[str]:
+        async with desk.store.transaction() as tx:
+            return await tx.settle_letters([settlement])
+
+    assert [await ask(new_id()), await ask(new_id())] == [True, False]
+    assert [await end(ends[0]), await end(ends[1])] == [{letter.id}, set()]
+    assert not await ask(new_id())
+    assert (await desk.again(letter)).resolution is Resolution.FIXED
