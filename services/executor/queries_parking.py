@@ -71,12 +71,14 @@ CROSS JOIN LATERAL (
 ORDER BY k.place
 """
 
-# The state comes as a parameter, which no partial index matches: the key is the way in.
+# The state is compared through unnest, which no partial index matches: the key is the way in.
 UNPARK_PROBES = f"""
 WITH chosen AS MATERIALIZED (
-    SELECT r.execution_id, r.id FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS k(execution_id, id, epoch)
+    SELECT r.execution_id, r.id
+    FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[])
+        AS k(execution_id, id, epoch, state, parked_by)
     JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
-    WHERE r.epoch = k.epoch AND r.state = $4 AND r.parked_by = $5
+    WHERE r.epoch = k.epoch AND r.state = k.state AND r.parked_by = k.parked_by
     ORDER BY r.execution_id, r.id
     FOR NO KEY UPDATE OF r SKIP LOCKED)
 UPDATE executor.run r SET {_BACK} FROM chosen c

@@ -109,8 +109,8 @@ async def select_probes(
 
 async def unpark_probes(tx: Any, runs: Sequence[ParkedRun]) -> list[Candidate]:
     """Locks those that are still parked under the same epoch, as candidates for a lease; READY if nothing follows."""
-    rows = [(run.execution_id, run.id, run.epoch) for run in runs]
-    found = await tx.fetch(queries.UNPARK_PROBES, *zip(*rows, strict=True), RunState.PARKED.value, BREAKER)
+    rows = [(run.execution_id, run.id, run.epoch, RunState.PARKED.value, BREAKER) for run in runs]
+    found = await tx.fetch(queries.UNPARK_PROBES, *zip(*rows, strict=True))
     return [candidate_of(row) for row in found]
 
 
