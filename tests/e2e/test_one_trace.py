@@ -1,0 +1,201 @@
+"""I23: one trace from the client's call to the dead letter, through real processes; a replay has its own, linked."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from services.local.stack import LocalStack
+from tests.builders import a_graph
+from tests.executor_stack import eventually
+from tests.free_ports import a_port_base
+from tests.otlp import OtlpReceiver
+from valkyr import telemetry
+from valkyr.client import Client, DeadLetter, Execution, ExecutionState, Run
+
+pytestmark = pytest.mark.e2e
+
+ATTEMPTS = 3
+
+
+@dataclass
+class Target:
+    """Answers 500 until it is mended; keeps the traceparents that came with the calls."""
+
+    mended: bool = False
+    traceparents: list[str] = field(default_factory=list)
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Story:
+    """One execution of `a -> pay`: three calls fail and open the breaker, its letter is requeued, it succeeds."""
+
+    first_trace: str
+    replay_trace: str
+    execution: Execution
+    letter: DeadLetter
+    run: Run
+    spans: Sequence[Span]
+    services: dict[bytes, str]
+    calls: Sequence[str]
+
+    def of(self, trace: str, *names: str) -> list[Span]:
+        """Spans of a trace, of these names if any are given (an RPC's by its method), in the order of their start."""
+        found = [span for span in self.spans if span.trace_id.hex() == trace]
+        named = [span for span in found if not names or span.name.rpartition("/")[2] in names]
+        return sorted(named, key=lambda span: span.start_time_unix_nano)
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    seen = Target()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.traceparents.append(self.headers.get("traceparent", ""))
+            self.send_response(200 if seen.mended else 500)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    seen.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory, target: Target) -> Iterator[Story]:
+    with OtlpReceiver() as receiver:
+        environment = {
+            "VALKYR_TELEMETRY__OTLP_ENDPOINT": receiver.endpoint,
+            "VALKYR_EXECUTOR__RUNNER__HTTP__ALLOW_HOSTS": "127.0.0.1",
+            "VALKYR_EXECUTOR__RUNNER__RETRY__BACKOFF_BASE_MS": "20",
+            "VALKYR_EXECUTOR__RUNNER__RETRY__MAX_ATTEMPTS": str(ATTEMPTS),
+            "VALKYR_BREAKER__FAILURE_THRESHOLD": str(ATTEMPTS),
+            "VALKYR_BREAKER__TIMEOUT_DURATION": "PT1S",
+            "VALKYR_BREAKER__HALF_OPEN_SUCCESS_THRESHOLD": "1",
+        }
+        observed = telemetry.configure("client", otlp_endpoint=receiver.endpoint, stream=io.StringIO())
+        try:
+            with LocalStack(tmp_path_factory.mktemp("home") / "home", a_port_base(), extra_env=environment) as stack:
+                yield asyncio.run(_followed(stack, receiver, target))
+        finally:
+            observed.shutdown()
+            telemetry.reset()
+
+
+async def _followed(stack: LocalStack, receiver: OtlpReceiver, target: Target) -> Story:
+    graph = a_graph(
+        "a -> pay", modules={"pay": ("HttpRequestModule", {"url": f"http://127.0.0.1:{target.port}/pay?card=4242"})}
+    )
+    async with Client(**stack.addresses) as client:
+        workflow_id = (await client.graphs.save(graph)).workflow.id
+        with telemetry.tracer().start_as_current_span("the caller's own work") as span:
+            started = await client.executions.start(workflow_id)
+        first = f"{span.get_span_context().trace_id:032x}"
+        failed = await client.executions.wait(started.id, timeout=timedelta(seconds=30))
+        assert failed.state is ExecutionState.FAILED, failed
+
+        async def letters() -> list[DeadLetter]:
+            return [letter async for letter in client.dead_letters.list(execution_id=started.id)]
+
+        [letter] = await eventually(letters, "the letter has arrived")
+        target.mended = True
+        with telemetry.tracer().start_as_current_span("the operator's own work") as span:
+            await client.dead_letters.requeue(letter.id, reason="the target is mended")
+        replay = f"{span.get_span_context().trace_id:032x}"
+        execution = await client.executions.wait(started.id, timeout=timedelta(seconds=30))
+        runs = {run.node_id: run async for run in client.executions.list_runs(started.id)}
+
+    def all_there(spans: Sequence[Span]) -> bool:
+        seen = {(span.trace_id.hex(), span.name) for span in spans}
+        wanted = {
+            (first, "the caller's own work"),
+            (first, "dead_letter.quarantined"),
+            (first, "breaker.transition"),
+            (replay, "the operator's own work"),
+            (replay, "run.attempt"),
+            (replay, "run.requeued"),
+        }
+        return wanted <= seen
+
+    spans = await receiver.wait_for_spans(all_there, timeout=30)
+    return Story(
+        first, replay, execution, letter, runs["pay"], spans, dict(receiver.services), tuple(target.traceparents)
+    )
+
+
+def test_i23_one_trace_runs_from_the_call_through_all_four_services_to_the_letter(story: Story) -> None:
+    spans = story.of(story.first_trace)
+    assert {story.services[span.span_id] for span in spans} == {"client", "graph-store", "executor", "breaker", "dlq"}
+    ids = {span.span_id for span in spans}
+    assert [span.name for span in spans if span.parent_span_id not in ids] == ["the caller's own work"]
+    assert story.execution.trace_id == story.letter.trace_id == story.first_trace
+
+
+def test_i23_every_attempt_is_a_span_of_it_linked_to_the_one_before(story: Story) -> None:
+    attempts = [
+        span for span in story.of(story.first_trace, "run.attempt") if _attribute(span, "valkyr.node_id") == "pay"
+    ]
+    assert [_attribute(span, "valkyr.attempt") for span in attempts] == [1, 2, 3]
+    assert [[link.span_id for link in span.links] for span in attempts] == [
+        [],
+        [attempts[0].span_id],
+        [attempts[1].span_id],
+    ]
+
+
+def test_i23_what_a_module_calls_is_in_it_and_the_target_is_told(story: Story) -> None:
+    calls = story.of(story.first_trace, "HTTP GET")
+    assert len(calls) == ATTEMPTS
+    told = [traceparent.split("-")[1] for traceparent in story.calls]
+    assert told == [story.first_trace] * ATTEMPTS + [story.replay_trace]
+    assert not any("4242" in str(span) for span in story.spans)
+
+
+def test_i23_the_trip_of_the_breaker_is_in_the_trace_of_the_run_that_caused_it(story: Story) -> None:
+    (trip,) = story.of(story.first_trace, "breaker.transition")
+    assert story.services[trip.span_id] == "breaker"
+    assert story.run.target == "http:127.0.0.1"
+
+
+def test_i23_a_replay_has_a_trace_of_its_own_linked_to_the_old(story: Story) -> None:
+    assert story.execution.state is ExecutionState.SUCCESS
+    spans = story.of(story.replay_trace)
+    assert {story.services[span.span_id] for span in spans} >= {"client", "dlq", "executor", "breaker"}
+    (requeued,) = story.of(story.replay_trace, "run.requeued")
+    assert {link.trace_id.hex() for link in requeued.links} == {story.first_trace}
+    (attempt,) = story.of(story.replay_trace, "run.attempt")
+    last = [s for s in story.of(story.first_trace, "run.attempt") if _attribute(s, "valkyr.node_id") == "pay"][-1]
+    assert last.span_id in {link.span_id for link in attempt.links}
+    assert {link.trace_id.hex() for link in attempt.links} == {story.first_trace}
+    assert story.run.quarantines[0].resolution_trace_id == story.replay_trace
+
+
+def test_i19_the_requeued_run_waited_for_the_breaker_and_its_probe_was_a_real_run(story: Story) -> None:
+    assert [attempt.outcome for attempt in story.run.attempts] == ["TRANSIENT"] * ATTEMPTS + ["SUCCESS"]
+    assert len(story.calls) == ATTEMPTS + 1
+
+
+def _attribute(span: Span, key: str) -> str | int | None:
+    for attribute in span.attributes:
+        if attribute.key == key:
+            value = attribute.value
+            return value.int_value if value.WhichOneof("value") == "int_value" else value.string_value
+    return None
