@@ -275,6 +275,56 @@ def test_a_file_without_description_and_labels_keeps_those_that_are_stored(shell
     assert (emptied["version"], emptied["labels"], emptied["description"]) == (2, {}, "about")
 
 
+def test_what_failed_is_found_mended_and_requeued(shell: Shell) -> None:
+    shell.save_greeting("mended")
+    execution = json.loads(shell.run("run", "mended", "--payload", "{}", "--wait", "--json").stdout)["execution"]
+    letters = ("dlq", "list", "--execution", execution["id"])
+    wait_until(lambda: shell.json(*letters)["deadLetters"], "the letter arrives")
+    (listed,) = shell.json(*letters)["deadLetters"]
+    assert (listed["nodeId"], listed["failureType"], listed["resolution"]) == ("greet", "PERMANENT_ERROR", "PENDING")
+    letter = shell.run("dlq", "get", listed["id"]).stdout
+    assert f"valkyr dlq requeue {listed['id']} --inputs @inputs.json" in letter
+    inputs = json.loads(shell.run("dlq", "get", listed["id"], "--inputs").stdout)
+    shell.write("inputs.json", json.dumps(inputs | {"trigger": {"name": "Ada"}}))
+    requeued = shell.json("dlq", "requeue", listed["id"], "--inputs", "@inputs.json", "--reason", "named")
+    assert requeued["deadLetter"]["resolution"] == "REQUEUED"
+    again = shell.run("dlq", "discard", listed["id"], "--reason", "too late", "--json", VALKYR_PRINCIPAL="bob")
+    assert (again.returncode, error_of(again)["reason"]) == (5, "DEAD_LETTER_RESOLVED")
+    assert error_of(again)["metadata"]["resolvedBy"] == "ada"
+    get = ("execution", "get", execution["id"])
+    wait_until(lambda: shell.json(*get)["execution"]["state"] in ("SUCCESS", "FAILED"), "it goes on")
+    trace = shell.run("trace", execution["id"]).stdout
+    for said in ("[graph_store] version 1", "quarantine 1", f"[dlq] {listed['id']}", "[dlq] by ada after"):
+        assert said in trace, trace
+
+
+def test_a_run_is_discarded_at_the_executor_and_its_letter_follows(shell: Shell) -> None:
+    shell.save_greeting("discarded")
+    execution = json.loads(shell.run("run", "discarded", "--payload", "{}", "--wait", "--json").stdout)["execution"]
+    run = shell.json("run", "discard", execution["id"], "greet", "--reason", "nobody to greet")["run"]
+    assert run["state"] == "FAILED"
+    letters = ("dlq", "list", "--execution", execution["id"], "--resolution", "discarded")
+    wait_until(lambda: shell.json(*letters)["deadLetters"], "the letter follows")
+    assert shell.json(*letters)["deadLetters"][0]["resolutionReason"] == "nobody to greet"
+
+
+def test_an_execution_is_cancelled_once_and_one_that_has_ended_not_at_all(shell: Shell) -> None:
+    shell.save_greeting("cancelled", pause="PT60S")
+    started = shell.run("run", "cancelled", "--payload", '{"name": "Ada"}').stdout.strip()
+    cancel = ("execution", "cancel", started, "--reason", "wrong", "--wait")
+    assert [shell.json(*cancel)["execution"]["state"] for _ in range(2)] == ["CANCELLED", "CANCELLED"]
+    shell.save_greeting("ended")
+    ended = shell.json("run", "ended", "--payload", '{"name": "Ada"}', "--wait")["execution"]
+    refused = shell.run("execution", "cancel", ended["id"], "--json")
+    assert (refused.returncode, error_of(refused)["reason"]) == (5, "EXECUTION_SETTLED")
+
+
+def test_a_target_nobody_called_has_a_closed_breaker(shell: Shell) -> None:
+    breaker = shell.json("breaker", "get", "http:nobody.example")["breaker"]
+    assert (breaker["state"], breaker["generation"]) == ("CLOSED", 0)
+    assert shell.json("breaker", "list", "--state", "open")["breakers"] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -283,6 +333,10 @@ def test_a_file_without_description_and_labels_keeps_those_that_are_stored(shell
         (["graph", "get", "01920000-0000-7000-8000-000000000000"], 4),
         (["execution", "get", "01920000-0000-7000-8000-000000000000"], 4),
         (["execution", "get", "nonsense"], 3),
+        (["execution", "cancel", "01920000-0000-7000-8000-000000000000"], 4),
+        (["run", "requeue", "01920000-0000-7000-8000-000000000000", "a"], 4),
+        (["dlq", "get", "01920000-0000-7000-8000-000000000000"], 4),
+        (["trace", "01920000-0000-7000-8000-000000000000"], 4),
         (["graph", "list", "--namespace", "a b"], 3),
         (["graph", "save", "none.yaml"], 3),
     ],

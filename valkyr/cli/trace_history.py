@@ -42,7 +42,8 @@ def history_of(
     run: Run, *, letters: Letters, breakers: Mapping[str, Breaker], letters_known: bool = True
 ) -> Sequence[Event]:
     """All of it in the order of time; nothing for a run that went through at its first attempt, or is not that far."""
-    if len(run.attempts) < 2 and not run.quarantines and not _was_parked(run):
+    is_tried_again = len(run.attempts) > 1 or (run.attempts and run.state is RunState.READY)
+    if not is_tried_again and not run.quarantines and not _was_parked(run):
         return ()
     parked = _parked_span(run)
     events = [
@@ -72,9 +73,11 @@ def _gaps(run: Run) -> Iterator[tuple[Attempt, Attempt, _Span]]:
     for before, after in pairwise(run.attempts):
         if before.finished_at is None or after.started_at is None:
             continue
-        settled = [q.resolved_at for q in run.quarantines if q.resolved_at and before.finished_at <= q.resolved_at]
-        start = min((when for when in settled if when <= after.started_at), default=before.finished_at)
-        yield before, after, _Span(start, after.started_at)
+        start, end = before.finished_at, after.started_at
+        for quarantine in run.quarantines:
+            if start <= (quarantine.quarantined_at or _FAR) <= end:
+                start = min(quarantine.resolved_at or end, end)
+        yield before, after, _Span(start, end)
 
 
 def _parked_span(run: Run) -> _Span | None:
@@ -99,8 +102,10 @@ def _waits(run: Run, parked: _Span | None) -> Iterator[Event]:
         if label is None or gap.start != before.finished_at:
             continue
         end = parked.start if parked is not None and parked.end == gap.end else gap.end
+        scattered = parked is None and run.parked_duration > timedelta(0)
         if end - gap.start >= SHORTEST_WAIT:
-            yield Event(label, gap.start, end - gap.start, f"then attempt {after.attempt}")
+            then = f"then attempt {after.attempt}{' (parked for a part of it)' if scattered else ''}"
+            yield Event("waits" if scattered else label, gap.start, end - gap.start, then)
     last = run.attempts[-1] if run.attempts else None
     if last is not None and last.finished_at and run.state is RunState.READY and run.retry_after:
         label = _WAITS.get(last.outcome, "waits")
@@ -119,7 +124,7 @@ def _parking(run: Run, span: _Span | None, breaker: Breaker | None) -> Iterator[
         yield Event("parked", run.parked_at, None, f"by {run.parked_by}, and still waits")
         return
     before = f", {seconds(run.parked_duration.total_seconds())} before that" if run.parked_duration else ""
-    what = f"still waits{before}" if waits else "waited" if span else "waited, in all and more than once,"
+    what = f"still waits{before}" if waits else "waited" if span else "waited in all"
     outage = f", outage {run.episode_id}" if run.episode_id else ""
     at = run.parked_at if waits else span.start if span else None
     took = None if waits else run.parked_duration

@@ -75,11 +75,13 @@ def _beginning(execution: Execution, known: Known) -> Iterator[Event]:
 def _end(execution: Execution) -> Iterator[Event]:
     """What ends an execution from outside."""
     if execution.deadline is not None:
-        yield Event("deadline", execution.deadline, None, "")
+        late = execution.error_type == "TIMEOUT"
+        said = "ended it" if late else "was not reached" if execution.settled else "ends it then at the latest"
+        yield Event("deadline", execution.deadline, None, said)
     if execution.cancel_requested and not execution.settled:
         yield Event("cancel", None, None, "requested; runs under way are told, and have their grace")
     elif execution.state is ExecutionState.CANCELLED:
-        yield Event("cancel", execution.finished_at, None, execution.error_message)
+        yield Event("cancel", execution.finished_at, None, "what had not ended by then was CANCELLED")
 
 
 def _stacked(indent: str, entries: Sequence[Run | Event]) -> list[tuple[str, bool, Run | Event]]:
@@ -119,6 +121,7 @@ def _root(execution: Execution, title: str) -> Text:
         f"{title or 'execution'} {execution.id}  ",
         state_text(execution.state),
         f"  {took}  trace {execution.trace_id or '-'}",
+        f"  {execution.error_type}: {execution.error_message}" if execution.error_message else "",
     )
 
 

@@ -330,7 +330,8 @@ async def test_i23_the_trace_shows_what_every_service_did(script: Any, cli: Cli)
         "   ├─ attempt 1       +1.000 s    1.00 s              TIMEOUT  no",
         "   ├─ back-off        +2.000 s    2.00 s              then attempt 2",
         f"   ├─ opened          +3.000 s         -              [breaker] {TARGET} was called no more",
-        f"   ├─ parked          +4.000 s    2.00 s              [breaker] waited for {TARGET}, outage p1; it is CLOSED now",
+        f"   ├─ parked          +4.000 s    2.00 s              [breaker] waited for {TARGET}, outage p1; "
+        + "it is CLOSED now",
         "   ├─ attempt 2       +6.000 s    1.00 s              PERMANENT  no",
         "   ├─ quarantine 1    +7.000 s         -              PERMANENT_ERROR  PERMANENT: no such card",
         f"   ├─ letter          +7.000 s         -              [dlq] {LETTER}, not told of its end yet",
