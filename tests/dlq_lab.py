@@ -16,7 +16,7 @@ from services.chassis.serve import Server
 from services.chassis.settings import ServerSettings
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
 from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
-from valkyr.errors import QuarantineResolved, RequestIdReused, Unavailable, ValkyrError
+from valkyr.errors import QuarantineResolved, RequestIdReused, Unavailable
 from valkyr.telemetry import current_traceparent
 
 EXECUTION = "01920000-0000-7000-8000-00000000e000"
@@ -115,7 +115,7 @@ class FakeExecutor:
     calls: list[Call] = field(default_factory=list)
     effects: dict[tuple[str, int], tuple[str, str, str]] = field(default_factory=dict)
     answered: dict[str, bytes] = field(default_factory=dict)
-    refuse: ValkyrError | None = None
+    refuse: Exception | None = None
     drop: int = 0
     gate: asyncio.Event | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)

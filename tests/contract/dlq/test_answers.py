@@ -30,7 +30,7 @@ from valkyr.api.dlq.v1 import dlq_pb2 as pb
 from valkyr.api.dlq.v1.dlq_pb2_grpc import DeadLetterQueueServiceStub
 from valkyr.errors import Unavailable
 from valkyr.rpc.status import rpc_errors
-from valkyr.rpc.values import plain_to_value
+from valkyr.rpc.values import plain_to_struct, plain_to_value
 
 SERVICE = "valkyr.api.dlq.v1.DeadLetterQueueService"
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -158,12 +158,13 @@ async def test_a_requeue_with_other_inputs_hands_them_on_as_they_are(
 ) -> None:
     letter = await a_letter(stub)
     deep: Any = 1
-    for _ in range(24):
+    for _ in range(29):
         deep = {"d": deep}
     inputs = {"trigger": {"amount": 1.5, "deep": deep}, "nodes": {"a": {"outputs": None}}}
+    sent = plain_to_struct({"inputs": inputs}, "inputs").fields["inputs"]
     deadline = Timestamp(seconds=1_900_000_000, nanos=500_000_000)
     request = pb.RequeueDeadLetterRequest(
-        dead_letter_id=letter.id, inputs=plain_to_value(inputs), new_key=True, deadline=deadline, reason="mended"
+        dead_letter_id=letter.id, inputs=sent, new_key=True, deadline=deadline, reason="mended"
     )
     answer = (await stub.RequeueDeadLetter(request)).dead_letter
     assert (answer.resolution, answer.resolved_by, answer.reviewed_by) == (LetterEnum.REQUEUED, "tester", "tester")

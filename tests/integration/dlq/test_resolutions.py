@@ -14,12 +14,14 @@ from services.dlq.model import Letter, Resolution, Settlement
 from tests.dlq_lab import FakeExecutor, LetterEnum, a_quarantine, a_resolved, a_run, serving
 from tests.integration.dlq.conftest import ALICE, BOB, KEPT, Crash, Desk, new_id
 from valkyr.errors import (
+    Conflict,
     DeadLetterNotFound,
     DeadLetterResolved,
     DeadlinePassed,
     ExecutionEnded,
     InvalidRequest,
     NotQuarantined,
+    Overloaded,
     RequestIdReused,
     RunNotFound,
     TooManyRequeues,
@@ -356,3 +358,17 @@ async def test_i22_a_letter_takes_one_intent_and_one_end(desk: Desk) -> None:
     assert [await end(ends[0]), await end(ends[1])] == [{letter.id}, set()]
     assert not await ask(new_id())
     assert (await desk.again(letter)).resolution is Resolution.FIXED
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("a bug"), Overloaded("busy"), Conflict("raced")], ids=repr)
+async def test_i22_an_answer_that_leaves_it_open_whether_it_was_done_keeps_the_intent(
+    desk: Desk, executor: FakeExecutor, failure: Exception
+) -> None:
+    letter = await desk.a_letter()
+    executor.refuse = failure
+    with pytest.raises(Unavailable):
+        await desk.discard(letter)
+    assert (await desk.again(letter)).requested_resolution is Resolution.DISCARDED
+    executor.refuse = None
+    await desk.carry_out_later()
+    assert (await desk.again(letter)).resolution is Resolution.DISCARDED
