@@ -17,6 +17,8 @@ from valkyr.telemetry import get_logger
 log = get_logger(__name__)
 
 BATCH = 500
+LEAST_PAUSE = timedelta(milliseconds=250)
+"""After ending what was due: what cannot be ended, its graph being unusable say, must not make the loop spin."""
 
 
 class Deadlines:
@@ -28,9 +30,16 @@ class Deadlines:
 
     async def step(self) -> timedelta | None:
         """Ends what is due; answers how long until the next is."""
+        due = await self._next()
+        if due is None or due > timedelta():
+            return due
         await self._end_all(_execution_deadlines, "executions.deadlines_passed")
         await self._end_all(_run_deadlines, "runs.deadlines_passed")
         await self._end_all(store.stopped_leases, "leases.stopped")
+        due = await self._next()
+        return None if due is None else max(due, LEAST_PAUSE)
+
+    async def _next(self) -> timedelta | None:
         async with self._session.reading() as connection:
             return await store.next_deadline(connection)
 

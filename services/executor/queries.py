@@ -403,20 +403,10 @@ WHERE deadline <= now() AND deadline IS NOT NULL AND stop_reason IS NULL
 ORDER BY deadline LIMIT $1
 """
 
-NEXT_DEADLINE = """
-SELECT extract(epoch FROM min(deadline) - clock_timestamp())::float8 FROM executor.run
-WHERE deadline IS NOT NULL AND stop_reason IS NULL AND state IN ('READY', 'LEASED', 'WAITING', 'PARKED')
-"""
-
 SELECT_EXECUTION_DEADLINES = """
 SELECT id FROM executor.workflow_execution
 WHERE deadline <= now() AND deadline IS NOT NULL AND ending IS NULL AND state IN ('PENDING', 'RUNNING', 'PAUSED')
 ORDER BY deadline LIMIT $1
-"""
-
-NEXT_EXECUTION_DEADLINE = """
-SELECT extract(epoch FROM min(deadline) - clock_timestamp())::float8 FROM executor.workflow_execution
-WHERE deadline IS NOT NULL AND ending IS NULL AND state IN ('PENDING', 'RUNNING', 'PAUSED')
 """
 
 # Leases of runs that were told to stop and whose grace is over; the reaper's quiet periods do not apply to them.
@@ -425,9 +415,15 @@ SELECT execution_id, id, epoch, runner_id FROM executor.run
 WHERE state = 'LEASED' AND stop_reason IS NOT NULL AND lease_until < now() ORDER BY lease_until LIMIT $1
 """
 
-NEXT_STOPPED = """
-SELECT extract(epoch FROM min(lease_until) - clock_timestamp())::float8 FROM executor.run
-WHERE state = 'LEASED' AND stop_reason IS NOT NULL
+# Seconds until the next deadline of a run or of an execution, or the end of a grace; null if there is none.
+NEXT_DEADLINE = """
+SELECT extract(epoch FROM least(
+    (SELECT min(deadline) FROM executor.run
+     WHERE deadline IS NOT NULL AND stop_reason IS NULL AND state IN ('READY', 'LEASED', 'WAITING', 'PARKED')),
+    (SELECT min(deadline) FROM executor.workflow_execution
+     WHERE deadline IS NOT NULL AND ending IS NULL AND state IN ('PENDING', 'RUNNING', 'PAUSED')),
+    (SELECT min(lease_until) FROM executor.run WHERE state = 'LEASED' AND stop_reason IS NOT NULL)
+) - clock_timestamp())::float8
 """
 
 SELECT_EXPIRED = """

@@ -102,11 +102,7 @@ async def passed_execution_deadlines(tx: Any, limit: int) -> list[UUID]:
 
 async def next_deadline(tx: Any) -> timedelta | None:
     """How long until the next deadline of a run or of an execution, or the end of a grace; None if there is none."""
-    ahead = [
-        await tx.fetchval(statement)
-        for statement in (queries.NEXT_DEADLINE, queries.NEXT_EXECUTION_DEADLINE, queries.NEXT_STOPPED)
-    ]
-    return _until(min((seconds for seconds in ahead if seconds is not None), default=None))
+    return _until(await tx.fetchval(queries.NEXT_DEADLINE))
 
 
 async def leases_of_older_incarnations(tx: Any, policy: LeasePolicy, limit: int) -> list[LeaseEnded]:
