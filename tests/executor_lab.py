@@ -11,7 +11,8 @@ import asyncpg
 
 from services.executor.handoff import Handoff
 from services.executor.model import LeaseEnded, LeasePolicy, run_id
-from services.executor.progress import Progress
+from services.executor.modules import Modules
+from services.executor.progress import Progress, Rules
 from services.executor.reaper import QuietPeriod, Reaper
 from services.executor.store.session import Session
 from tests.executor_stack import Stack
@@ -20,9 +21,10 @@ from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Result, Suc
 from valkyr.runner.leases import LeasedRun
 
 T = TypeVar("T")
-TABLES = ("workflow_execution", "run", "run_attempt", "outbox")
+TABLES = ("workflow_execution", "run", "run_attempt", "run_quarantine", "outbox")
 DONE = Success(b"{}")
 BROKEN = Failure(FailureType.PERMANENT, "it broke")
+CANCEL_GRACE = timedelta(seconds=10)
 
 
 class NotingPool:
@@ -47,13 +49,27 @@ class Lab:
         self.stack = stack
         self.pool = NotingPool(room)
         self.lease_policy = LeasePolicy(holder, uuid4(), timedelta(minutes=1))
-        self.retry = RetryPolicy(5, timedelta(seconds=1), timedelta(seconds=30))
+        self.retry = RetryPolicy(
+            max_attempts=3, max_lost_leases=5, backoff_base=timedelta(seconds=1), backoff_max=timedelta(seconds=30)
+        )
         self.session: Session = session or parts.session
         handoff = Handoff(
-            self.pool, parts.signals, pool="default", class_names=parts.handoff.class_names, serves_all=False
+            self.pool,
+            parts.signals,
+            parts.breakers.mirror,
+            pool="default",
+            class_names=parts.handoff.class_names,
+            serves_all=False,
         )
         self.progress = Progress(
-            self.session, parts.cache, handoff, parts.signals, retry=self.retry, lease=self.lease_policy, timeouts={}
+            self.session,
+            parts.cache,
+            handoff,
+            parts.signals,
+            modules=Modules(parts.modules, self.retry),
+            calls=parts.breakers.outcomes,
+            lease=self.lease_policy,
+            rules=Rules({}, CANCEL_GRACE, max_requeues=5),
         )
 
     async def lease(

@@ -13,6 +13,7 @@ import pytest
 
 from services.chassis.settings import SettingsError
 from services.executor.app import kept_runner_id
+from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff
 from services.executor.model import run_id
 from services.executor.signals import Signals
@@ -21,6 +22,7 @@ from tests.executor_lab import DONE, Lab, NotingPool
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, add_executor, until_true
 from tests.integration.executor.conftest import OpenStack
+from tests.unit.executor.breakers import Silent
 from valkyr.client import ExecutionState, Start
 from valkyr.flow.results import Lost, Omitted, Release
 from valkyr.graph.model import Graph
@@ -235,7 +237,8 @@ async def test_i10_a_lost_lease_is_retried_after_a_back_off_and_quarantined_at_t
     assert (execution.state, execution.error_type) == (ExecutionState.FAILED, "RUNNER_LOST")
     assert "lost 5 times" in execution.error_message
     assert [attempt.outcome for attempt in run.attempts] == ["RUNNER_LOST"] * 5
-    assert await idle.sql.fetchval("SELECT payload::json ->> 'failureType' FROM executor.outbox") == "RUNNER_LOST"
+    assert await idle.sql.fetchval("SELECT failure_type FROM executor.run_quarantine") == "RUNNER_LOST"
+    assert await idle.sql.fetchval("SELECT kind FROM executor.outbox") == "QUARANTINED"
 
 
 async def test_a_run_is_not_leased_before_its_back_off_is_over(make_stack: OpenStack) -> None:
@@ -362,7 +365,9 @@ async def test_long_graphs_share_the_pool_with_short_ones(make_stack: OpenStack)
 
 
 def test_i13_room_that_a_transaction_has_set_aside_is_given_to_no_other() -> None:
-    handoff = Handoff(NotingPool(5), Signals(), pool="default", class_names=frozenset(), serves_all=True)
+    handoff = Handoff(
+        NotingPool(5), Signals(), Mirror(Silent()), pool="default", class_names=frozenset(), serves_all=True
+    )
     with handoff.grant(wanted=3) as first:
         assert (first.left, handoff.room()) == (3, 2)
         with handoff.grant(wanted=10) as second, handoff.grant(wanted=10, freed=2) as third:

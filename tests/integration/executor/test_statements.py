@@ -51,7 +51,7 @@ async def test_a_heartbeat_never_shortens_a_lease_and_never_revives_one(idle: St
     async with lab.session.transaction() as tx:
         held = await heartbeat_runs(tx, leases, timedelta(seconds=60))
 
-    assert held == {(run_id(UUID(execution_id), node), 1) for node in (0, 1)}
+    assert held == {(run_id(UUID(execution_id), node), 1): True for node in (0, 1)}
     assert (await idle.row(execution_id, "long"))["lease_until"] == until["long"]
     assert (await idle.row(execution_id, "short"))["lease_until"] > until["short"] + timedelta(seconds=30)
     assert (await idle.row(execution_id, "given_on"))["lease_until"] == until["given_on"]

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
 
-from services.executor.compiled import plan_of
+from services.executor import compiled
 from services.executor.inputs import needed_results, prepare
-from services.executor.model import ExecutionFacts, Prepared, StoredResult
+from services.executor.model import NO_REPLAY, ExecutionFacts, Prepared, Replay, StoredResult
+from services.executor.modules import Modules
+from valkyr.flow.attempts import RetryPolicy
+from valkyr.flow.plan import Plan
 from valkyr.flow.states import RunState
 from valkyr.graph.model import Graph
+from valkyr.modules import builtin_modules
 
 EXECUTION = UUID("0199b1f0-7c3a-7def-8abc-012340000000")
 WORKFLOW = UUID("0199b1f0-7c3a-7def-8abc-99999999ffff")
+
+
+def plan_of(graph: Graph) -> Plan:
+    """As an executor plans it whose modules are those that come with Valkyr."""
+    return compiled.plan_of(graph, MODULES.target_before)
 
 
 def a_fact(trigger: Any = None) -> ExecutionFacts:
@@ -37,6 +47,10 @@ def failed(message: str, revision: int = 1, state: RunState = RunState.FAILED) -
     return StoredResult(state, None, message, "TRANSIENT", revision)
 
 
+POLICY = RetryPolicy(
+    max_attempts=3, max_lost_leases=3, backoff_base=timedelta(seconds=1), backoff_max=timedelta(seconds=30)
+)
+MODULES = Modules(builtin_modules(), POLICY)
 UNSETTLED = StoredResult(RunState.LEASED, None, None, None, None)
 
 
@@ -49,6 +63,7 @@ def prepared(
     taken: tuple[str, ...] | None = None,
     attempt: int = 1,
     ready_revision: int = 5,
+    replay: Replay = NO_REPLAY,
 ) -> Prepared:
     """What the run of `node_id` is handed; `taken` are edge ids, all incoming ones if not given."""
     plan = plan_of(graph)
@@ -66,4 +81,6 @@ def prepared(
         attempt=attempt,
         ready_revision=ready_revision,
         result_of=known.get,
+        modules=MODULES,
+        replay=replay,
     )

@@ -7,8 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from services.executor.compiled import CompiledConfig, canonical, digest_of, plan_of
+from services.executor.compiled import CompiledConfig, canonical, digest_of
 from tests.builders import a_graph
+from tests.unit.executor.executions import plan_of
 from valkyr.expressions import ExpressionError
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.plan import Control, Sight

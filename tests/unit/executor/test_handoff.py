@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from services.executor.compiled import plan_of
+from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff, leased_run
 from services.executor.model import LeasePolicy, new_id
 from services.executor.signals import Signals
 from tests.builders import a_graph
-from tests.unit.executor.executions import a_fact, prepared
+from tests.unit.executor.breakers import Silent
+from tests.unit.executor.executions import a_fact, plan_of, prepared
 from valkyr.runner.leases import LeasedRun
 
 
@@ -34,7 +35,7 @@ class FakeWorker:
 def a_door(size: int = 10, **settings: Any) -> tuple[Handoff, FakeWorker]:
     worker = FakeWorker(size)
     known = {"pool": "default", "class_names": frozenset({"NoopModule"}), "serves_all": False, **settings}
-    return Handoff(worker, Signals(), **known), worker
+    return Handoff(worker, Signals(), Mirror(Silent()), **known), worker
 
 
 def a_lease() -> LeasedRun:

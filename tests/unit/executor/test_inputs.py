@@ -7,11 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from services.executor.compiled import plan_of
 from services.executor.inputs import INPUTS_LIMIT, needed_results
 from services.executor.model import Prepared
 from tests.builders import a_graph
-from tests.unit.executor.executions import EXECUTION, UNSETTLED, WORKFLOW, failed, prepared, succeeded
+from tests.unit.executor.executions import EXECUTION, UNSETTLED, WORKFLOW, failed, plan_of, prepared, succeeded
 from valkyr.flow.states import RunState
 from valkyr.graph.model import Graph
 

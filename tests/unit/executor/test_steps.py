@@ -6,26 +6,23 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import orjson
 import pytest
 
-from services.executor.compiled import plan_of
 from services.executor.model import ControlReady, Event, LeaseEnded, LockedExecution, LockedRun, TimerDue, run_id
 from services.executor.steps import ExecutionStep, Writes, touched_nodes
 from services.executor.store.progress import ChangedRun
 from tests.builders import a_graph
-from tests.unit.executor.executions import EXECUTION, a_fact
+from tests.unit.executor.executions import EXECUTION, POLICY, a_fact, plan_of
 from valkyr.flow.advance import Loaded, RunFacts
-from valkyr.flow.attempts import Fence, LeaseFacts, RetryPolicy
+from valkyr.flow.attempts import Fence, LeaseFacts
 from valkyr.flow.joins import Gate
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Success
 from valkyr.flow.states import ExecutionState, RunState
 from valkyr.graph.model import Graph
 
 R = RunState
-POLICY = RetryPolicy(3, timedelta(seconds=1), timedelta(seconds=30))
 DONE = Success(b'{"ok":true}')
-BROKE = Failure(FailureType.TRANSIENT, "it broke", "a stack")
+BROKE = Failure(FailureType.PERMANENT, "it broke", "a stack")
 NOTHING = {"outputs": None, "error": None}
 
 
@@ -40,7 +37,7 @@ class Batch:
             rows[node.index] = self._row(node.index, state, len(node.incoming), **lease)
         open_runs = sum(row.facts.state in (R.READY, R.LEASED, R.WAITING) for row in rows.values())
         locked = LockedExecution(EXECUTION, ExecutionState.RUNNING, 6, open_runs, 0)
-        self.step = ExecutionStep(a_fact(), self.plan, locked, rows, POLICY)
+        self.step = ExecutionStep(a_fact(), self.plan, locked, rows, lambda _: POLICY, quarantines={}, max_requeues=5)
         self.writes = Writes()
         self.ready: list[ChangedRun] = []
 
@@ -108,13 +105,18 @@ def test_a_failure_is_quarantined_with_its_letter_and_its_attempt() -> None:
     assert batch.apply(batch.ended("a", BROKE)) == [Fence.ACCEPTED]
     (ended,) = batch.writes.ended
     assert (ended.state, ended.failures, ended.lost_leases, ended.raise_epoch) == (R.QUARANTINED, 1, 0, False)
-    assert (ended.error, ended.error_type, ended.wait) == ("it broke", "TRANSIENT", None)
+    assert (ended.error, ended.error_type, ended.wait) == ("it broke", "PERMANENT", None)
     (attempt,) = batch.writes.attempts
-    assert (attempt.attempt, attempt.outcome, attempt.stack_trace) == (4, "TRANSIENT", "a stack")
+    assert (attempt.attempt, attempt.outcome, attempt.stack_trace) == (4, "PERMANENT", "a stack")
     (letter,) = batch.writes.outbox
     assert (letter.namespace, letter.quarantine_number, letter.kind) == ("default", 2, "QUARANTINED")
-    payload = orjson.loads(letter.payload)
-    assert (payload["failureType"], payload["failureReason"], payload["nodeId"]) == ("MAX_RETRIES", "it broke", "a")
+    (quarantine,) = batch.writes.quarantines
+    assert (quarantine.key, quarantine.quarantine_number) == (letter.key, 2)
+    assert (quarantine.failure_type, quarantine.error_type, quarantine.error) == (
+        "PERMANENT_ERROR",
+        "PERMANENT",
+        "it broke",
+    )
     assert batch.execution == (ExecutionState.FAILED, 7, 0, 1)
     assert batch.writes.executions[0].error_message == "node 'a': it broke"
 
@@ -141,7 +143,7 @@ def test_i10_the_last_lost_lease_of_the_budget_is_quarantined() -> None:
     batch.apply(batch.ended("a", Lost()))
     (ended,) = batch.writes.ended
     assert (ended.state, ended.lost_leases, ended.raise_epoch) == (R.QUARANTINED, 3, True)
-    assert orjson.loads(batch.writes.outbox[0].payload)["failureType"] == "RUNNER_LOST"
+    assert (batch.writes.quarantines[0].failure_type, len(batch.writes.outbox)) == ("RUNNER_LOST", 1)
 
 
 @pytest.mark.parametrize(("result", "raises_epoch"), [(Release(), False), (Omitted(), True)])
@@ -265,7 +267,7 @@ def test_conditions_read_the_outputs_that_were_just_reported() -> None:
 
 
 def test_conditions_read_the_type_of_a_failure_as_text() -> None:
-    condition = "error.type == 'TRANSIENT' && error.message == 'it broke' && outputs == null"
+    condition = "error.type == 'PERMANENT' && error.message == 'it broke' && outputs == null"
     batch = Batch(a_graph("a -> b", edges={"a->b": {"kind": "FAILURE", "condition": condition}}))
     batch.apply(batch.ended("a", BROKE))
     assert [run.key[1] for run in batch.ready] == [batch.run("b")]

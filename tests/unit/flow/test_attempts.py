@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -21,7 +22,7 @@ from valkyr.flow.states import RunState
 from valkyr.retry import backoff, backoff_ceiling
 
 BASE, MAXIMUM = timedelta(seconds=1), timedelta(seconds=30)
-POLICY = RetryPolicy(max_lost_leases=5, backoff_base=BASE, backoff_max=MAXIMUM)
+POLICY = RetryPolicy(max_attempts=3, max_lost_leases=5, backoff_base=BASE, backoff_max=MAXIMUM)
 
 
 def leased(*, epoch: int = 3, failures: int = 0, lost_leases: int = 0) -> LeaseFacts:
@@ -66,12 +67,12 @@ def test_what_was_not_started_burns_nothing_and_is_ready_at_once(result: Release
         (FailureType.CANCELLED, LetterType.MAX_RETRIES),
     ],
 )
-def test_a_business_failure_is_final_at_once_and_draws_on_its_own_budget(
+def test_i10_the_last_business_failure_of_the_budget_fails_for_good(
     failure_type: FailureType, letter: LetterType
 ) -> None:
     failure = Failure(failure_type, "card declined", "a stack", timedelta(seconds=3))
-    after = decide_after_lease(leased(lost_leases=4), failure, POLICY, jitter=0.5)
-    assert after == FailForGood(letter, failure_type, "card declined", 1, 4)
+    after = decide_after_lease(leased(failures=2, lost_leases=4), failure, POLICY, jitter=0.5)
+    assert after == FailForGood(letter, failure_type, "card declined", 3, 4)
 
 
 def test_i10_lost_leases_come_back_until_the_last_of_the_budget_fails_for_good() -> None:
@@ -91,7 +92,7 @@ def test_i10_lost_leases_come_back_until_the_last_of_the_budget_fails_for_good()
 
 
 def test_i10_a_budget_of_one_allows_no_lost_lease() -> None:
-    policy = RetryPolicy(1, BASE, MAXIMUM)
+    policy = replace(POLICY, max_lost_leases=1)
     assert isinstance(decide_after_lease(leased(), Lost(), policy, jitter=0.5), FailForGood)
 
 
