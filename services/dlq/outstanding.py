@@ -25,14 +25,13 @@ class Outstanding:
         self._resolutions = resolutions
 
     async def step(self) -> timedelta | None:
-        """Tries what is due; how long it is to the next, None if there is none."""
+        """Tries what is due; how long it is to the next look, None if nothing is outstanding."""
         async with self._store.transaction() as tx:
             intents = await tx.claim_due_intents(BATCH, self._resolutions.lease)
+            if not intents:
+                return await tx.next_due()
         await asyncio.gather(*(self._carry_out(intent) for intent in intents))
-        if len(intents) == BATCH:
-            return timedelta()
-        async with self._store.transaction() as tx:
-            return await tx.next_due()
+        return timedelta()
 
     async def _carry_out(self, intent: Intent) -> None:
         ids = {"dead_letter_id": intent.letter_id, "resolution": str(intent.resolution), "tries": intent.tries}

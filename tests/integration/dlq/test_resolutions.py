@@ -372,3 +372,18 @@ async def test_i22_an_answer_that_leaves_it_open_whether_it_was_done_keeps_the_i
     executor.refuse = None
     await desk.carry_out_later()
     assert (await desk.again(letter)).resolution is Resolution.DISCARDED
+
+
+async def test_i22_a_caller_who_goes_away_leaves_it_to_be_carried_out(desk: Desk, executor: FakeExecutor) -> None:
+    letter = await desk.a_letter()
+    executor.gate = asyncio.Event()
+    call = asyncio.create_task(desk.discard(letter))
+    await asyncio.wait_for(executor.arrived.wait(), 10)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await desk.again(letter)).requested_resolution is Resolution.DISCARDED
+    executor.gate.set()
+    await desk.carry_out_later()
+    assert (await desk.again(letter)).resolution is Resolution.DISCARDED
+    assert len(executor.effects) == 1
