@@ -3,6 +3,9 @@
 
 Rows of breakers are locked in the order of (namespace, target). New ones are inserted in that order too, and before
 any is locked: whoever inserts holds nothing that others wait for, so nobody waits in a circle.
+
+Rows are looked up by namespace and target or breaker, never by id alone: a plan made while a table is empty may take
+any index that begins with the namespace, and would then walk through the whole namespace for each row.
 """
 
 from __future__ import annotations
@@ -102,11 +105,11 @@ SET state = u.state, generation = u.generation, failure_count = u.failure_count,
     last_failure_at = u.last_failure_at, opened_at = u.opened_at, next_retry_at = u.next_retry_at,
     window_start_at = coalesce(u.window_start_at, b.window_start_at), episode_id = u.episode_id,
     revision = b.revision + 1, last_modified_date = clock_timestamp()
-FROM unnest($1::text[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::int[], $7::timestamptz[], $8::timestamptz[],
+FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::timestamptz[], $8::timestamptz[],
     $9::timestamptz[], $10::timestamptz[], $11::uuid[])
-    AS u(namespace, id, state, generation, failure_count, success_count, last_failure_at, opened_at, next_retry_at,
+    AS u(namespace, target, state, generation, failure_count, success_count, last_failure_at, opened_at, next_retry_at,
         window_start_at, episode_id)
-WHERE b.namespace = u.namespace AND b.id = u.id
+WHERE b.namespace = u.namespace AND b.target = u.target
 """
 
 READ_PERMITS = """
@@ -125,8 +128,8 @@ FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::int[]
 
 DELETE_PERMITS = """
 DELETE FROM breaker.permit p
-USING unnest($1::text[], $2::uuid[]) AS k(namespace, id)
-WHERE p.namespace = k.namespace AND p.id = k.id
+USING unnest($1::text[], $2::uuid[], $3::uuid[]) AS k(namespace, breaker_id, id)
+WHERE p.namespace = k.namespace AND p.breaker_id = k.breaker_id AND p.id = k.id
 """
 
 KNOWN_REPORTS = """
@@ -158,8 +161,9 @@ FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[], $
 END_EPISODES = """
 UPDATE breaker.episode e
 SET recovered_at = u.recovered_at, recovered_generation = u.generation, last_modified_date = clock_timestamp()
-FROM unnest($1::text[], $2::uuid[], $3::timestamptz[], $4::int[]) AS u(namespace, id, recovered_at, generation)
-WHERE e.namespace = u.namespace AND e.id = u.id AND e.recovered_at IS NULL
+FROM unnest($1::text[], $2::text[], $3::uuid[], $4::timestamptz[], $5::int[])
+    AS u(namespace, target, id, recovered_at, generation)
+WHERE e.namespace = u.namespace AND e.target = u.target AND e.id = u.id AND e.recovered_at IS NULL
 """
 
 

@@ -168,7 +168,9 @@ class Transaction:
     async def write(self, changes: Sequence[Change], now: datetime) -> None:
         """What became of locked breakers: one statement per table, none where there is nothing to write."""
         await self._each(queries.UPDATE_BREAKERS, [_breaker_row(change) for change in changes if change.is_touched])
-        await self._each(queries.DELETE_PERMITS, [(c.key.namespace, permit) for c in changes for permit in c.ended])
+        await self._each(
+            queries.DELETE_PERMITS, [(c.key.namespace, c.id, permit) for c in changes for permit in c.ended]
+        )
         await self._each(queries.INSERT_PERMITS, [_permit_row(c, permit, now) for c in changes for permit in c.granted])
         await self._each(
             queries.INSERT_REPORTS, [(c.key.namespace, c.id, report) for c in changes for report in c.remembered]
@@ -222,7 +224,7 @@ def _breaker_row(change: Change) -> Sequence[Any]:
     circuit = change.circuit
     return (
         change.key.namespace,
-        change.id,
+        change.key.target,
         circuit.state,
         circuit.generation,
         circuit.failure_count,
@@ -267,4 +269,4 @@ def _episode_row(start: EpisodeStart) -> Sequence[Any]:
 
 
 def _episode_end(end: EpisodeEnd) -> Sequence[Any]:
-    return (end.namespace, end.id, end.recovered_at, end.generation)
+    return (end.key.namespace, end.key.target, end.id, end.recovered_at, end.generation)

@@ -47,7 +47,7 @@ class EpisodeStart:
 class EpisodeEnd:
     """The target has recovered."""
 
-    namespace: str
+    key: Key
     id: UUID
     recovered_at: datetime
     generation: int
@@ -82,7 +82,7 @@ class Change:
     @property
     def episodes_ended(self) -> list[EpisodeEnd]:
         return [
-            EpisodeEnd(row.key.namespace, row.episode_id, row.at, row.transition.generation)
+            EpisodeEnd(row.key, row.episode_id, row.at, row.transition.generation)
             for row in self.transitions
             if row.episode_id is not None and row.transition.after is State.CLOSED
         ]
