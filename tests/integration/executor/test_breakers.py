@@ -149,13 +149,29 @@ async def test_runs_parked_before_the_executor_was_restarted_come_back(opened: O
             assert (await stack.row(execution, "a"))["attempt"] == 1
 
 
-async def test_a_restarted_executor_leases_nothing_for_a_target_that_is_open(opened: Open) -> None:
+async def test_i17_an_executor_hears_of_the_breakers_before_it_leases_what_waits_for_it(opened: Open) -> None:
     async with opened(names=(), timeout_duration=NOT_SOON) as (stack, breaker):
         await breaker.trip()
-        async with add_executor(stack, name="one", runner=RUNNER, breaker=breaker.address):
+        idle = {**RUNNER, "concurrency": 0}
+        async with add_executor(stack, name="idle", runner=idle, breaker=breaker.address):
             execution = await stack.start(calls("a"))
+        async with add_executor(stack, name="one", runner=RUNNER, breaker=breaker.address):
             await parked(stack, execution, 1)
             assert TARGET.calls.total() == 0
+
+
+async def test_i17_a_probe_cut_off_by_a_restart_gives_its_permit_back(opened: Open) -> None:
+    async with opened(names=()) as (stack, breaker):
+        settings = {"runner": RUNNER, "breaker": breaker.address}
+        TARGET.answers.clear()
+        async with add_executor(stack, name="one", **settings):
+            await breaker.trip()
+            await held(stack)
+            execution = await stack.start(calls("a", "b"))
+            await until_true(lambda: TARGET.in_flight == 1, "the only permit is in use")
+        TARGET.answers.set()
+        async with add_executor(stack, name="one", **settings):
+            assert (await stack.wait(execution)).state == "SUCCESS"
 
 
 async def test_runs_parked_before_the_breaker_was_restarted_come_back(opened: Open) -> None:
