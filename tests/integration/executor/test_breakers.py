@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from services.executor.targets import PermitDecision, PermitRequest
+from services.executor.gateways import BreakerGateway
+from services.executor.targets import BreakerNews, PermitDecision, PermitRequest
 from tests.breaker_lab import NOT_SOON, TARGET_NAME, BreakerLab, calls, open_breaker, parked
 from tests.breaker_modules import TARGET
 from tests.builders import a_graph
@@ -149,7 +151,18 @@ async def test_runs_parked_before_the_executor_was_restarted_come_back(opened: O
             assert (await stack.row(execution, "a"))["attempt"] == 1
 
 
-async def test_i17_an_executor_hears_of_the_breakers_before_it_leases_what_waits_for_it(opened: Open) -> None:
+async def test_i17_an_executor_hears_of_the_breakers_before_it_leases_what_waits_for_it(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = BreakerGateway.watch
+
+    async def from_far_away(gateway: BreakerGateway) -> AsyncIterator[BreakerNews]:
+        await asyncio.sleep(0.4)
+        async with aclosing(watch(gateway)) as news:  # type: ignore[type-var]
+            async for message in news:
+                yield message
+
+    monkeypatch.setattr(BreakerGateway, "watch", from_far_away)
     async with opened(names=(), timeout_duration=NOT_SOON) as (stack, breaker):
         await breaker.trip()
         idle = {**RUNNER, "concurrency": 0}
