@@ -6,6 +6,7 @@ Any replica may relay: the DLQ takes each (run, quarantine number) once, and the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -27,6 +28,8 @@ log = get_logger(__name__)
 
 BATCH = 100
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+STACK_TRACES = 20
+"""Of one letter: its last attempts' ones."""
 FIRST_PAUSE = timedelta(milliseconds=200)
 LAST_PAUSE = timedelta(seconds=10)
 
@@ -91,11 +94,17 @@ class Outbox:
             entry: OutboxRow | Letter = row
             if row.kind == "QUARANTINED":
                 entry = _letter(row, known.get(row.execution_id), attempts.get(row.run_id, ()), results)
-                size += len(entry.inputs) + len(entry.config) + sum(len(a.stack_trace) for a in entry.attempts)
+                size += _size_of(entry)
             if entries and size > MAX_BATCH_BYTES:
                 break
             entries.append(entry)
         return entries
+
+
+def _size_of(letter: Letter) -> int:
+    """About as many bytes as it takes on the wire."""
+    told = sum(2 * (len(attempt.error) + len(attempt.stack_trace)) + 200 for attempt in letter.attempts)
+    return len(letter.inputs) + len(letter.config) + 2 * len(letter.row.record.error or "") + told
 
 
 def _sources(rows: Sequence[OutboxRow], known: Mapping[UUID, Known]) -> set[RunKey]:
@@ -143,9 +152,15 @@ def _letter(
         version=facts.version,
         inputs=inputs,
         config=_as_saved(node.config) if problem else config,
-        attempts=[attempt for attempt in attempts if attempt.attempt <= row.attempt],
+        attempts=_told([attempt for attempt in attempts if attempt.attempt <= row.attempt]),
         traceparent=row.traceparent or facts.traceparent,
     )
+
+
+def _told(attempts: Sequence[AttemptView]) -> list[AttemptView]:
+    """All of them, but stack traces of the last ones only: so that any letter fits into one message."""
+    traceless = [replace(attempt, stack_trace="") for attempt in attempts[:-STACK_TRACES]]
+    return [*traceless, *attempts[-STACK_TRACES:]]
 
 
 def _as_saved(config: Template) -> bytes:
