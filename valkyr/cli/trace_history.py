@@ -130,7 +130,9 @@ def _parking(run: Run, span: _Span | None, breaker: Breaker | None) -> Iterator[
     took = None if waits else run.parked_duration
     yield Event("parked", at, took, f"{what} for {run.target}{outage}{_state_now(breaker)}", "breaker")
     if breaker is not None and breaker.opened_at is not None and breaker.episode_id == run.episode_id:
-        yield Event("opened", breaker.opened_at, None, f"{run.target} was called no more", "breaker")
+        again = run.parked_at is not None and breaker.opened_at > run.parked_at
+        what = f"again, as a probe of {run.target} had failed" if again else f"{run.target} was called no more"
+        yield Event("opened", breaker.opened_at, None, what, "breaker")
 
 
 def _state_now(breaker: Breaker | None) -> str:

@@ -133,6 +133,12 @@ def test_a_run_that_is_parked_says_since_when_and_when_its_target_is_tried_again
     assert parked.said.startswith(f"still waits for {TARGET}, outage p1; it is OPEN now, the next probe ")
 
 
+def test_a_breaker_that_opened_after_the_run_was_parked_had_a_probe_that_failed() -> None:
+    run = a_run("PARKED", parked_by="BREAKER", parked_at=after(seconds=3), episode_id="p1", attempts=())
+    (_, opened) = history_of(run, letters={}, breakers={TARGET: a_breaker("OPEN", opened_at=after(seconds=9))})
+    assert (opened.label, opened.said) == ("opened", f"again, as a probe of {TARGET} had failed")
+
+
 def test_a_later_outage_of_the_target_is_not_this_run_s() -> None:
     run = a_run("PARKED", parked_by="BREAKER", parked_at=after(seconds=3), episode_id="p0", attempts=())
     assert told(run, a_breaker("OPEN", opened_at=after(seconds=2))) == [("parked", 3, None)]
