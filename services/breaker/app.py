@@ -16,7 +16,7 @@ from services.breaker.pruning import Pruner
 from services.breaker.servicer import BreakerServicer
 from services.breaker.settings import BreakerSettings
 from services.breaker.store import PINNED_PLANNER, Clock, Store
-from services.breaker.switched_off import AllowingPermits, ClosedBreakers, IgnoringOutcomes, watch_nothing
+from services.breaker.switched_off import AllowingPermits, ClosedBreakers, IgnoringOutcomes
 from services.breaker.watch import LOOK_INTERVAL, Changes, Watch
 from services.chassis import migrate
 from services.chassis.database import Database
@@ -87,7 +87,7 @@ async def _parts(
             servicer = _servicer(store, settings, changes, stack)
         else:
             _log.warning("breaker.switched_off", note="breaker.enabled is false: every call is allowed")
-            servicer = _servicer_switched_off(store, settings)
+            servicer = _servicer_switched_off(store, settings, changes)
         tasks = [asyncio.create_task(loop) for loop in loops]
         stack.push_async_callback(_cancel, tasks)
         add = breaker_pb2_grpc.add_BreakerServiceServicer_to_server
@@ -109,9 +109,13 @@ def _servicer(store: Store, settings: BreakerSettings, changes: Changes, stack: 
     )
 
 
-def _servicer_switched_off(store: Store, settings: BreakerSettings) -> BreakerServicer:
+def _servicer_switched_off(store: Store, settings: BreakerSettings, changes: Changes) -> BreakerServicer:
     return BreakerServicer(
-        AllowingPermits(), IgnoringOutcomes(), ClosedBreakers(store), watch=watch_nothing, policy=settings.policy()
+        AllowingPermits(),
+        IgnoringOutcomes(),
+        ClosedBreakers(store),
+        watch=changes.watch_nothing,
+        policy=settings.policy(),
     )
 
 

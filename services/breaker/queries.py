@@ -167,41 +167,21 @@ WHERE e.namespace = u.namespace AND e.target = u.target AND e.id = u.id AND e.re
 """
 
 
-def _pruned(table: str, key: str, condition: str, order: str) -> str:
+def _pruned(table: str, condition: str, order: str) -> str:
     """Deletes at most $2 rows, oldest first; rows that somebody else holds are passed over."""
     return f"""
 WITH old AS MATERIALIZED (
-    SELECT {key} FROM breaker.{table} WHERE {condition} ORDER BY {order} LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT ctid FROM breaker.{table}
+    WHERE {condition} AND {order} < statement_timestamp() - $1::interval
+    ORDER BY {order} LIMIT $2 FOR UPDATE SKIP LOCKED
 )
-DELETE FROM breaker.{table} WHERE ({key}) IN (SELECT {key} FROM old)
+DELETE FROM breaker.{table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM old))
 """
 
 
-PRUNE_PERMITS = _pruned("permit", "namespace, id", "expires_at < clock_timestamp() - $1::interval", "expires_at")
-PRUNE_REPORTS = _pruned(
-    "counted_report",
-    "namespace, breaker_id, report_id",
-    "created_date < clock_timestamp() - $1::interval",
-    "created_date",
-)
-PRUNE_QUIET = _pruned(
-    "circuit_breaker_state",
-    "namespace, id",
-    "generation = 0 AND state = 'CLOSED' AND last_modified_date < clock_timestamp() - $1::interval",
-    "last_modified_date",
-)
-PRUNE_RECOVERED = _pruned(
-    "circuit_breaker_state",
-    "namespace, id",
-    "generation > 0 AND state = 'CLOSED' AND last_modified_date < clock_timestamp() - $1::interval",
-    "last_modified_date",
-)
-PRUNE_TRANSITIONS = _pruned(
-    "transition", "namespace, id", "created_date < clock_timestamp() - $1::interval", "created_date"
-)
-PRUNE_EPISODES = _pruned(
-    "episode",
-    "namespace, id",
-    "recovered_at IS NOT NULL AND recovered_at < clock_timestamp() - $1::interval",
-    "recovered_at",
-)
+PRUNE_PERMITS = _pruned("permit", "true", "expires_at")
+PRUNE_REPORTS = _pruned("counted_report", "true", "created_date")
+PRUNE_QUIET = _pruned("circuit_breaker_state", "generation = 0 AND state = 'CLOSED'", "last_modified_date")
+PRUNE_RECOVERED = _pruned("circuit_breaker_state", "generation > 0 AND state = 'CLOSED'", "last_modified_date")
+PRUNE_TRANSITIONS = _pruned("transition", "true", "created_date")
+PRUNE_EPISODES = _pruned("episode", "recovered_at IS NOT NULL", "recovered_at")

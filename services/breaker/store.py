@@ -28,6 +28,7 @@ T = TypeVar("T")
 # A plan made while the tables were small must not outlive that: every statement is a walk along an index.
 PINNED_PLANNER = {
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",

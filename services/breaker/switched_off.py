@@ -3,15 +3,13 @@ breaker is shown CLOSED. The rows stay as they are."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 
 from services.breaker.breakers import Breakers
 from services.breaker.model.calls import CallOutcome, Key, PermitAnswer, PermitRequest
 from services.breaker.model.machine import Allow
 from services.breaker.model.states import Answer, State
 from services.breaker.model.views import BreakerView, switched_off
-from services.breaker.watch import SILENCE, Batch
 
 
 class AllowingPermits:
@@ -41,11 +39,3 @@ class ClosedBreakers(Breakers):
             return []
         found = await super().list_breakers(namespace, after=after, prefix=prefix, states=(), limit=limit)
         return [switched_off(view) for view in found]
-
-
-async def watch_nothing(namespace: str | None) -> AsyncGenerator[Batch, None]:
-    """In place of a watch: no breaker has left CLOSED."""
-    yield Batch((), in_snapshot=True, is_last=True)
-    while True:
-        await asyncio.sleep(SILENCE.total_seconds())
-        yield Batch(())

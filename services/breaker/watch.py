@@ -51,7 +51,7 @@ class Changes:
         self._revisions: dict[Key, int] = {}
         self._is_news = False
         self._hearing = False
-        self._closed = False
+        self._closing = asyncio.Event()
 
     def changed(self) -> None:
         """Committed, in this process or in another."""
@@ -92,7 +92,7 @@ class Changes:
 
     async def subscribe(self, watch: Watch) -> None:
         """From now on it hears of every change. Unavailable while the service stops."""
-        if self._closed:
+        if self._closing.is_set():
             raise _stopping()
         self._watches.add(watch)
         if self._since is None:
@@ -103,13 +103,23 @@ class Changes:
 
     async def close(self) -> None:
         """Ends every stream, so that its reader turns to another replica before this one is gone."""
-        self._closed = True
+        self._closing.set()
         for watch in tuple(self._watches):
             watch.stir()
 
+    async def watch_nothing(self, _namespace: str | None) -> AsyncGenerator[Batch, None]:
+        """A stream for as long as the setting `breaker.enabled` is false: no breaker has left CLOSED."""
+        yield Batch((), in_snapshot=True, is_last=True)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SILENCE.total_seconds()):
+                    await self._closing.wait()
+                raise _stopping()
+            yield Batch(())
+
     def require_sight(self) -> None:
         """Unavailable if nobody has been able to look for long, and when the service stops."""
-        if self._closed:
+        if self._closing.is_set():
             raise _stopping()
         if asyncio.get_running_loop().time() - self._looked_at > BLIND_AFTER.total_seconds():
             raise Unavailable("the database does not say what changed", retry_after=timedelta(seconds=1))

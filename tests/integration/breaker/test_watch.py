@@ -238,6 +238,19 @@ async def test_streams_end_when_the_service_stops(replica: Replica) -> None:
         await anext(Watch(replica.store, replica.changes, None).batches())
 
 
+async def test_streams_of_a_breaker_that_is_switched_off_end_as_well(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_module, "SILENCE", timedelta(milliseconds=50))
+    async with aclosing(replica.changes.watch_nothing(None)) as batches:
+        assert await through_the_snapshot(batches) == []
+        async with asyncio.timeout(1):
+            assert await anext(batches) == Batch(())
+        await replica.changes.close()
+        with pytest.raises(Unavailable, match="stopping"):
+            await until(batches, is_open, 1.0)
+
+
 async def test_a_lost_connection_of_the_listener_brings_looking_back(replica: Replica, sql: Sql) -> None:
     async with listening(replica):
         await sql(
