@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 
 from services.executor.gateways import BreakerGateway
 from services.executor.targets import BreakerNews, PermitDecision, PermitRequest
@@ -18,6 +19,7 @@ from tests.breaker_lab import NOT_SOON, TARGET_NAME, BreakerLab, calls, open_bre
 from tests.breaker_modules import TARGET
 from tests.builders import a_graph
 from tests.executor_stack import MODULES, Stack, add_executor, eventually, open_stack, until_true
+from valkyr.errors import Internal
 
 EAGER = {"max_attempts": 1000, "backoff_base_ms": 1, "backoff_max_ms": 20}
 RUNNER = {"modules": (*MODULES, "tests.breaker_modules"), "retry": EAGER}
@@ -264,6 +266,38 @@ async def test_a_permit_whose_run_is_gone_is_given_back_and_the_next_run_probes(
         assert len(taken.given) == 1
         assert TARGET.calls.total() == 1
         await eventually(lambda: _is(breaker, "CLOSED"), "its probe has closed the breaker")
+
+
+class _Broken:
+    """Answers nothing that anybody could use, so often, and then as it should."""
+
+    def __init__(self, permits: Any, times: int) -> None:
+        self._permits = permits
+        self.times = times
+
+    async def acquire_permits(self, requests: Sequence[PermitRequest]) -> list[PermitDecision]:
+        if self.times:
+            self.times -= 1
+            raise Internal("what nobody foresaw")
+        decisions: list[PermitDecision] = await self._permits.acquire_permits(requests)
+        return decisions
+
+
+async def test_a_breaker_that_cannot_answer_fails_no_loop_and_burns_no_attempt(opened: Open) -> None:
+    async with opened() as (stack, breaker):
+        probes = stack.app.parts.probes
+        broken = _Broken(stack.app.parts.breakers.gateway, times=1)
+        probes._permits = broken
+        await breaker.trip()
+        await held(stack)
+        with structlog.testing.capture_logs() as events:
+            execution = await stack.start(calls("a"))
+            assert (await stack.wait(execution)).state == "SUCCESS"
+        assert (await stack.row(execution, "a"))["attempt"] == 1
+        told = [event["event"] for event in events]
+        assert "permits.not_answered" in told
+        assert "loop.failing" not in told
+        assert told.count("run.parked") == 1
 
 
 async def test_a_probe_does_not_wait_behind_a_long_queue_of_other_runs(opened: Open) -> None:

@@ -36,6 +36,7 @@ async def park(
     """Parks nodes as long ago as a minute; due in so many seconds."""
     await stack.sql.execute(
         """UPDATE executor.run SET state = 'PARKED', parked_by = $3, parked_at = now() - interval '1 min', target = $4,
+               ready_at = now() - interval '1 h',
                retry_after = now() + $5 WHERE execution_id = $1 AND node_id = ANY($2)""",
         UUID(execution_id),
         nodes.split(),

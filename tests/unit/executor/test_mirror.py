@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
+import structlog
 
 from services.executor.breakers.mirror import AWAY_LOOK, Mirror
 from services.executor.targets import BreakerNews, TargetKey
@@ -175,6 +176,14 @@ async def test_away_is_over_with_the_next_snapshot() -> None:
     await goes(mirror, script)
     assert not mirror.away
     assert not mirror.closed(*T)
+
+
+async def test_that_the_breaker_is_away_or_back_is_logged_once_each() -> None:
+    refused = [Unavailable("refused")]
+    script = Script(refused, refused, refused, [snapshot(), Unavailable("restarted")], [snapshot()])
+    with structlog.testing.capture_logs() as events:
+        await goes(Mirror(script), script)
+    assert [event["event"] for event in events] == ["breaker.away", "breaker.back"]
 
 
 async def test_a_message_that_nobody_foresaw_does_not_end_the_mirror() -> None:
