@@ -11,16 +11,19 @@ from valkyr.flow.states import (
     MOVABLE_RUN_STATES,
     RUN_TRANSITIONS,
     SETTLED_EXECUTION_STATES,
+    Ending,
     ExecutionState,
     RunState,
+    bad_delta,
     execution_state_after,
     open_delta,
 )
 
 R, E = RunState, ExecutionState
 
-# As drawn in the design, with what one transaction may put together: a hand-off goes from PENDING to LEASED, a control
-# node that fails from PENDING or READY to FAILED or QUARANTINED.
+# As drawn in the design, with what one transaction may put together: a hand-off goes from PENDING or QUARANTINED to
+# LEASED, a control node that fails from PENDING or READY to FAILED or QUARANTINED, and one that is requeued waits, ends
+# or is quarantined again.
 ALLOWED = {
     R.PENDING: {
         R.READY,
@@ -37,7 +40,7 @@ ALLOWED = {
     R.LEASED: {R.SUCCESS, R.READY, R.FAILED, R.QUARANTINED, R.CANCELLED},
     R.PARKED: {R.READY, R.FAILED, R.QUARANTINED, R.CANCELLED},
     R.WAITING: {R.READY, R.SUCCESS, R.FAILED, R.QUARANTINED, R.CANCELLED},
-    R.QUARANTINED: {R.READY, R.SUCCESS, R.FAILED},
+    R.QUARANTINED: {R.READY, R.LEASED, R.WAITING, R.SUCCESS, R.FAILED, R.QUARANTINED},
 }
 
 
@@ -88,3 +91,53 @@ def test_an_execution_ends_when_nothing_can_move_and_independent_branches_finish
     current: ExecutionState, open_runs: int, bad_runs: int, expected: ExecutionState
 ) -> None:
     assert execution_state_after(current, open_runs=open_runs, bad_runs=bad_runs) is expected
+
+
+def is_bad(state: RunState, *, was: RunState) -> bool:
+    """Quarantined, or discarded; a failure that was handled is not bad."""
+    return state is R.QUARANTINED or (state is R.FAILED and was is R.QUARANTINED)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [pair for pair in product(R, R) if pair[0] not in FINAL_RUN_STATES],
+    ids=lambda state: state.value,
+)
+def test_bad_runs_count_the_quarantined_and_the_discarded(before: RunState, after: RunState) -> None:
+    assert bad_delta(before, after) == int(is_bad(after, was=before)) - int(before is R.QUARANTINED)
+
+
+@pytest.mark.parametrize("open_runs", [0, 2])
+@pytest.mark.parametrize("bad_runs", [0, 1])
+@pytest.mark.parametrize("ending", [None, *Ending], ids=lambda ending: ending.value if ending else "runs on")
+@pytest.mark.parametrize("current", sorted(SETTLED_EXECUTION_STATES))
+def test_i05_only_a_failed_execution_is_ever_reopened(
+    current: ExecutionState, ending: Ending | None, bad_runs: int, open_runs: int
+) -> None:
+    kept = execution_state_after(current, open_runs=open_runs, bad_runs=bad_runs, ending=ending)
+    reopened = execution_state_after(current, open_runs=open_runs, bad_runs=bad_runs, ending=ending, reopened=True)
+    assert kept is current
+    assert (reopened is current) or current is E.FAILED
+
+
+@pytest.mark.parametrize(
+    ("open_runs", "bad_runs", "expected"), [(1, 0, E.RUNNING), (1, 2, E.RUNNING), (0, 1, E.FAILED), (0, 0, E.SUCCESS)]
+)
+def test_a_failed_execution_that_is_reopened_runs_or_ends_by_what_is_left(
+    open_runs: int, bad_runs: int, expected: ExecutionState
+) -> None:
+    assert execution_state_after(E.FAILED, open_runs=open_runs, bad_runs=bad_runs, reopened=True) is expected
+
+
+@pytest.mark.parametrize("current", [E.PENDING, E.RUNNING, E.PAUSED])
+@pytest.mark.parametrize("bad_runs", [0, 1])
+@pytest.mark.parametrize(
+    ("ending", "ended"),
+    [(Ending.CANCEL, E.CANCELLED), (Ending.FAIL_FAST, E.FAILED), (Ending.DEADLINE, E.FAILED)],
+)
+def test_an_execution_that_ends_is_settled_when_its_last_lease_is_gone(
+    ending: Ending, ended: ExecutionState, bad_runs: int, current: ExecutionState
+) -> None:
+    waits = execution_state_after(current, open_runs=1, bad_runs=bad_runs, ending=ending)
+    assert waits is (E.PAUSED if current is E.PAUSED else E.RUNNING)
+    assert execution_state_after(current, open_runs=0, bad_runs=bad_runs, ending=ending) is ended
