@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from services.executor.batching import NaturalBatcher
+from services.chassis.batching import NaturalBatcher
 from services.executor.compiled import plan_of
 from services.executor.gateways import FetchedGraph, GraphStoreGateway
 from services.executor.store.reads import PinnedGraph, pin_graph, read_pinned_graph

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.executor.batching import NaturalBatcher
+from services.chassis.batching import NaturalBatcher
 
 
 class Desk:
