@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 UNIT_TESTS := tests/unit tests/integration tests/contract
 PROCESS_TESTS := tests/e2e tests/chaos
 
-.PHONY: help setup protos lint test up demo k8s-validate lock clean
+.PHONY: help setup protos lint test campaign-kill up demo k8s-validate lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -59,6 +59,9 @@ test: $(STAMP) ## every test: unit, integration and contract, then e2e and chaos
 	first=$$folder/first=$$code
 	code=0; $(BIN)/pytest -q --junitxml="$$folder/second" $(PROCESS_TESTS) </dev/null || code=$$?
 	$(BIN)/python -m tests.total "$$first" "$$folder/second=$$code"
+
+campaign-kill: $(STAMP) ## kill -9 everything in turn under load, SEEDS=100 schedules from FIRST=1 on; stops at the first that fails
+	@$(BIN)/python -m tests.chaos.killing --seeds $(or $(SEEDS),100) --first $(or $(FIRST),1)
 
 up: $(STAMP) ## start PostgreSQL and the services; Ctrl-C stops them
 	@exec $(BIN)/python -m services
