@@ -136,8 +136,10 @@ CHANGE_RUNS = """
 UPDATE executor.run r
 SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_edges = u.excluded::int[],
     chosen_edges = u.chosen::int[], broken_edge = u.broken, outputs = u.outputs,
-    error = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN r.error ELSE u.error END,
-    error_type = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN r.error_type ELSE u.error_type END,
+    error = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN coalesce(u.error, r.error)
+        ELSE u.error END,
+    error_type = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN coalesce(u.error_type, r.error_type)
+        ELSE u.error_type END,
     quarantine_number = r.quarantine_number + (u.state = 'QUARANTINED')::int,
     always_decided = r.always_decided OR u.always_decided,
     ready_at = CASE WHEN r.ready_at IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'SUCCESS') THEN now()

@@ -334,7 +334,7 @@ class ExecutionStep:
             writes.outbox.append(self._outbox(event.run_id, event.quarantine_number, "RESOLVED"))
         for change in changes:
             self._open_runs += open_delta(change.before, change.after)
-            self._bad_runs += bad_delta(change.before, change.after)
+            self._bad_runs += bad_delta(change.before, change.after, handled=change.handled)
             if change.after is RunState.QUARANTINED and change.failure is not None:
                 self._quarantine(change.failure, writes)
             if change.node in self._reported:

@@ -128,6 +128,11 @@ class Change:
     failure: FailedForGood | None = None
     always_decided: bool = False
 
+    @property
+    def handled(self) -> bool:
+        """Whether it failed for good and an edge takes that up; a discard has no failure of its own."""
+        return self.after is RunState.FAILED and self.failure is not None
+
 
 @dataclass(slots=True)
 class ControlBudget:

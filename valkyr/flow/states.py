@@ -86,10 +86,12 @@ def open_delta(before: RunState, after: RunState) -> int:
     return (after in MOVABLE_RUN_STATES) - (before in MOVABLE_RUN_STATES)
 
 
-def bad_delta(before: RunState, after: RunState) -> int:
-    """What a run's transition adds to `bad_runs`: those QUARANTINED, or discarded. A handled failure is not bad."""
+def bad_delta(before: RunState, after: RunState, *, handled: bool = False) -> int:
+    """What a run's transition adds to `bad_runs`: those QUARANTINED, or discarded. A failure that is `handled` by an
+    edge is not bad, also where it follows a requeue in the same step."""
     if before is RunState.QUARANTINED:
-        return 0 if after in (RunState.QUARANTINED, RunState.FAILED) else -1
+        stays = after is RunState.QUARANTINED or (after is RunState.FAILED and not handled)
+        return 0 if stays else -1
     return int(after is RunState.QUARANTINED)
 
 

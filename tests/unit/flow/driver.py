@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from valkyr.flow.advance import (
@@ -11,24 +12,32 @@ from valkyr.flow.advance import (
     Change,
     ControlBudget,
     DecideControl,
+    Discarded,
     FailedForGood,
+    Halted,
     Loaded,
     Need,
     NodeResult,
     Outcome,
+    Requeued,
     RunFacts,
     Succeeded,
     advance,
+    fails_fast,
 )
 from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.plan import Plan, PlannedEdge, Sight
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import (
+    CANCELLED_AT_ONCE,
     FINAL_RUN_STATES,
     MOVABLE_RUN_STATES,
     RUN_TRANSITIONS,
+    SETTLED_EXECUTION_STATES,
+    Ending,
     ExecutionState,
     RunState,
+    bad_delta,
     execution_state_after,
     open_delta,
 )
@@ -51,8 +60,12 @@ class Driver:
     taken: dict[int, tuple[int, ...]] = field(default_factory=dict)
     wake_after: dict[int, timedelta | None] = field(default_factory=dict)
     failures: dict[int, FailedForGood] = field(default_factory=dict)
+    quarantines: Counter[int] = field(default_factory=Counter)
+    # Runs that were discarded: FAILED, and still bad.
+    given_up: set[int] = field(default_factory=set)
     needs: list[Need] = field(default_factory=list)
     state: ExecutionState = ExecutionState.PENDING
+    ending: Ending | None = None
     open_runs: int = 0
     bad_runs: int = 0
 
@@ -63,6 +76,7 @@ class Driver:
             state = RunState.FAILED if root in self.discarded else RunState.READY
             self.rows[root] = RunFacts(state, self.rows[root].gate)
             self.taken[root] = ()
+        self.given_up |= self.discarded
         self.open_runs = len(self.plan.roots) - len(self.discarded)
         self.bad_runs = len(self.discarded)
 
@@ -85,10 +99,14 @@ class Driver:
     def states(self) -> dict[str, RunState]:
         return {node.node_id: self.rows[node.index].state for node in self.plan.nodes}
 
+    def taken_by(self, node_id: str) -> list[str]:
+        """The frozen edges of a run, by id."""
+        return [self.plan.edges[edge].edge_id for edge in self.taken[self.plan.index_of[node_id]]]
+
     def lease(self, node: int) -> None:
         assert self.rows[node].state is RunState.READY
         assert self.plan.nodes[node].control is None
-        self.rows[node] = RunFacts(RunState.LEASED, self.rows[node].gate)
+        self.rows[node] = replace(self.rows[node], state=RunState.LEASED)
 
     def succeed(self, *node_ids: str, outputs: object = None) -> list[Change]:
         """Leases and ends these runs in one batch."""
@@ -106,6 +124,29 @@ class Driver:
             self.lease(node)
         return node
 
+    def requeue(self, *node_ids: str) -> list[Change]:
+        return self.end([Requeued(self._quarantined(node_id)) for node_id in node_ids])
+
+    def fix(self, node_id: str, outputs: object = None) -> list[Change]:
+        return self.end([Succeeded(self._quarantined(node_id), outputs)])
+
+    def discard(self, *node_ids: str) -> list[Change]:
+        return self.end([Discarded(self._quarantined(node_id)) for node_id in node_ids])
+
+    def _quarantined(self, node_id: str) -> int:
+        node = self.plan.index_of[node_id]
+        assert self.rows[node].state is RunState.QUARANTINED
+        return node
+
+    def cancel(self, ending: Ending = Ending.CANCEL) -> None:
+        """Ends the execution: what nobody holds is CANCELLED at once."""
+        assert self.ending is None
+        self.ending = ending
+        for node in self.in_state(*CANCELLED_AT_ONCE):
+            self.rows[node] = replace(self.rows[node], state=RunState.CANCELLED)
+        self.open_runs = len(self.in_state(RunState.LEASED))
+        self._settle(reopened=False)
+
     def ripe(self) -> list[Outcome]:
         """What the engine does by itself: control nodes to decide, timers that are due."""
         control = [node for node in self.in_state(RunState.READY) if self.plan.nodes[node].control is not None]
@@ -114,8 +155,51 @@ class Driver:
             *(Succeeded(node, {}) for node in self.in_state(RunState.WAITING)),
         ]
 
+    def give_up(self, node_id: str) -> None:
+        """The engine could not carry on after this run: it is quarantined as it is, none of its edges decided."""
+        node = self._leased(node_id)
+        failed = FailedForGood(node, LetterType.PERMANENT_ERROR, "PERMANENT", "unforeseen")
+        self._write([Change(node, RunState.LEASED, RunState.QUARANTINED, self.rows[node].gate, failure=failed)])
+        self._settle(reopened=False)
+        self._check()
+
     def end(self, outcomes: Sequence[Outcome]) -> list[Change]:
         """One transaction: walks, writes, checks."""
+        if self.ending is not None:
+            outcomes = [self._halted(outcome) for outcome in outcomes]
+        fixed = {outcome.node for outcome in outcomes if isinstance(outcome, Succeeded)}
+        reopened = any(
+            isinstance(outcome, Requeued)
+            or (outcome.node in fixed and self.rows[outcome.node].state is RunState.QUARANTINED)
+            for outcome in outcomes
+        )
+        assert reopened or self._may_move(outcomes), "something came after the end"
+        changes = self._walk(outcomes)
+        self._write(changes)
+        if self.ending is None and fails_fast(self.plan, changes):
+            self.cancel(Ending.FAIL_FAST)
+        self._settle(reopened=reopened)
+        self._check()
+        return changes
+
+    def _halted(self, outcome: Outcome) -> Halted:
+        """In an execution that ends only leases end, and letters are discarded."""
+        match outcome:
+            case Discarded():
+                return Halted(outcome.node, RunState.FAILED)
+            case Succeeded() if self.rows[outcome.node].state is RunState.LEASED:
+                return Halted(outcome.node, RunState.SUCCESS)
+            case FailedForGood() if self.rows[outcome.node].state is RunState.LEASED:
+                return Halted(outcome.node, RunState.CANCELLED)
+        raise AssertionError(f"{outcome} in an execution that ends")
+
+    def _may_move(self, outcomes: Sequence[Outcome]) -> bool:
+        """A discard may come after the end, and what it readied then: a join whose last edge it decides."""
+        if self.state not in SETTLED_EXECUTION_STATES or self.open_runs > 0:
+            return self.state is not ExecutionState.SUCCESS
+        return all(isinstance(outcome, Discarded | Halted) for outcome in outcomes)
+
+    def _walk(self, outcomes: Sequence[Outcome]) -> list[Change]:
         walk = advance(self.plan, outcomes, Sight(), budget=ControlBudget(self.control_budget))
         try:
             need = next(walk)
@@ -124,8 +208,6 @@ class Driver:
                 need = walk.send(self._answer(need))
         except StopIteration as done:
             changes: list[Change] = done.value
-        self._write(changes)
-        self._check()
         return changes
 
     def _answer(self, need: Need) -> Loaded:
@@ -140,37 +222,66 @@ class Driver:
         assert len({change.node for change in changes}) == len(changes), "a node stands in the changes twice"
         for change in changes:
             self._check_transition(change)
-            self.rows[change.node] = RunFacts(change.after, change.gate)
+            decided = change.always_decided or self.rows[change.node].always_decided
+            self.rows[change.node] = RunFacts(change.after, change.gate, decided)
             self.open_runs += open_delta(change.before, change.after)
-            self.bad_runs += change.after is RunState.QUARANTINED
+            self.bad_runs += bad_delta(change.before, change.after, handled=change.handled)
             self._note(change)
-        assert self.state not in (ExecutionState.SUCCESS, ExecutionState.FAILED), "something came after the end"
-        self.state = execution_state_after(self.state, open_runs=self.open_runs, bad_runs=self.bad_runs)
+
+    def _settle(self, *, reopened: bool) -> None:
+        self.state = execution_state_after(
+            self.state, open_runs=self.open_runs, bad_runs=self.bad_runs, ending=self.ending, reopened=reopened
+        )
 
     def _check_transition(self, change: Change) -> None:
-        assert change.before is self.rows[change.node].state
-        if change.before is change.after:
-            assert change.after is RunState.PENDING
+        row = self.rows[change.node]
+        assert change.before is row.state
+        if change.before is change.after is RunState.PENDING:
             return
         assert change.after in RUN_TRANSITIONS[change.before], f"{change.before} -> {change.after}"
-        if change.before is RunState.PENDING and change.after is not RunState.SKIPPED:
+        if change.before is RunState.PENDING and change.after not in (RunState.SKIPPED, RunState.CANCELLED):
             assert change.node not in self.taken, "readied twice"
             self.taken[change.node] = taken_edges(self.plan.nodes[change.node].incoming, change.gate)
+        elif change.node in self.taken:
+            frozen = taken_edges(self.plan.nodes[change.node].incoming, change.gate)
+            assert self.taken[change.node] == frozen, "its edges are frozen"
 
     def _note(self, change: Change) -> None:
-        if change.after in FINAL_RUN_STATES or change.after is RunState.QUARANTINED:
+        node = change.node
+        if change.before is RunState.QUARANTINED and change.after is RunState.FAILED and change.failure is None:
+            self.given_up.add(node)  # its error stays
+        elif change.after in FINAL_RUN_STATES or change.after is RunState.QUARANTINED:
             error = change.failure.error if change.failure else None
-            self.results[change.node] = {"outputs": change.outputs, "error": error}
+            self.results[node] = {"outputs": change.outputs, "error": error}
+        elif change.before is RunState.QUARANTINED:
+            self.results.pop(node)
         if change.failure is not None:
-            self.failures[change.node] = change.failure
+            self.failures[node] = change.failure
+        self.quarantines[node] += change.after is RunState.QUARANTINED
         if change.after is RunState.WAITING:
-            self.wake_after[change.node] = change.wake_after
+            self.wake_after[node] = change.wake_after
 
     def _check(self) -> None:
         """Counters recounted, gates recounted, nothing ready before its time."""
         states = [row.state for row in self.rows.values()]
         assert self.open_runs == sum(state in MOVABLE_RUN_STATES for state in states)
-        assert self.bad_runs == sum(state is RunState.QUARANTINED for state in states) + len(self.discarded)
+        assert self.bad_runs == sum(state is RunState.QUARANTINED for state in states) + len(self.given_up)
+        self._check_end(states)
+        if self.ending is None:
+            self._check_gates()
+
+    def _check_end(self, states: Sequence[RunState]) -> None:
+        if self.ending is not None:
+            assert not set(states) & CANCELLED_AT_ONCE, "nothing is to be started any more"
+        if self.state not in SETTLED_EXECUTION_STATES:
+            assert self.open_runs > 0, "nothing can move, and it does not end"
+        elif self.state is ExecutionState.SUCCESS:
+            assert set(states) <= FINAL_RUN_STATES
+            assert self.bad_runs == 0
+        elif self.ending is None:
+            assert self.bad_runs > 0
+
+    def _check_gates(self) -> None:
         for node in self.plan.nodes:
             decided = sum(self._is_decided(self.plan.edges[edge]) for edge in node.incoming)
             row = self.rows[node.index]
@@ -181,5 +292,5 @@ class Driver:
                 assert decided == len(node.incoming), "left PENDING before every edge was decided"
 
     def _is_decided(self, edge: PlannedEdge) -> bool:
-        source = self.rows[edge.source].state
-        return source in FINAL_RUN_STATES or (source is RunState.QUARANTINED and edge.kind is EdgeKind.ALWAYS)
+        source = self.rows[edge.source]
+        return source.state in FINAL_RUN_STATES or (edge.kind is EdgeKind.ALWAYS and source.always_decided)

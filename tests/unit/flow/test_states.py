@@ -107,6 +107,11 @@ def test_bad_runs_count_the_quarantined_and_the_discarded(before: RunState, afte
     assert bad_delta(before, after) == int(is_bad(after, was=before)) - int(before is R.QUARANTINED)
 
 
+@pytest.mark.parametrize("before", [state for state in R if state not in FINAL_RUN_STATES])
+def test_a_failure_that_is_handled_is_not_bad_any_more(before: RunState) -> None:
+    assert bad_delta(before, R.FAILED, handled=True) == -int(before is R.QUARANTINED)
+
+
 @pytest.mark.parametrize("open_runs", [0, 2])
 @pytest.mark.parametrize("bad_runs", [0, 1])
 @pytest.mark.parametrize("ending", [None, *Ending], ids=lambda ending: ending.value if ending else "runs on")
