@@ -59,6 +59,8 @@ Walk = Generator[Need, Loaded, list[Change]]
 # A run that is no longer PENDING when a far-travelling skip asks for it: nothing more can happen to it.
 _GONE = RunFacts(RunState.LEASED, Gate(0))
 
+_WITH_RESULT = FINAL_RUN_STATES | {RunState.QUARANTINED}
+
 
 @dataclass(slots=True)
 class Applied:
@@ -487,7 +489,9 @@ def _fresh_results(writes: Writes) -> dict[RunKey, StoredResult]:
         if ended.revision is not None:
             fresh[ended.key] = StoredResult(ended.state, None, ended.error, ended.error_type, ended.revision)
     for changed in writes.changed:
-        if changed.state in FINAL_RUN_STATES:
+        # A discarded run keeps the error that is stored.
+        discarded = changed.state is RunState.FAILED and changed.error is None
+        if changed.state in _WITH_RESULT and not discarded:
             fresh[changed.key] = StoredResult(
                 changed.state, changed.outputs, changed.error, changed.error_type, changed.revision
             )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 
 from services.executor.model import ControlReady, LeaseEnded, TimerDue, run_id
@@ -269,6 +270,21 @@ async def test_the_hand_off_leases_what_became_ready_in_the_same_transaction(idl
     assert [tuple(row) for row in rows] == [("LEASED", 2, 1), ("READY", 3, 0)]
     assert {run.node_id for run in lab.pool.given} == {"m0", "m1"}
     assert all(run.ref.epoch == 1 and run.attempt == 1 for run in lab.pool.given)
+
+
+async def test_what_is_handed_off_behind_a_quarantine_of_the_same_transaction_sees_its_error(idle: Stack) -> None:
+    """As every later attempt will, so that hash and key are the same."""
+    lab = Lab(idle, room=5)
+    edges = {"a->b": {"condition": "outputs.nothing > 1"}, "b->d": {"kind": "ALWAYS"}}
+    execution_id = await started(lab, a_graph("a -> b -> d", edges=edges), "a")
+
+    await lab.report(execution_id, "a", DONE)
+
+    assert await idle.states(execution_id) == {"a": "SUCCESS", "b": "QUARANTINED", "d": "LEASED"}
+    (handed,) = lab.pool.given
+    seen = orjson.loads(handed.inputs)["nodes"]["b"]
+    assert (seen["outputs"], seen["error"]["type"]) == (None, "PERMANENT")
+    assert seen["error"]["message"] == (await idle.row(execution_id, "b"))["error"]
 
 
 async def test_i10_an_outcome_that_cannot_be_carried_on_is_quarantined_and_others_are_not_held_up(idle: Stack) -> None:
