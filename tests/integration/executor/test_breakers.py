@@ -235,29 +235,32 @@ async def test_i17_a_policy_that_denies_holds_runs_back_while_the_breaker_is_awa
         assert (await stack.wait(execution)).state == "SUCCESS"
 
 
-class _TakenAway:
-    """Leave is given, and then the run is gone before it can be leased."""
+class _Overtaken:
+    """Leave is given, and then the first run that got it is changed before it can be leased."""
 
-    def __init__(self, stack: Stack, permits: Any) -> None:
+    def __init__(self, stack: Stack, change: str) -> None:
         self._stack = stack
-        self._permits = permits
+        self._permits = stack.app.parts.breakers.gateway
+        self._change = change
         self.given: list[PermitDecision] = []
 
     async def acquire_permits(self, requests: Sequence[PermitRequest]) -> list[PermitDecision]:
-        decisions: list[PermitDecision] = await self._permits.acquire_permits(requests)
+        decisions = await self._permits.acquire_permits(requests)
         for request, decision in zip(requests, decisions, strict=True):
             if decision.permit_id is not None and not self.given:
                 self.given.append(decision)
                 async with self._stack.app.parts.session.transaction() as tx:
                     await tx.execute(
-                        "UPDATE executor.run SET state = 'CANCELLED', parked_by = NULL WHERE id = $1", request.run_id
+                        f"UPDATE executor.run SET {self._change} WHERE id = $1 AND $2::uuid IS NOT NULL",
+                        request.run_id,
+                        decision.permit_id,
                     )
         return decisions
 
 
 async def test_a_permit_whose_run_is_gone_is_given_back_and_the_next_run_probes(opened: Open) -> None:
     async with opened() as (stack, breaker):
-        taken = _TakenAway(stack, stack.app.parts.breakers.gateway)
+        taken = _Overtaken(stack, "state = 'CANCELLED', parked_by = NULL")
         stack.app.parts.probes._permits = taken
         await breaker.trip()
         await held(stack)
@@ -266,6 +269,31 @@ async def test_a_permit_whose_run_is_gone_is_given_back_and_the_next_run_probes(
         assert len(taken.given) == 1
         assert TARGET.calls.total() == 1
         await eventually(lambda: _is(breaker, "CLOSED"), "its probe has closed the breaker")
+
+
+async def test_i17_a_permit_under_which_another_replica_leased_the_run_stays_with_it(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as (stack, breaker):
+        leased = """state = 'LEASED', parked_by = NULL, epoch = epoch + 1, attempt = attempt + 1, permit_id = $2,
+            leased_by = 'another', runner_id = 'another', lease_until = now() + interval '1 h', started_at = now()"""
+        parts = stack.app.parts
+        taken = _Overtaken(stack, leased)
+        parts.probes._permits = taken
+        give_back, given_back = parts.probes._give_back, []
+
+        async def noted(unused: Any) -> None:
+            await give_back(unused)
+            given_back.append(unused)
+
+        monkeypatch.setattr(parts.probes, "_give_back", noted)
+        await breaker.trip()
+        await held(stack)
+        await stack.start(calls("a", "b"))
+        await until_true(lambda: given_back, "what was not used has been seen to")
+        await parts.breakers.outcomes.step()
+        assert (await breaker.get()).permits_in_flight == 1
+        assert TARGET.calls.total() == 0
 
 
 class _Broken:
