@@ -165,7 +165,7 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Compressed messages are refused, so that none can inflate beyond the limit.
         ("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _milliseconds(MIN_PING_INTERVAL)),
+        ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(MIN_PING_INTERVAL)),
         ("grpc.keepalive_time_ms", _milliseconds(SERVER_KEEPALIVE_TIME)),
         ("grpc.keepalive_timeout_ms", _milliseconds(KEEPALIVE_TIMEOUT)),
     ]

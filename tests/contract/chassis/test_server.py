@@ -18,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 
+from services.chassis import serve as serve_module
 from services.chassis.health import LIVENESS, Health
 from services.chassis.loops import run_every
 from services.chassis.serve import PortInUse, Server, serve
@@ -216,3 +217,20 @@ async def test_reflection_is_a_setting() -> None:
     async with Server(ServerSettings(reflection=False), []) as server:
         with pytest.raises(AssertionError, match="reflection"):
             await grpcurl(server.address, "list")
+
+
+async def test_an_idle_client_that_pings_as_often_as_is_permitted_is_not_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The pings of an idle connection are counted by the server; three too many of them end it."""
+    monkeypatch.setattr(serve_module, "MIN_PING_INTERVAL", timedelta(milliseconds=500))
+    pings = [
+        ("grpc.keepalive_time_ms", 1000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    async with Server(ServerSettings(), []) as server, grpc.aio.insecure_channel(server.address, pings) as channel:
+        await channel.channel_ready()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(6):
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
