@@ -159,9 +159,8 @@ class Driver:
         """The engine could not carry on after this run: it is quarantined as it is, none of its edges decided."""
         node = self._leased(node_id)
         failed = FailedForGood(node, LetterType.PERMANENT_ERROR, "PERMANENT", "unforeseen")
-        self._write([Change(node, RunState.LEASED, RunState.QUARANTINED, self.rows[node].gate, failure=failed)])
-        self._settle(reopened=False)
-        self._check()
+        changes = [Change(node, RunState.LEASED, RunState.QUARANTINED, self.rows[node].gate, failure=failed)]
+        self._apply(changes, reopened=False)
 
     def end(self, outcomes: Sequence[Outcome]) -> list[Change]:
         """One transaction: walks, writes, checks."""
@@ -175,12 +174,15 @@ class Driver:
         )
         assert reopened or self._may_move(outcomes), "something came after the end"
         changes = self._walk(outcomes)
+        self._apply(changes, reopened=reopened)
+        return changes
+
+    def _apply(self, changes: Sequence[Change], *, reopened: bool) -> None:
         self._write(changes)
         if self.ending is None and fails_fast(self.plan, changes):
             self.cancel(Ending.FAIL_FAST)
         self._settle(reopened=reopened)
         self._check()
-        return changes
 
     def _halted(self, outcome: Outcome) -> Halted:
         """In an execution that ends only leases end, and letters are discarded."""
