@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
 from services.breaker.model.policy import Policy
 from services.breaker.model.states import Cause, State, is_legal
+from tests import run_history
+
+KNOWN_WITHIN = timedelta(seconds=1)
+"""How soon an executor knows of a trip, while its watch is up."""
 
 INSTALL = """
 CREATE TABLE history.outbox (
-    n bigserial PRIMARY KEY, op text, run_id uuid, quarantine_number int, kind text, is_stored bool,
-    tx text DEFAULT pg_current_xact_id()::text);
+    n bigserial PRIMARY KEY, op text, id bigint, run_id uuid, quarantine_number int, kind text, is_stored bool,
+    tx text DEFAULT pg_current_xact_id()::text, snapshot pg_snapshot DEFAULT pg_current_snapshot());
 CREATE FUNCTION history.note_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO history.outbox (op, run_id, quarantine_number, kind)
-        VALUES (TG_OP, NEW.run_id, NEW.quarantine_number, NEW.kind);
+        INSERT INTO history.outbox (op, id, run_id, quarantine_number, kind)
+        VALUES (TG_OP, NEW.id, NEW.run_id, NEW.quarantine_number, NEW.kind);
     ELSE
-        INSERT INTO history.outbox (op, run_id, quarantine_number, kind, is_stored)
-        VALUES (TG_OP, OLD.run_id, OLD.quarantine_number, OLD.kind,
+        INSERT INTO history.outbox (op, id, run_id, quarantine_number, kind, is_stored)
+        VALUES (TG_OP, OLD.id, OLD.run_id, OLD.quarantine_number, OLD.kind,
             EXISTS (SELECT 1 FROM dlq.dead_letter_queue l
                     WHERE l.run_id = OLD.run_id AND l.quarantine_number = OLD.quarantine_number
                         AND (OLD.kind = 'QUARANTINED' OR l.resolution <> 'PENDING'))
@@ -159,3 +164,43 @@ def permit_problems(permits: Sequence[Any], transitions: Sequence[Any], most: in
         live[key][permit["id"]] = permit["expires_at"]
         if len(live[key]) > most:
             yield f"I17: {len(live[key])} permits in flight, and {most} are allowed"
+
+
+async def lease_problems(connection: asyncpg.Connection, target: str, policy: Policy) -> list[str]:
+    """I17: what leases of a target were given while it was open, by the database's clock."""
+    transitions = await connection.fetch(
+        "SELECT * FROM breaker.transition WHERE target = $1 ORDER BY generation", target
+    )
+    permits = await connection.fetch("SELECT id, generation FROM history.permit WHERE op = 'INSERT'")
+    events = await run_history.read_target(connection, target)
+    return [
+        *late_leases(events, transitions),
+        *too_many_probes(events, {row["id"]: row["generation"] for row in permits}, policy.half_open_permits),
+    ]
+
+
+def late_leases(events: Sequence[run_history.Event], transitions: Sequence[Any]) -> Iterable[str]:
+    """Leases without a permit more than a second after the trip, and probes as late after their breaker reopened."""
+    for event in events:
+        before = [row for row in transitions if row["created_date"] <= event.at]
+        if event.state != "LEASED" or not before or before[-1]["to_state"] == State.CLOSED:
+            continue
+        tripped = next(row for row in reversed(before) if row["from_state"] == State.CLOSED)["created_date"]
+        if event.permit_id is None and event.at > tripped + KNOWN_WITHIN:
+            yield f"I17: {event.run_id} was leased {event.at - tripped} after the trip, without a permit"
+        since = before[-1]["created_date"]
+        if event.permit_id is not None and before[-1]["to_state"] == State.OPEN and event.at > since + KNOWN_WITHIN:
+            yield f"I17: {event.run_id} was leased as a probe {event.at - since} after the breaker reopened"
+
+
+def too_many_probes(events: Sequence[run_history.Event], generations: Mapping[UUID, int], most: int) -> Iterable[str]:
+    """Leases with a permit that are in flight at the same time, per time that the breaker was half open."""
+    live: dict[UUID, int] = {}
+    for event in events:
+        live.pop(event.run_id, None)
+        if event.state == "LEASED" and event.permit_id is not None:
+            generation = generations[event.permit_id]
+            live[event.run_id] = generation
+            probes = sum(of == generation for of in live.values())
+            if probes > most:
+                yield f"I17: {probes} probes of generation {generation} are leased at once, and {most} are allowed"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +71,13 @@ class Rooms:
         log = self.folder / "logs" / f"{room.name}.log"
         return ServiceProcess(room, self.addresses[room.name], log, {**self._environment, **own})
 
+    def set(self, name: str, **environment: str) -> None:
+        """From the next start of this service on."""
+        service = self.services[name]
+        self.services[name] = ServiceProcess(
+            service.room, service.address, service.log, {**service.environment, **environment}
+        )
+
     async def start(self, *names: str) -> None:
         """Returns when all of them are healthy."""
         for name in names:
@@ -117,20 +123,27 @@ class Rooms:
 
 
 @asynccontextmanager
-async def open_rooms(
-    folder: Path, database_url: str, *names: str, **environment: str
-) -> AsyncIterator[tuple[Rooms, asyncpg.Connection]]:
-    """All four, or those named, and SQL at the side. `environment` as the services take it."""
-    rooms = Rooms(folder, database_url, **environment)
+async def running(rooms: Rooms, *names: str) -> AsyncIterator[asyncpg.Connection]:
+    """All four, or those named, within the block, and SQL at the side."""
     try:
         await rooms.start(*(names or [room.name for room in ROOMS]))
-        sql = await asyncpg.connect(database_url)
+        sql = await asyncpg.connect(rooms.database_url)
         try:
-            yield rooms, sql
+            yield sql
         finally:
             sql.terminate()
     finally:
         await rooms.stop_all()
+
+
+@asynccontextmanager
+async def open_rooms(
+    folder: Path, database_url: str, *names: str, **environment: str
+) -> AsyncIterator[tuple[Rooms, asyncpg.Connection]]:
+    """As `running`, made here. `environment` as the services take it."""
+    rooms = Rooms(folder, database_url, **environment)
+    async with running(rooms, *names) as sql:
+        yield rooms, sql
 
 
 class Postgres:
@@ -192,14 +205,3 @@ async def until_answered(call: Callable[[], Awaitable[T]], *, patience: float = 
                 raise
             pause = error.details.retry_after
             await asyncio.sleep(min(pause.total_seconds() if pause else 0.2, 0.5))
-
-
-def with_room(rooms: Rooms, name: str, **environment: str) -> None:
-    """Another environment for one service, from its next start on."""
-    service = rooms.services[name]
-    rooms.services[name] = replace(service, environment={**service.environment, **environment})
-
-
-def variables(**settings: str) -> Mapping[str, str]:
-    """`EXECUTOR__DLQ="..."` as VALKYR_EXECUTOR__DLQ."""
-    return {f"VALKYR_{name}": value for name, value in settings.items()}

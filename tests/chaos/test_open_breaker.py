@@ -1,0 +1,114 @@
+"""A real target is down, its breaker trips: leases by the database's clock, and parked runs over kills of everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from examples.target_server import TargetServer
+from services.breaker.model.policy import Policy
+from tests import run_history
+from tests.builders import a_graph
+from tests.chaos import ledger
+from tests.chaos.load import PATH, SHOP
+from tests.chaos.rooms import Rooms, open_rooms, until_answered
+from tests.executor_stack import eventually
+from valkyr.client import Client
+from valkyr.client.executions import Start
+from valkyr.graph.model import Graph, Module, Retry
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+
+POLICY = Policy(timeout_duration=timedelta(seconds=1))
+EXECUTIONS = 300
+PATIENCE = 60.0
+DONE = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
+PARKED = "SELECT count(*) FROM executor.run WHERE state = 'PARKED' AND parked_by = 'BREAKER'"
+TRANSITIONS = "SELECT count(*) FROM breaker.transition WHERE target = $1 AND cause = $2"
+
+
+@pytest.fixture
+def database(migrated_database_url: Callable[..., str]) -> str:
+    return migrated_database_url("graph_store", "executor", "breaker", "dlq")
+
+
+def a_call(shop: TargetServer) -> Graph:
+    config = {"method": "POST", "url": f"{shop.url}{PATH}", "body": {"order": "${trigger.order}"}}
+    retry = Retry(1000, timedelta(milliseconds=20), timedelta(milliseconds=200))
+    return a_graph(
+        "call -> after",
+        modules={"call": Module("call", "HttpRequestModule", config=config, target=SHOP)},
+        nodes={"call": {"retry": retry, "timeout": timedelta(seconds=5)}},
+    )
+
+
+async def started(client: Client, graph: Graph) -> None:
+    saved = await client.graphs.save(graph)
+    starts = [Start(saved.workflow.id, payload={"order": n}, request_id=f"order {n}") for n in range(EXECUTIONS)]
+    await until_answered(lambda: client.executions.start_many(starts))
+
+
+async def at_least(sql: asyncpg.Connection, number: int, query: str, *arguments: object) -> None:
+    async def enough() -> bool:
+        found = await sql.fetchval(query, *arguments)
+        return isinstance(found, int) and found >= number
+
+    await eventually(enough, f"{number} of: {query}", PATIENCE)
+
+
+async def watched(sql: asyncpg.Connection) -> None:
+    await run_history.install(sql)
+    await ledger.install(sql)
+
+
+async def test_i17_no_lease_is_given_later_than_a_second_after_the_trip_but_to_a_few_probes(
+    database: str, tmp_path: Path
+) -> None:
+    with TargetServer() as shop:
+        async with open_rooms(tmp_path, database) as (rooms, sql), rooms.client() as client:
+            await watched(sql)
+            shop.down = {PATH}
+            await started(client, a_call(shop))
+            await at_least(sql, 200, PARKED)
+            await at_least(sql, 2, TRANSITIONS, SHOP, "PROBE_FAILED")
+            calls_while_open = len(shop.calls)
+            shop.down = set()
+            await at_least(sql, EXECUTIONS, DONE)
+            assert await ledger.lease_problems(sql, SHOP, POLICY) == []
+            assert await ledger.breaker_problems(sql, POLICY) == []
+            probes = await sql.fetchval("SELECT count(*) FROM history.event WHERE permit_id IS NOT NULL")
+            assert probes, "no probe was leased: the test proves nothing"
+            assert calls_while_open < EXECUTIONS / 2
+            last = await sql.fetchval("SELECT state FROM breaker.circuit_breaker_state WHERE target = $1", SHOP)
+            assert last == "CLOSED"
+
+
+@pytest.mark.parametrize("victims", [("executor",), ("executor", "breaker")], ids=["executor", "both"])
+async def test_i17_no_parked_run_is_forgotten_over_kills(
+    database: str, tmp_path: Path, victims: tuple[str, ...]
+) -> None:
+    with TargetServer() as shop:
+        async with open_rooms(tmp_path, database) as (rooms, sql), rooms.client() as client:
+            await watched(sql)
+            shop.down = {PATH}
+            await started(client, a_call(shop))
+            await at_least(sql, 200, PARKED)
+            await rooms.kill(*victims)
+            await _bring_back(rooms, victims)
+            await at_least(sql, 1, TRANSITIONS, SHOP, "PROBE_FAILED")
+            shop.down = set()
+            await at_least(sql, EXECUTIONS, DONE)
+            assert await ledger.breaker_problems(sql, POLICY) == []
+            left = "SELECT count(*) FROM executor.run WHERE state <> 'SUCCESS' OR parked_by IS NOT NULL"
+            assert await sql.fetchval(left) == 0
+            assert await sql.fetchval("SELECT count(*) FROM breaker.episode WHERE recovered_at IS NULL") == 0
+
+
+async def _bring_back(rooms: Rooms, victims: tuple[str, ...]) -> None:
+    """One after the other: the executor finds no breaker when it comes up."""
+    for name in victims:
+        await rooms.start(name)
