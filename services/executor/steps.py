@@ -209,11 +209,10 @@ class ExecutionStep:
         return Fence.ACCEPTED
 
     def _take_resolution(self, event: Resolve, node: int, row: LockedRun | None) -> Answer:
-        record = self._quarantines.get((event.run_id, event.quarantine_number))
         answer = refusal_of(
             event,
             row,
-            record,
+            self._record_of(event, node),
             ended=self.ends,
             deadline_passed=self._locked.deadline_passed,
             max_requeues=self._max_requeues,
@@ -232,6 +231,21 @@ class ExecutionStep:
             case _:
                 self._outcomes.append(Discarded(node))
         return Fence.ACCEPTED
+
+    def _record_of(self, event: Resolve, node: int) -> QuarantineRecord | None:
+        """I22: the quarantine that is meant, as an earlier event of this batch has left it."""
+        record = self._quarantines.get((event.run_id, event.quarantine_number))
+        earlier = self._resolved.get(node)
+        if record is None or earlier is None or earlier.quarantine_number != event.quarantine_number:
+            return record
+        request = earlier.request
+        return replace(
+            record,
+            resolution=earlier.resolution,
+            resolved_by=request.principal,
+            request_id=request.request_id,
+            request_hash=request.hash,
+        )
 
     def _answer_to_second(self, event: Event, node: int, row: LockedRun) -> Fence:
         """I07: of two events of one batch for the same run, the second changes nothing."""
