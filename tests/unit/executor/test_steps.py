@@ -8,85 +8,18 @@ from typing import Any
 
 import pytest
 
-from services.executor.model import ControlReady, Event, LeaseEnded, LockedExecution, LockedRun, TimerDue, run_id
-from services.executor.steps import ExecutionStep, Writes, touched_nodes
-from services.executor.store.progress import ChangedRun
+from services.executor.model import ControlReady, TimerDue, run_id
+from services.executor.steps import touched_nodes
 from tests.builders import a_graph
-from tests.unit.executor.executions import EXECUTION, POLICY, a_fact, plan_of
-from valkyr.flow.advance import Loaded, RunFacts
-from valkyr.flow.attempts import Fence, LeaseFacts
-from valkyr.flow.joins import Gate
+from tests.unit.executor.batches import Batch
+from tests.unit.executor.executions import EXECUTION, plan_of
+from valkyr.flow.attempts import Fence
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Success
 from valkyr.flow.states import ExecutionState, RunState
-from valkyr.graph.model import Graph
 
 R = RunState
 DONE = Success(b'{"ok":true}')
 BROKE = Failure(FailureType.PERMANENT, "it broke", "a stack")
-NOTHING = {"outputs": None, "error": None}
-
-
-class Batch:
-    """One execution, its roots LEASED under epoch 4 unless `states` says otherwise, and one batch of events for it."""
-
-    def __init__(self, graph: Graph, states: dict[str, RunState] | None = None, **lease: Any) -> None:
-        self.plan = plan_of(graph)
-        rows = {}
-        for node in self.plan.nodes:
-            state = (states or {}).get(node.node_id, R.PENDING if node.incoming else R.LEASED)
-            rows[node.index] = self._row(node.index, state, len(node.incoming), **lease)
-        open_runs = sum(row.facts.state in (R.READY, R.LEASED, R.WAITING) for row in rows.values())
-        locked = LockedExecution(EXECUTION, ExecutionState.RUNNING, 6, open_runs, 0)
-        self.step = ExecutionStep(a_fact(), self.plan, locked, rows, lambda _: POLICY, quarantines={}, max_requeues=5)
-        self.writes = Writes()
-        self.ready: list[ChangedRun] = []
-
-    def _row(self, node: int, state: RunState, unmet: int, **lease: Any) -> LockedRun:
-        row = LockedRun(
-            execution_id=EXECUTION,
-            id=run_id(EXECUTION, node),
-            node_index=node,
-            attempt=4,
-            quarantine_number=1,
-            runner_id="me",
-            lease=LeaseFacts(state, 4, 0, 0),
-            facts=RunFacts(state, Gate(unmet)),
-            lease_expired=lease.pop("lease_expired", False),
-            due=lease.pop("due", True),
-            ready_revision=2,
-        )
-        return replace(row, lease=replace(row.lease, **lease))
-
-    def run(self, node_id: str) -> Any:
-        return run_id(EXECUTION, self.plan.index_of[node_id])
-
-    def ended(self, node_id: str, result: Any, *, epoch: int = 4, **more: Any) -> LeaseEnded:
-        return LeaseEnded(EXECUTION, self.run(node_id), epoch, result, duration_ms=12, **more)
-
-    def apply(self, *events: Event) -> list[Fence]:
-        answers = [self.step.take(event) for event in events]
-        changes = []
-        walk = self.step.walk()
-        if walk is not None:
-            try:
-                need = next(walk)
-                while True:
-                    rows = {node: self.step.rows[node].facts for node in need.rows}
-                    need = walk.send(Loaded(rows, dict.fromkeys(need.results, NOTHING)))
-            except StopIteration as done:
-                changes = done.value
-        self.ready = self.step.write(changes, self.writes)
-        return answers
-
-    @property
-    def execution(self) -> tuple[ExecutionState, int, int, int]:
-        """State, revision, open and bad runs as written."""
-        (written,) = self.writes.executions
-        return written.state, written.revision, written.open_runs, written.bad_runs
-
-
-def is_untouched(batch: Batch) -> bool:
-    return batch.writes == Writes() and not batch.ready
 
 
 def test_a_success_is_written_once_with_what_it_readies() -> None:
@@ -164,14 +97,14 @@ def test_what_was_not_started_is_ready_at_once_and_only_a_report_keeps_the_epoch
 def test_i06_a_report_under_another_epoch_changes_nothing(result: Any, epoch: int) -> None:
     batch = Batch(a_graph("a -> b"))
     assert batch.apply(batch.ended("a", result, epoch=epoch)) == [Fence.LEASE_LOST]
-    assert is_untouched(batch)
+    assert batch.is_untouched
 
 
 @pytest.mark.parametrize("state", [R.READY, R.SUCCESS, R.FAILED, R.QUARANTINED, R.CANCELLED])
 def test_i06_a_report_for_a_run_that_is_not_leased_changes_nothing(state: RunState) -> None:
     batch = Batch(a_graph("a -> b"), {"a": state})
     assert batch.apply(batch.ended("a", DONE)) == [Fence.ALREADY_REPORTED]
-    assert is_untouched(batch)
+    assert batch.is_untouched
 
 
 def test_i06_a_report_for_another_executions_run_or_no_run_changes_nothing() -> None:
@@ -179,7 +112,7 @@ def test_i06_a_report_for_another_executions_run_or_no_run_changes_nothing() -> 
     stranger = replace(batch.ended("a", DONE), run_id=run_id(EXECUTION, 0, 3))
     nobody = replace(batch.ended("a", DONE), run_id=run_id(EXECUTION, 77))
     assert batch.apply(stranger, nobody) == [Fence.LEASE_LOST, Fence.LEASE_LOST]
-    assert is_untouched(batch)
+    assert batch.is_untouched
 
 
 @pytest.mark.parametrize(
@@ -226,21 +159,21 @@ def test_i07_a_control_node_that_is_brought_twice_in_one_batch_is_decided_once()
 def test_a_timer_that_is_not_due_or_was_taken_changes_nothing(state: RunState, due: bool) -> None:
     batch = Batch(a_graph("a -> b"), {"a": state}, due=due)
     assert batch.apply(TimerDue(EXECUTION, batch.run("a"))) == [Fence.LEASE_LOST]
-    assert is_untouched(batch)
+    assert batch.is_untouched
 
 
 @pytest.mark.parametrize("state", [R.PENDING, R.WAITING, R.SUCCESS])
 def test_a_control_node_that_is_not_ready_any_more_changes_nothing(state: RunState) -> None:
     batch = Batch(a_graph("a -> b", modules={"a": None}), {"a": state})
     assert batch.apply(ControlReady(EXECUTION, batch.run("a"))) == [Fence.LEASE_LOST]
-    assert is_untouched(batch)
+    assert batch.is_untouched
 
 
 @pytest.mark.parametrize(("expired", "answer"), [(True, Fence.ACCEPTED), (False, Fence.LEASE_LOST)])
 def test_i11_the_reaper_takes_only_what_is_still_expired(expired: bool, answer: Fence) -> None:
     batch = Batch(a_graph("a"), lease_expired=expired)
     assert batch.apply(batch.ended("a", Lost(), only_if_expired=True)) == [answer]
-    assert is_untouched(batch) is not expired
+    assert batch.is_untouched is not expired
 
 
 def test_outcomes_of_one_batch_open_their_join_together() -> None:
