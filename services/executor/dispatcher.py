@@ -65,7 +65,7 @@ class Watermarks:
 
     def restart(self) -> bool:
         """Begins anew; whether there was anything that a look from the marks may have missed."""
-        looked_from_marks = self._from_marks
+        looked_from_marks, self._from_marks = self._from_marks, False
         if looked_from_marks:
             self._marks.clear()
         return looked_from_marks

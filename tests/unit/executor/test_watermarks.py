@@ -86,3 +86,10 @@ def test_once_a_while_everything_is_looked_at() -> None:
     assert marks.of(["A"]) == [BEGINNING]
     marks.advance("A", a_candidate(3, NOON))
     assert marks.of(["A"]) == [("A", 3, NOON - OVERLAP)]
+
+
+def test_a_look_from_the_marks_is_repeated_once_from_the_beginning_even_if_there_is_nothing_to_look_for() -> None:
+    marks, _ = marks_after((3, NOON))
+    marks.of(["A"])
+    assert marks.restart()
+    assert not marks.restart(), "no class had anything ready, so nobody asked where to begin: that would go on for ever"
