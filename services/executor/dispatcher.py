@@ -149,7 +149,9 @@ class Dispatcher:
             except _NotCached as missing:
                 # Never under a lock, nor with a connection in hand.
                 self._unusable = missing.ids - (await self._cache.get_many(missing.ids)).keys()
-        self._parked.update((run.namespace, run.target) for run in parked)
+        if parked:
+            self._parked.update((run.namespace, run.target) for run in parked)
+            self._turn.wake.set()  # perhaps the target has closed since it was looked at
         await self._leasing.hand_over(leased, granted_at=granted_at)
         return len(leased) + len(parked)
 
@@ -189,8 +191,6 @@ class Dispatcher:
         parked, self._parked = self._parked, Counter()
         for (namespace, target), runs in parked.items():
             log.info("run.parked", namespace=namespace, target=target, runs=runs)
-        if parked:
-            self._turn.wake.set()  # perhaps the target has closed since it was looked at
 
     def _known_of(self, found: Sequence[tuple[str, Candidate]]) -> dict[UUID, Known]:
         ids = {candidate.execution_id for _, candidate in found} - self._unusable
