@@ -10,12 +10,14 @@ import pytest
 
 from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff, leased_run
-from services.executor.model import LeasePolicy, new_id
+from services.executor.model import NO_REPLAY, LeasePolicy, Replay, new_id
 from services.executor.signals import Signals
 from tests.builders import a_graph
-from tests.unit.executor.breakers import Silent
+from tests.unit.executor.breakers import Silent, a_mirror, a_status
 from tests.unit.executor.executions import a_fact, plan_of, prepared
+from valkyr.graph.model import Module
 from valkyr.runner.leases import LeasedRun
+from valkyr.telemetry import attempt_traceparent
 
 
 class FakeWorker:
@@ -141,3 +143,39 @@ def test_a_module_s_own_timeout_stands_where_the_node_sets_none(class_name: str,
     policy = LeasePolicy("me", new_id(), timedelta(minutes=2))
     run = leased_run(prepared(graph, "a"), a_fact(), plan_of(graph), policy, {"NoopModule": timedelta(hours=1)})
     assert run.timeout == expected
+
+
+PARENT, REPLAY = a_fact().traceparent, "00-" + "3" * 32 + "-" + "4" * 16 + "-01"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "replay", "traces"),
+    [
+        pytest.param(1, NO_REPLAY, [], id="the first attempt"),
+        pytest.param(2, NO_REPLAY, [PARENT], id="a retry"),
+        pytest.param(4, Replay(traceparent=REPLAY, after_attempt=3), [PARENT], id="the first of a replay"),
+        pytest.param(5, Replay(traceparent=REPLAY, after_attempt=3), [REPLAY], id="a retry within a replay"),
+        pytest.param(4, Replay(after_attempt=3), [PARENT], id="a requeue without a trace"),
+        pytest.param(1, Replay(traceparent=REPLAY), [], id="a replay of what was never leased"),
+    ],
+)
+def test_i23_an_attempt_links_to_the_one_before_in_the_trace_in_which_that_ran(
+    attempt: int, replay: Replay, traces: list[str]
+) -> None:
+    graph = a_graph("a")
+    run = prepared(graph, "a", attempt=attempt, replay=replay)
+    leased = leased_run(run, a_fact(), plan_of(graph), LeasePolicy("me", new_id(), timedelta(minutes=2)), {})
+    before = tuple(attempt_traceparent(trace, str(run.id), attempt - 1) for trace in traces)
+    to_the_old_trace = (PARENT,) if replay.traceparent else ()
+    assert leased.links == before + to_the_old_trace
+    assert leased.traceparent == (replay.traceparent or PARENT), "a replay has a trace of its own"
+    assert leased.attempt == attempt
+
+
+def test_i17_a_run_whose_target_is_open_is_not_for_the_own_pool_at_once() -> None:
+    mirror, _ = a_mirror(a_status("t-a", "OPEN"))
+    door = Handoff(FakeWorker(1), Signals(), mirror, pool="default", class_names=frozenset(), serves_all=True)
+    graph = a_graph("a, b, c", modules={name: Module("", "Any", target=f"t-{name}") for name in "ab"})
+    plan = plan_of(graph)
+    assert [door.may_take("default", node) for node in plan.nodes] == [False, True, True]
+    assert door.may_take("another", plan.nodes[0])

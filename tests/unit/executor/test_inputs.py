@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
-from services.executor.inputs import INPUTS_LIMIT, needed_results
-from services.executor.model import Prepared
+from services.executor.inputs import INPUTS_LIMIT, as_of, needed_results
+from services.executor.model import NO_REPLAY, Prepared, QuarantinedAs, Replay, StoredResult
 from tests.builders import a_graph
 from tests.unit.executor.executions import EXECUTION, UNSETTLED, WORKFLOW, failed, plan_of, prepared, succeeded
 from valkyr.flow.states import RunState
@@ -171,3 +172,125 @@ def test_needed_are_sources_of_taken_edges_and_what_the_config_refers_to() -> No
     z = plan.nodes[plan.index_of["z"]]
     needed = needed_results(plan, z, [edge for edge in z.incoming if plan.edges[edge].edge_id == "b->z"])
     assert {plan.nodes[index].node_id for index in needed} == {"a", "b"}
+
+
+REQUEUED_AT = 9
+QUARANTINED_TWICE = (QuarantinedAs(3, "first", "TIMEOUT"), QuarantinedAs(6, "second", "TRANSIENT"))
+
+
+@pytest.mark.parametrize(
+    ("revision", "seen"),
+    [(2, None), (3, "first"), (5, "first"), (6, "second"), (8, "second"), (9, "now"), (12, "now")],
+)
+@pytest.mark.parametrize("state", [RunState.SUCCESS, RunState.FAILED])
+def test_a_result_is_as_it_was_at_a_revision_also_between_quarantine_and_resolution(
+    state: RunState, revision: int, seen: str | None
+) -> None:
+    now = StoredResult(state, "1", "now", "PERMANENT", REQUEUED_AT, QUARANTINED_TWICE)
+    found = as_of(now, revision)
+    assert (found and found.error) == seen
+    if seen in ("first", "second"):
+        assert found is not None
+        assert (found.state, found.outputs) == (RunState.QUARANTINED, None)
+        assert found.error_type == ("TIMEOUT" if seen == "first" else "TRANSIENT")
+
+
+@pytest.mark.parametrize("state", [RunState.READY, RunState.LEASED])
+def test_a_run_that_was_requeued_still_shows_its_quarantine_while_it_runs(state: RunState) -> None:
+    found = as_of(replace(UNSETTLED, state=state, error="a retry", earlier=QUARANTINED_TWICE), 20)
+    assert found is not None
+    assert found.error == "second"
+
+
+@pytest.mark.parametrize("result", [None, UNSETTLED, replace(UNSETTLED, error="a retry", error_type="TRANSIENT")])
+def test_what_was_never_settled_is_nothing_at_any_revision(result: StoredResult | None) -> None:
+    assert as_of(result, 1_000) is None
+
+
+def test_a_run_behind_an_always_edge_is_handed_the_same_before_and_after_the_quarantine_was_resolved() -> None:
+    graph = a_graph(
+        "a -> z",
+        edges={"a->z": {"kind": "ALWAYS"}},
+        modules={"z": ("TransformModule", {"output": "${nodes['a'].error.message}"})},
+    )
+    at_first = failed("no money", 3, RunState.QUARANTINED)
+    later = replace(succeeded(1, 9), earlier=(QuarantinedAs(3, "no money", "TRANSIENT"),))
+    runs = [prepared(graph, "z", results={"a": result}, ready_revision=3) for result in (at_first, later)]
+    assert config_of(runs[0]) == {"output": "no money"}
+    assert runs[0] == runs[1]
+
+
+def test_overrides_stand_in_the_place_of_the_inputs_and_expressions_read_them() -> None:
+    config = {"output": ["${trigger.n}", "${nodes['b'].outputs}", "${nodes['a'].outputs}", "${execution.version}"]}
+    document = '{"trigger": {"n": 2}, "nodes": {"b": {"outputs": "other"}}}'
+    known = {"a": succeeded("as it was"), "b": succeeded("as it was")}
+    run = prepared(
+        transforming("a -> b -> z", config), "z", trigger={"n": 1}, results=known, replay=Replay(inputs=document)
+    )
+    assert run.inputs == document.encode()
+    assert config_of(run) == {"output": [2, "other", "as it was", 3]}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "seen"),
+    [
+        pytest.param({"b": {"outputs": 7}}, [7, None], id="given"),
+        pytest.param({}, [None, None], id="a predecessor that they leave out"),
+        pytest.param({"b": None}, [None, None], id="null"),
+        pytest.param({"b": {"error": {"type": "X"}}}, [None, {"type": "X"}], id="error"),
+            {"b": {"error": {"type": "X", "message": "y"}}}, [None, {"type": "X", "message": "y"}], id="error"
+        ),
+        pytest.param(None, [None, None], id="no nodes"),
+    ],
+)
+def test_predecessors_are_what_the_overrides_say_of_them(nodes: Any, seen: list[Any]) -> None:
+    graph = a_graph(
+        "b -> z",
+        edges={"b->z": {"kind": "ALWAYS"}},
+        modules={"z": ("TransformModule", {"output": ["${nodes['b'].outputs}", "${nodes['b'].error}"]})},
+    )
+    document = orjson.dumps({"trigger": None, "nodes": nodes}).decode()
+    run = prepared(graph, "z", results={"b": succeeded(1)}, replay=Replay(inputs=document))
+    assert config_of(run) == {"output": seen}
+
+
+def test_overrides_that_give_no_trigger_have_none() -> None:
+    run = prepared(transforming("z", {"output": "${trigger}"}), "z", trigger=1, replay=Replay(inputs="{}"))
+    assert config_of(run) == {"output": None}
+
+
+def test_overrides_change_the_key_and_requeues_without_keep_it() -> None:
+    known = {"a": succeeded(1)}
+    graph = a_graph("a -> z")
+    replays = [NO_REPLAY, Replay(traceparent="00-x", after_attempt=3)]
+    first, again = (prepared(graph, "z", results=known, replay=replay) for replay in replays)
+    overridden = prepared(graph, "z", results=known, replay=Replay(inputs='{"trigger": 1}'))
+    assert first.idempotency_key == again.idempotency_key
+    assert overridden.idempotency_key != first.idempotency_key
+    assert overridden.inputs_hash != first.inputs_hash
+
+
+def test_a_new_key_is_that_of_its_quarantine_number_and_leaves_inputs_and_config_alone() -> None:
+    runs = [prepared(a_graph("z"), "z", replay=Replay(key_number=number)) for number in (0, 1, 2, 1)]
+    keys = [run.idempotency_key for run in runs]
+    assert keys[1] == keys[3]
+    assert len(set(keys)) == 3
+    assert len({(run.inputs_hash, run.config_hash) for run in runs}) == 1
+
+
+def test_overrides_over_the_limit_are_a_problem_that_names_them() -> None:
+    document = '{"trigger": "' + "x" * INPUTS_LIMIT + '"}'
+    run = prepared(a_graph("z"), "z", replay=Replay(inputs=document))
+    assert run.problem.startswith("INPUTS_TOO_LARGE")
+    assert "that of the requeue" in run.problem
+
+
+@pytest.mark.parametrize(
+    ("config", "target"),
+    [({"url": "https://api.example.com/x"}, "http:api.example.com"), ({"url": "${trigger.nothing.there}"}, "")],
+    ids=["resolved", "a problem"],
+)
+def test_the_target_is_known_with_the_config(config: dict[str, Any], target: str) -> None:
+    graph = a_graph("z", modules={"z": ("HttpRequestModule", {"method": "GET", **config})})
+    run = prepared(graph, "z")
+    assert (run.target, run.problem != "") == (target, target == "")
