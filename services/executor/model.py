@@ -391,6 +391,8 @@ class ExecutionView:
     modified_at: datetime
     deadline: datetime | None = None
     cancel_requested: bool = False
+    cancelled_by: str = ""
+    cancel_reason: str = ""
     outputs: Mapping[str, str] | None = None
     run_counts: Mapping[str, int] = field(default_factory=dict)
     omitted_outputs: Sequence[str] = ()

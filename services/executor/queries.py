@@ -475,7 +475,8 @@ _SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
 
 _EXECUTION = """SELECT e.id, e.namespace, e.workflow_id, e.version, {state} AS state, e.revision, e.priority,
     e.trigger_type, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
-    e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested, {payload} AS trigger_payload
+    e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested,
+    e.ended_by, e.ended_reason, {payload} AS trigger_payload
 FROM executor.workflow_execution e
 WHERE e.namespace = $1"""
 

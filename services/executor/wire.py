@@ -297,6 +297,8 @@ def write_execution(view: ExecutionView) -> pb.Execution:
         finish_time=_timestamp(view.finished_at),
         deadline=_timestamp(view.deadline),
         cancel_requested=view.cancel_requested,
+        cancelled_by=view.cancelled_by,
+        cancel_reason=view.cancel_reason,
     )
     if view.trigger_payload is not None:
         message.trigger_payload.CopyFrom(_value(view.trigger_payload))

@@ -79,9 +79,15 @@ def _end(execution: Execution) -> Iterator[Event]:
         said = "ended it" if late else "was not reached" if execution.settled else "ends it then at the latest"
         yield Event("deadline", execution.deadline, None, said)
     if execution.cancel_requested and not execution.settled:
-        yield Event("cancel", None, None, "requested; runs under way are told, and have their grace")
+        yield Event("cancel", None, None, f"requested{_by(execution)}; runs under way are told, and have their grace")
     elif execution.state is ExecutionState.CANCELLED:
-        yield Event("cancel", execution.finished_at, None, "what had not ended by then was CANCELLED")
+        said = f"what had not ended by then was CANCELLED{_by(execution)}"
+        yield Event("cancel", execution.finished_at, None, said)
+
+
+def _by(execution: Execution) -> str:
+    who = f" by {execution.cancelled_by}" if execution.cancelled_by else ""
+    return f"{who}: {execution.cancel_reason}" if execution.cancel_reason else who
 
 
 def _stacked(indent: str, entries: Sequence[Run | Event]) -> list[tuple[str, bool, Run | Event]]:

@@ -107,6 +107,8 @@ class Execution:
     created_by: str
     deadline: datetime | None = None
     cancel_requested: bool = False
+    cancelled_by: str = ""
+    cancel_reason: str = ""
 
     @property
     def settled(self) -> bool:

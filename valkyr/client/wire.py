@@ -104,6 +104,8 @@ def execution_of(message: executor_pb2.Execution) -> Execution:
         created_by=message.created_by,
         deadline=time_of(message, "deadline"),
         cancel_requested=message.cancel_requested,
+        cancelled_by=message.cancelled_by,
+        cancel_reason=message.cancel_reason,
     )
 
 

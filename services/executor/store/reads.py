@@ -103,6 +103,8 @@ def _execution(row: Any) -> ExecutionView:
         modified_at=row["last_modified_date"],
         deadline=row["deadline"],
         cancel_requested=row["cancel_requested"],
+        cancelled_by=row["ended_by"] or "",
+        cancel_reason=row["ended_reason"] or "",
     )
 
 
@@ -252,16 +254,16 @@ def _run(row: Any, earlier: list[AttemptView], quarantines: list[QuarantineRecor
         parked_at=row["parked_at"],
         parked_for=timedelta(milliseconds=row["parked_ms"]),
         quarantines=quarantines,
-        attempts=[*earlier, *_present_attempt(row)],
+        attempts=[*earlier, *_present_attempt(row, earlier)],
     )
 
 
-def _present_attempt(row: Any) -> list[AttemptView]:
+def _present_attempt(row: Any, earlier: Sequence[AttemptView]) -> list[AttemptView]:
     """The attempt that stands in the run itself: the running one, or the one that succeeded."""
     outcomes = {RunState.LEASED: "RUNNING", RunState.SUCCESS: "SUCCESS"}
     outcome = outcomes.get(RunState(row["state"]))
-    if outcome is None or row["attempt"] == 0:
-        return []
+    if outcome is None or row["attempt"] == 0 or (earlier and earlier[-1].attempt == row["attempt"]):
+        return []  # of a run that was fixed, the last attempt had failed
     runner = row["runner_id"] or ""
     return [AttemptView(row["attempt"], outcome, runner, row["started_at"], row["finished_at"], "")]
 

@@ -99,6 +99,7 @@ async def test_cancel_ends_what_nobody_holds_at_once_and_tells_what_is_leased(ma
         execution_id = await started(stack, graph)
         answer = await stack.client.executions.cancel(execution_id, reason="no longer wanted")
         assert answer.cancel_requested
+        assert (answer.cancelled_by, answer.cancel_reason) == ("tester", "no longer wanted")
         assert (await stack.states(execution_id))["b"] == "CANCELLED"
         execution = await stack.wait(execution_id)
         assert execution.state is ExecutionState.CANCELLED

@@ -97,7 +97,9 @@ async def test_a_fixed_run_has_the_outputs_given_and_conditions_see_them(make_st
         await stack.client.runs.complete(execution.id, run.id, quarantine_number=1, outputs={"ok": True})
         assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
         assert await stack.states(execution.id) == {"a": "SUCCESS", "b": "SUCCESS", "c": "SKIPPED"}
-        assert (await stack.runs(execution.id))["a"].outputs == {"ok": True}
+        fixed = (await stack.runs(execution.id))["a"]
+        assert fixed.outputs == {"ok": True}
+        assert [attempt.outcome for attempt in fixed.attempts] == ["TRANSIENT"]
 
 
 async def test_a_discarded_run_is_failed_and_what_waits_behind_it_is_skipped(make_stack: OpenStack) -> None:
