@@ -1,4 +1,4 @@
-"""What the README shows works as it is written there."""
+"""What the README shows works as it is written there, and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from services.local.stack import LocalStack
 from tests.free_ports import a_port_base
 
 pytestmark = pytest.mark.e2e
+
+PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
 
 
 def blocks(language: str) -> list[str]:
@@ -54,6 +56,17 @@ def test_the_readmes_workflow_program_and_module_run_as_written(tmp_path: Path) 
 
         run("-m", "valkyr.cli", "graph", "save", "charge.yaml")
         assert '"charged": 5' in run("-m", "valkyr.cli", "run", "charge", "--wait")
+
+
+@pytest.mark.parametrize("page", sorted(path.relative_to(PROJECT).as_posix() for path in PAGES))
+def test_every_link_of_the_pages_leads_to_a_file(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", (PROJECT / page).read_text())
+    assert [link for link in links if not (PROJECT / page).parent.joinpath(link).exists()] == []
+
+
+def test_the_readmes_map_names_every_page() -> None:
+    map_of_pages = (PROJECT / "README.md").read_text()
+    assert [path.name for path in (PROJECT / "docs").glob("*.md") if f"(docs/{path.name})" not in map_of_pages] == []
 
 
 def addresses(port: int) -> str:
