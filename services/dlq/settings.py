@@ -18,9 +18,11 @@ class RequestSettings(SettingsModel):
 
 
 class IntentSettings(SettingsModel):
-    """How a resolution is carried out that the executor has not answered yet."""
+    """How a resolution is carried out that the executor has not answered yet.
 
-    call_timeout: Timeout = Field(default=timedelta(seconds=10), description="of one call to the executor")
+    A call to the executor ends before the ten seconds that a client waits, so that one that hangs is UNAVAILABLE."""
+
+    call_timeout: Timeout = Field(default=timedelta(seconds=5), description="of one call to the executor")
     poll_interval: Interval = Field(default=timedelta(seconds=10), description="upper bound on noticing a due one")
     backoff_base: Interval = timedelta(seconds=1)
     backoff_max: Interval = timedelta(minutes=1)
