@@ -21,10 +21,10 @@ class Way(Enum):
 
 
 class Proxy:
-    """TCP to `host:port`, or a unix socket to a unix socket. `await set(way)` ends the connections that there are."""
+    """TCP to `host:port`, or a unix socket to a unix socket."""
 
     def __init__(self, target: str | Path, socket: Path | None = None) -> None:
-        self._target = target
+        self.target = target
         self._socket = socket
         self._port = 0 if socket else a_port_base()
         self.address = str(socket) if socket else f"127.0.0.1:{self._port}"
@@ -34,9 +34,10 @@ class Proxy:
         self._links: set[asyncio.Task[None]] = set()
 
     async def set(self, way: Way) -> None:
-        """From now on."""
+        """From now on, for the connections that there are, too; those that bytes were lost of are cut by PASS."""
         self.way = way
-        await self._cut()
+        if way in (Way.DOWN, Way.PASS):
+            await self._cut()
         if way is Way.DOWN:
             await self._stop_listening()
         elif self._server is None:
@@ -85,10 +86,10 @@ class Proxy:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.way is Way.SILENT:
             await asyncio.Event().wait()
-        if isinstance(self._target, Path):
-            there, back = await asyncio.open_unix_connection(self._target)
+        if isinstance(self.target, Path):
+            there, back = await asyncio.open_unix_connection(self.target)
         else:
-            host, _, port = self._target.rpartition(":")
+            host, _, port = self.target.rpartition(":")
             there, back = await asyncio.open_connection(host, int(port))
         directions = [
             asyncio.create_task(self._pump(reader, back, forward=True)),

@@ -88,7 +88,7 @@ async def test_i15_a_dlq_killed_between_storing_and_answering_is_told_again(data
             await watched(sql)
             await fail_for_good(client, FEW)
             await assert_each_has_its_letter(sql, FEW)
-            proxy.way = Way.SWALLOW_ANSWERS
+            await proxy.set(Way.SWALLOW_ANSWERS)
             await fail_for_good(client, FEW)
             await until_count(sql, LETTERS, 2 * FEW)
             assert await sql.fetchval(OUTBOX) > 0
