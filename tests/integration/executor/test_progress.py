@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.executor.model import ControlReady, LeaseEnded, TimerDue, run_id
+from services.executor.model import ControlReady, EndExecution, LeaseEnded, TimerDue, run_id
 from tests.builders import a_fan, a_graph
 from tests.executor_lab import BROKEN, DONE, Lab, Sabotage
 from tests.executor_modules import GATES
@@ -19,7 +19,8 @@ from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
 from valkyr.errors import Unavailable
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Success
-from valkyr.graph.model import Graph
+from valkyr.flow.states import Ending
+from valkyr.graph.model import FailurePolicy, Graph, Settings
 
 
 @pytest.fixture
@@ -302,6 +303,36 @@ async def test_i10_an_outcome_that_cannot_be_carried_on_is_quarantined_and_other
     assert "JSON" not in ended.error_message
     letters = await idle.sql.fetch("SELECT kind FROM executor.outbox WHERE execution_id = $1", UUID(stuck))
     assert [row["kind"] for row in letters] == ["QUARANTINED"]
+
+
+async def test_an_end_of_the_execution_comes_before_all_else_of_its_batch(idle: Stack) -> None:
+    lab = Lab(idle, room=5)
+    execution_id = await started(lab, a_graph("a -> b, c -> d, e -> f"), "a", "c")
+    events = [await lab.event(execution_id, "a", DONE), await lab.event(execution_id, "c", BROKEN)]
+    answers = await lab.progress.apply([*events, EndExecution(UUID(execution_id), Ending.CANCEL)])
+    assert [str(answer) for answer in answers] == ["ACCEPTED"] * 3
+    cancelled = dict.fromkeys("bcdef", "CANCELLED")
+    assert await idle.states(execution_id) == {**cancelled, "a": "SUCCESS"}
+    assert (await idle.client.executions.get(execution_id)).state is ExecutionState.CANCELLED
+    assert lab.pool.given == []
+
+
+@pytest.mark.parametrize("policy", FailurePolicy)
+async def test_fail_fast_leaves_no_run_that_could_go_and_finish_branches_does(
+    idle: Stack, policy: FailurePolicy
+) -> None:
+    lab = Lab(idle)
+    modules = {"w": ("DelayModule", {"duration": "PT1H"})}
+    graph = a_graph("a -> b, c -> d, e, w", modules=modules, settings=Settings(failure_policy=policy))
+    execution_id = await started(lab, graph, "a", "c")
+    await lab.report(execution_id, "a", BROKEN)
+    states = await idle.states(execution_id)
+    fast = policy is FailurePolicy.FAIL_FAST
+    assert (states["a"], states["c"], states["b"]) == ("QUARANTINED", "LEASED", "CANCELLED" if fast else "PENDING")
+    assert {states["e"], states["w"]} == ({"CANCELLED"} if fast else {"READY", "WAITING"})
+    await lab.report(execution_id, "c", DONE)
+    row = await idle.sql.fetchrow("SELECT state, open_runs, bad_runs, ending FROM executor.workflow_execution")
+    assert tuple(row) == (("FAILED", 0, 1, "FAIL_FAST") if fast else ("RUNNING", 3, 1, None))
 
 
 async def test_i10_messages_with_characters_that_postgresql_refuses_are_stored_escaped(idle: Stack) -> None:

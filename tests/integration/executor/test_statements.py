@@ -11,12 +11,12 @@ import pytest
 from services.executor.dispatcher import Watermarks
 from services.executor.model import TimerDue, run_id
 from services.executor.store.leases import heartbeat_runs, select_to_lease
-from services.executor.store.progress import EndedRun, FinishedRun, end_runs, finish_runs
+from services.executor.store.progress import EndedRun, FinishedRun, end_runs, finish_runs, stop_runs
 from tests.builders import a_graph
 from tests.executor_lab import Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
-from valkyr.flow.states import RunState
+from valkyr.flow.states import RunState, StopReason
 
 
 @pytest.fixture
@@ -56,6 +56,30 @@ async def test_a_heartbeat_never_shortens_a_lease_and_never_revives_one(idle: St
     assert (await idle.row(execution_id, "short"))["lease_until"] > until["short"] + timedelta(seconds=30)
     assert (await idle.row(execution_id, "given_on"))["lease_until"] == until["given_on"]
     assert (await idle.row(execution_id, "over"))["state"] == "READY"
+
+
+@pytest.mark.parametrize("reason", StopReason)
+async def test_a_lease_that_was_told_to_stop_is_extended_no_more_and_its_runner_is_told(
+    idle: Stack, reason: StopReason
+) -> None:
+    lab = Lab(idle)
+    execution_id = await idle.start(a_graph("stopped, short, held"))
+    await lab.lease(execution_id, "stopped", "held", seconds=3_600)
+    await lab.lease(execution_id, "short", seconds=5)
+    short = (await idle.row(execution_id, "short"))["lease_until"]
+    keys = [(UUID(execution_id), run_id(UUID(execution_id), node)) for node in range(3)]
+
+    async with lab.session.transaction() as tx:
+        await stop_runs(tx, keys[:2], reason, timedelta(seconds=10))
+        await stop_runs(tx, keys[:2], StopReason.CANCEL, timedelta(seconds=1))
+    async with lab.session.transaction() as tx:
+        held = await heartbeat_runs(tx, [(*key, 1) for key in keys], timedelta(seconds=60))
+
+    assert held == {(key[1], 1): key is keys[2] for key in keys}
+    stopped = await idle.row(execution_id, "stopped")
+    assert stopped["lease_until"] <= await idle.sql.fetchval("SELECT now() + interval '10 s'")
+    assert (await idle.row(execution_id, "short"))["lease_until"] == short, "never longer than it was"
+    assert stopped["stop_reason"] == reason, "told once"
 
 
 async def test_runs_that_another_transaction_is_leasing_are_passed_over(idle: Stack) -> None:

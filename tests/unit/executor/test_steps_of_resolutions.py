@@ -12,7 +12,9 @@ from tests.builders import a_graph
 from tests.unit.executor.batches import Batch, a_request, an_end
 from tests.unit.executor.executions import EXECUTION
 from valkyr.errors import ExecutionEnded, QuarantineResolved
+from valkyr.flow.advance import RunFacts
 from valkyr.flow.attempts import Fence
+from valkyr.flow.joins import Gate
 from valkyr.flow.results import Failure, FailureType, Success
 from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.graph.model import FailurePolicy, Settings
@@ -162,3 +164,19 @@ def test_a_requeue_leaves_inputs_key_and_trace_for_the_attempts_that_follow(
     assert batch.step.replay_of(0) == expected
     assert batch.step.replay_of(1) == BEFORE
     assert batch.step.ready_revision_of(0) == 2, "frozen when it became ready first"
+
+
+def test_a_discard_in_the_batch_that_ends_the_execution_decides_nothing_behind_it() -> None:
+    batch = Batch(a_graph("a -> b, c"), QUARANTINED_A)
+    assert batch.apply(an_end(), batch.resolve("a", Resolution.DISCARDED)) == [Fence.ACCEPTED] * 2
+    assert batch.states == {"a": R.FAILED}, "the others are cancelled with everything else"
+
+
+def test_a_discard_that_readies_a_join_leaves_the_execution_failed() -> None:
+    graph = a_graph("a -> j, b -> j", edges={"a->j": {"kind": "FAILURE", "condition": "false"}})
+    batch = Batch(graph, {"a": R.QUARANTINED, "b": R.SUCCESS}, execution=FAILED)
+    join = batch.plan.index_of["j"]
+    batch.step.rows[join] = replace(batch.step.rows[join], facts=RunFacts(R.PENDING, Gate(1, taken=1)))
+    batch.apply(batch.resolve("a", Resolution.DISCARDED))
+    assert batch.states == {"a": R.FAILED, "j": R.READY}
+    assert batch.execution == (E.FAILED, 7, 1, 1)
