@@ -213,6 +213,10 @@ RPCS: dict[str, Any] = {
     "WatchExecutions": pb.WatchExecutionsRequest,
     "ListExecutions": pb.ListExecutionsRequest,
     "ListRuns": pb.ListRunsRequest,
+    "CancelExecution": pb.CancelExecutionRequest,
+    "RequeueRun": pb.RequeueRunRequest,
+    "CompleteRunManually": pb.CompleteRunManuallyRequest,
+    "DiscardRun": pb.DiscardRunRequest,
 }
 
 
