@@ -1,0 +1,81 @@
+"""I06: an executor that was frozen for longer than its leases wakes up and reports; others have done its work."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests import run_history
+from tests.builders import a_graph
+from tests.chaos.rooms import open_rooms
+from tests.executor_stack import eventually
+from valkyr.client import Client
+from valkyr.client.executions import Start
+from valkyr.graph.model import Graph
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+
+EXECUTIONS = 40
+ROOMS = ("graph_store", "breaker", "dlq", "executor", "executor_two")
+SHORT_LEASES = {
+    "VALKYR_EXECUTOR__RUNNER__MODULES": "tests.executor_modules",
+    "VALKYR_EXECUTOR__RUNNER__LEASE__DURATION": "PT3S",
+    "VALKYR_EXECUTOR__RUNNER__LEASE__HEARTBEAT_INTERVAL": "PT0.5S",
+}
+WORK = ("WorkModule", {"milliseconds": 700})
+LEASES = "SELECT count(*) FROM executor.run WHERE state = 'LEASED' AND runner_id = $1"
+DONE = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
+
+
+async def until(sql: asyncpg.Connection, number: int, query: str, *arguments: object) -> None:
+    async def enough() -> bool:
+        return bool(await sql.fetchval(query, *arguments) >= number)
+
+    await eventually(enough, f"{number} of {query}", 60)
+
+
+async def started(client: Client, graph: Graph) -> list[str]:
+    workflow_id = (await client.graphs.save(graph)).workflow.id
+    return [each.id for each in await client.executions.start_many([Start(workflow_id) for _ in range(EXECUTIONS)])]
+
+
+async def test_i06_what_a_frozen_executor_reports_when_it_wakes_changes_nothing(
+    migrated_database_url: Callable[..., str], tmp_path: Path
+) -> None:
+    url = migrated_database_url("graph_store", "executor", "breaker", "dlq")
+    graph = a_graph("a -> b -> c", modules=dict.fromkeys("abc", WORK))
+    async with open_rooms(tmp_path, url, *ROOMS, **SHORT_LEASES) as (rooms, sql):
+        await run_history.install(sql)
+        async with rooms.client() as client:
+            runner = (tmp_path / "executor" / "runner-id").read_text().strip()
+            ids = await started(client, graph)
+            await until(sql, 5, LEASES, runner)
+            pid = rooms.services["executor"].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            frozen = await sql.fetch("SELECT id FROM executor.run WHERE state = 'LEASED' AND runner_id = $1", runner)
+            try:
+                await until(sql, EXECUTIONS, DONE)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            # It has taken its late reports to the database once it does other work.
+            await rooms.kill("executor_two")
+            async with rooms.client() as survivor:
+                for execution_id in await started(survivor, graph):
+                    settled = await survivor.executions.wait(execution_id, timeout=timedelta(seconds=60))
+                    assert settled.state == "SUCCESS"
+        for execution_id in ids:
+            assert run_history.violations(await run_history.read(sql, execution_id), execution_id, graph) == []
+        lost = await sql.fetch(
+            "SELECT DISTINCT run_id FROM executor.run_attempt WHERE outcome = 'RUNNER_LOST' AND execution_id = ANY($1)",
+            [UUID(execution_id) for execution_id in ids],
+        )
+        assert {row["id"] for row in frozen} <= {row["run_id"] for row in lost}
+        assert frozen, "it held no lease: the test proves nothing"
