@@ -64,6 +64,14 @@ def test_every_link_of_the_pages_leads_to_a_file(page: str) -> None:
     assert [link for link in links if not (PROJECT / page).parent.joinpath(link).exists()] == []
 
 
+@pytest.mark.parametrize("page", sorted(path.relative_to(PROJECT).as_posix() for path in PAGES))
+def test_every_file_that_the_pages_name_exists(page: str) -> None:
+    named = re.findall(
+        r"`((?:services|valkyr|tests|deploy|docs|examples|protos)/[\w./-]+)`", (PROJECT / page).read_text()
+    )
+    assert [path for path in named if not (PROJECT / path).exists()] == []
+
+
 def test_the_readmes_map_names_every_page() -> None:
     map_of_pages = (PROJECT / "README.md").read_text()
     assert [path.name for path in (PROJECT / "docs").glob("*.md") if f"(docs/{path.name})" not in map_of_pages] == []
