@@ -52,11 +52,15 @@ class Modules:
 
 
 def _asked(spec: ModuleSpec, config: Any) -> str:
-    """Code of others, on data of others: whatever it raises means that there is no target."""
+    """Code of others, on data of others: whatever it raises means that there is no target, and so does text that no
+    table takes."""
     if spec.target_of is None or not isinstance(config, Mapping):
         return ""
     try:
-        return (spec.target_of(config) or "")[:MAX_TARGET]
+        target = (spec.target_of(config) or "")[:MAX_TARGET]
+        if b"\0" in target.encode():
+            raise ValueError("a NUL in the target")
+        return target
     except Exception as error:  # noqa: BLE001 - as said above
         log.warning("module.target_failed", class_name=spec.class_name, error=str(error))
         return ""

@@ -76,6 +76,8 @@ def _raises(_config: Mapping[str, Any]) -> str:
         pytest.param(lambda config: config["nothing"], b"{}", "", id="a key that is missing"),
         pytest.param(lambda config: "t", b"[1]", "", id="a config that is no object"),
         pytest.param(lambda config: 7, b"{}", "", id="no text"),
+        pytest.param(lambda config: "a\0b", b"{}", "", id="text with NUL"),
+        pytest.param(lambda config: "half \ud83d", b"{}", "", id="half of a pair"),
         pytest.param(lambda config: "x" * 9_999, b"{}", "x" * MAX_TARGET, id="too long"),
     ],
 )
