@@ -222,9 +222,17 @@ RPCS: dict[str, Any] = {
 
 @pytest.mark.parametrize("rpc", RPCS)
 async def test_i25_a_namespace_that_is_none_is_refused_by_every_rpc(stub: ExecutorServiceStub, rpc: str) -> None:
-    ids = {name: ID for name in ("execution_id", "workflow_id") if name in RPCS[rpc].DESCRIPTOR.fields_by_name}
+    full = {
+        "execution_id": ID,
+        "workflow_id": ID,
+        "run_id": ID,
+        "quarantine_number": 1,
+        "reason": "because",
+        "outputs": number(1),
+    }
+    known = {name: value for name, value in full.items() if name in RPCS[rpc].DESCRIPTOR.fields_by_name}
     with pytest.raises(InvalidRequest, match="namespace"):
-        await call(stub, rpc, RPCS[rpc](namespace="no/slashes", **ids))
+        await call(stub, rpc, RPCS[rpc](namespace="no/slashes", **known))
 
 
 @pytest.mark.parametrize("rpc", RPCS)
