@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -24,10 +26,16 @@ from valkyr.graph.model import Graph, Module, Retry
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 POLICY = Policy(timeout_duration=timedelta(seconds=1))
-EXECUTIONS = 300
+EXECUTIONS, FIRST, WAVE = 300, 100, 10
+IN_FLIGHT = 50
+"""At most so many are called or wait for their retry when all others are parked."""
 PATIENCE = 60.0
 DONE = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
 PARKED = "SELECT count(*) FROM executor.run WHERE state = 'PARKED' AND parked_by = 'BREAKER'"
+PARKED_LATE = """
+SELECT count(*) FROM history.event e WHERE e.state = 'PARKED' AND e.at > (
+    SELECT min(t.created_date) FROM breaker.transition t WHERE t.to_state = 'OPEN') + interval '1 second'
+"""
 TRANSITIONS = "SELECT count(*) FROM breaker.transition WHERE target = $1 AND cause = $2"
 
 
@@ -46,10 +54,21 @@ def a_call(shop: TargetServer) -> Graph:
     )
 
 
-async def started(client: Client, graph: Graph) -> None:
-    saved = await client.graphs.save(graph)
-    starts = [Start(saved.workflow.id, payload={"order": n}, request_id=f"order {n}") for n in range(EXECUTIONS)]
+class SlowServer(TargetServer):
+    """Takes its time, so that calls overlap."""
+
+    def answer(self, path: str, key: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        threading.Event().wait(0.1)
+        return super().answer(path, key, request)
+
+
+async def started(client: Client, workflow_id: str, orders: range) -> None:
+    starts = [Start(workflow_id, payload={"order": n}, request_id=f"order {n}") for n in orders]
     await until_answered(lambda: client.executions.start_many(starts))
+
+
+async def saved(client: Client, graph: Graph) -> str:
+    return (await client.graphs.save(graph)).workflow.id
 
 
 async def at_least(sql: asyncpg.Connection, number: int, query: str, *arguments: object) -> None:
@@ -68,13 +87,18 @@ async def watched(sql: asyncpg.Connection) -> None:
 async def test_i17_no_lease_is_given_later_than_a_second_after_the_trip_but_to_a_few_probes(
     database: str, tmp_path: Path
 ) -> None:
-    with TargetServer() as shop:
-        async with open_rooms(tmp_path, database) as (rooms, sql), rooms.client() as client:
+    everybody = ("graph_store", "breaker", "dlq", "executor", "executor_two")
+    with SlowServer() as shop:
+        async with open_rooms(tmp_path, database, *everybody) as (rooms, sql), rooms.client() as client:
             await watched(sql)
             shop.down = {PATH}
-            await started(client, a_call(shop))
-            await at_least(sql, 200, PARKED)
-            await at_least(sql, 2, TRANSITIONS, SHOP, "PROBE_FAILED")
+            workflow_id = await saved(client, a_call(shop))
+            await started(client, workflow_id, range(FIRST))
+            await at_least(sql, FIRST // 2, PARKED)
+            for order in range(FIRST, EXECUTIONS, WAVE):
+                await started(client, workflow_id, range(order, order + WAVE))
+                await at_least(sql, order + WAVE - IN_FLIGHT, PARKED)
+            await at_least(sql, 3, TRANSITIONS, SHOP, "PROBE_FAILED")
             calls_while_open = len(shop.calls)
             shop.down = set()
             await at_least(sql, EXECUTIONS, DONE)
@@ -82,6 +106,7 @@ async def test_i17_no_lease_is_given_later_than_a_second_after_the_trip_but_to_a
             assert await ledger.breaker_problems(sql, POLICY) == []
             probes = await sql.fetchval("SELECT count(*) FROM history.event WHERE permit_id IS NOT NULL")
             assert probes, "no probe was leased: the test proves nothing"
+            assert await sql.fetchval(PARKED_LATE) > WAVE, "nothing came later: the test proves nothing"
             assert calls_while_open < EXECUTIONS / 2
             last = await sql.fetchval("SELECT state FROM breaker.circuit_breaker_state WHERE target = $1", SHOP)
             assert last == "CLOSED"
@@ -95,7 +120,7 @@ async def test_i17_no_parked_run_is_forgotten_over_kills(
         async with open_rooms(tmp_path, database) as (rooms, sql), rooms.client() as client:
             await watched(sql)
             shop.down = {PATH}
-            await started(client, a_call(shop))
+            await started(client, await saved(client, a_call(shop)), range(EXECUTIONS))
             await at_least(sql, 200, PARKED)
             await rooms.kill(*victims)
             await _bring_back(rooms, victims)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,3 +109,30 @@ async def test_i15_two_executors_relay_at_once_and_skip_no_row_that_commits_late
             await until_count(sql, QUARANTINES, 2 * EXECUTIONS)
             await assert_each_has_its_letter(sql, 2 * EXECUTIONS)
         assert await sql.fetchval(OVERTAKEN), "no row committed late: the test proves nothing"
+
+
+async def test_i15_a_row_that_commits_after_younger_ones_were_told_is_told_too(database: str, tmp_path: Path) -> None:
+    async with open_rooms(tmp_path, database) as (rooms, sql), rooms.client() as client:
+        await rooms.kill("dlq")
+        await fail_for_good(client, FEW)
+        await until_count(sql, OUTBOX, FEW)
+        await rooms.kill("executor")
+        oldest = await sql.fetchrow(
+            "DELETE FROM executor.outbox WHERE id = (SELECT min(id) FROM executor.outbox) RETURNING *"
+        )
+        late = await asyncpg.connect(database)
+        try:
+            async with late.transaction():
+                await late.execute(
+                    """INSERT INTO executor.outbox OVERRIDING SYSTEM VALUE
+                       SELECT * FROM jsonb_populate_record(NULL::executor.outbox, $1::text::jsonb)""",
+                    json.dumps(dict(oldest), default=str),
+                )
+                await rooms.start("dlq", "executor")
+                await until_count(sql, LETTERS, FEW - 1)
+                await until_count(sql, OUTBOX, 0)
+        finally:
+            await late.close()
+        await until_count(sql, LETTERS, FEW)
+        await until_count(sql, OUTBOX, 0)
+        assert await sql.fetch(ledger.LETTER_PROBLEMS) == []
