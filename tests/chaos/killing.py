@@ -27,6 +27,8 @@ from tests.chaos.load import PATH, Load, a_graph_that_fails, draw_cases
 from tests.chaos.rooms import Patient, Postgres, Rooms
 from tests.executor_stack import eventually
 
+SERVICES = tuple(room.name for room in ROOMS)
+POSTGRES, EVERYTHING = "postgres", "everything"
 POLICY = Policy(timeout_duration=timedelta(seconds=1))
 HEALED = 90.0
 """Seconds in which everything settles once all is up: a quiet period of the reaper, leases given back, back-offs."""
@@ -42,12 +44,13 @@ SELECT (SELECT count(*) FROM executor.workflow_execution WHERE finished_at IS NU
 @dataclass(frozen=True, slots=True)
 class Kill:
     """Who is killed once so many runs have settled, and how many more settle before it is started again, if they do
-    within `away` seconds."""
+    within `away` seconds. After the death of everything `order` is that of the new start."""
 
     victim: str
     after: int
     more: int
     away: float
+    order: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,22 @@ class Outcome:
 
 
 def draw_schedule(seed: int, *, victims: Sequence[str] = (), batch: int = 40) -> Schedule:
-    """Without `victims` everyone once, in any order, and two more; the shop is down during two or three kills."""
+    """Without `victims` everyone once, in any order, and two more, or everything at once; the shop is down during two
+    or three kills."""
     chance = random.Random(seed)
-    everyone = [*(room.name for room in ROOMS), "postgres"]
-    chosen = list(victims) or chance.sample(everyone, len(everyone)) + chance.choices(everyone, k=2)
-    kills = [Kill(name, chance.randint(5, batch * 5), chance.randint(0, 60), chance.uniform(0, 2)) for name in chosen]
+    everyone = [*SERVICES, POSTGRES]
+    more = chance.choices([*everyone, EVERYTHING, EVERYTHING], k=2)
+    chosen = list(victims) or chance.sample(everyone, len(everyone)) + more
+    kills = [
+        Kill(
+            name,
+            after=chance.randint(5, batch * 5),
+            more=chance.randint(0, 60),
+            away=chance.uniform(0, 2),
+            order=tuple(chance.sample(everyone, len(everyone))),
+        )
+        for name in chosen
+    ]
     first = chance.randint(0, 2)
     return Schedule(seed, kills, batch, frozenset(range(first, first + chance.randint(2, 3))))
 
@@ -90,7 +104,7 @@ async def run_schedule(schedule: Schedule, folder: Path) -> Outcome:
         rooms = Rooms(folder, postgres.url)
         try:
             with TargetServer() as shop:
-                await rooms.start(*(room.name for room in ROOMS))
+                await rooms.start(*SERVICES)
                 return await _Run(schedule, rooms, postgres, shop).run()
         finally:
             await rooms.stop_all()
@@ -134,13 +148,24 @@ class _Run:
     async def _kill(self, kill: Kill) -> None:
         before = await self._settled()
         await self._until_settled(before + kill.after, 3.0)
-        if kill.victim == "postgres":
-            await self._postgres.kill()
-            await self._postgres.start_again()
+        if kill.victim == EVERYTHING:
+            await asyncio.gather(self._postgres.kill(), self._rooms.kill(*SERVICES))
+            for name in kill.order:
+                await self._start_again(name)
             return
-        await self._rooms.kill(kill.victim)
-        await self._until_settled(await self._settled() + kill.more, kill.away)
-        await self._rooms.launch(kill.victim)
+        if kill.victim == POSTGRES:
+            await self._postgres.kill()
+        else:
+            await self._rooms.kill(kill.victim)
+            await self._until_settled(await self._settled() + kill.more, kill.away)
+        await self._start_again(kill.victim)
+
+    async def _start_again(self, name: str) -> None:
+        """Services are not waited for: they wait for their database."""
+        if name == POSTGRES:
+            await self._postgres.start_again()
+        else:
+            await self._rooms.launch(name)
 
     async def _settled(self) -> int:
         found = await self._sql.value(SETTLED)
@@ -158,7 +183,7 @@ class _Run:
             return
 
     async def _heal(self) -> None:
-        await self._rooms.healthy(*(room.name for room in ROOMS))
+        await self._rooms.healthy(*SERVICES)
 
         async def nothing_moves() -> bool:
             return await self._sql.value(MOVING) == 0

@@ -11,7 +11,7 @@ from tests.chaos.killing import draw_schedule, run_schedule
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
 SEED = 20_26
-VICTIMS = ("graph_store", "executor", "breaker", "dlq", "executor", "postgres")
+VICTIMS = ("graph_store", "executor", "breaker", "dlq", "postgres", "everything")
 
 
 async def test_i15_each_service_killed_in_turn_loses_nothing_and_applies_nothing_twice(tmp_path: Path) -> None:
