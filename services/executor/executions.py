@@ -17,6 +17,9 @@ from services.executor.store.session import Session
 from valkyr.errors import ExecutionNotFound
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
 
+PAGE_CHARACTERS = 2 * 1024 * 1024
+"""Of errors and of requeued inputs in one page of runs: as protobuf they may take more than five times as much."""
+
 LOOK_INTERVAL = timedelta(seconds=1)
 """How soon a change made by another replica is seen; changes made here are seen at once."""
 
@@ -98,7 +101,7 @@ class Executions:
         """By execution, newest first, and within one in the graph's order of nodes. Fewer where outputs fill a page."""
         async with self._session.reading() as connection:
             found = await store.list_runs(connection, wanted, limit=limit + 1)
-            runs = found[:limit]
+            runs = _as_many_as_fit(found[:limit], include_inputs=include_outputs)
             if include_outputs:
                 stored = await store.read_outputs(connection, [(run.execution_id, run.id) for run in runs])
                 runs = _with_outputs(runs, stored)
@@ -131,6 +134,20 @@ class Executions:
             )
             for view in views
         ]
+
+
+def _as_many_as_fit(runs: Sequence[RunView], *, include_inputs: bool) -> list[RunView]:
+    """Up to the budget of a page, at least one: what requeues put in and what attempts said may be long."""
+    page: list[RunView] = []
+    size = 0
+    for run in runs:
+        view = run if include_inputs else replace(run, inputs=None)
+        said = [view.error, view.inputs, *(a.error for a in view.attempts), *(q.error for q in view.quarantines)]
+        size += sum(len(text) for text in said if text) + 200 * len(view.attempts)
+        if page and size > PAGE_CHARACTERS:
+            break
+        page.append(view)
+    return page
 
 
 def _with_outputs(runs: Sequence[RunView], stored: Sequence[StoredOutputs]) -> list[RunView]:

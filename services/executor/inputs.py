@@ -7,8 +7,8 @@ and key never change.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -103,10 +103,19 @@ def make_inputs(
 
     if replaced is None:
         inputs, sizes = _inputs(plan, facts, sources, settled)
-        config, problem = _config(plan, facts, node, settled)
     else:
         inputs, sizes = replaced.encode(), [(len(replaced), "that of the requeue")]
-        config, problem = _config(plan, facts, node, settled, overrides=_overrides(plan, sources, replaced))
+    sight = partial(
+        sight_of,
+        plan,
+        facts,
+        node,
+        taken=taken,
+        ready_revision=ready_revision,
+        result_of=result_of,
+        replaced=replaced,
+    )
+    config, problem = _config(node, sight)
     if len(inputs) > INPUTS_LIMIT:
         size, largest = max(sizes)
         problem = (
@@ -116,20 +125,26 @@ def make_inputs(
     return inputs, config, problem
 
 
-@dataclass(frozen=True, slots=True)
-class _Overrides:
-    """What expressions see instead of the trigger's payload and of the predecessors' results."""
-
-    trigger: Any
-    nodes: Mapping[str, Mapping[str, Any]]
-
-
-def _overrides(plan: Plan, sources: Iterable[int], replaced: str) -> _Overrides:
+def sight_of(
+    plan: Plan,
+    facts: ExecutionFacts,
+    node: PlannedNode,
+    *,
+    taken: Iterable[int],
+    ready_revision: int,
+    result_of: ResultOf,
+    replaced: str | None,
+) -> Sight:
+    """What the expressions of a run's config see; `replaced` as in `make_inputs`."""
+    nodes = {plan.nodes[i].node_id: _visible(as_of(result_of(i), ready_revision)) for i in sorted(node.needs)}
+    if replaced is None:
+        return Sight(trigger=facts.trigger, execution=facts.visible, nodes=nodes)
     document = orjson.loads(replaced)
     given = document.get("nodes") or {}
-    names = {plan.nodes[source].node_id for source in sources} | given.keys()
-    nodes = {name: {"outputs": None, "error": None, **(given.get(name) or {})} for name in names}
-    return _Overrides(document.get("trigger"), nodes)
+    predecessors = {plan.nodes[plan.edges[edge].source].node_id for edge in taken}
+    for name in nodes.keys() & (predecessors | given.keys()):
+        nodes[name] = {"outputs": None, "error": None, **(given.get(name) or {})}
+    return Sight(trigger=document.get("trigger"), execution=facts.visible, nodes=nodes)
 
 
 def as_of(result: StoredResult | None, revision: int) -> StoredResult | None:
@@ -169,23 +184,12 @@ def _part(result: StoredResult | None) -> bytes:
     return orjson.dumps({"outputs": None, "error": error_of(result)})
 
 
-def _config(
-    plan: Plan,
-    facts: ExecutionFacts,
-    node: PlannedNode,
-    settled: ResultOf,
-    *,
-    overrides: _Overrides | None = None,
-) -> tuple[bytes, str]:
+def _config(node: PlannedNode, sight: Callable[[], Sight]) -> tuple[bytes, str]:
     config = node.config
     if isinstance(config, CompiledConfig) and config.constant:
         return config.raw, ""
-    nodes = {plan.nodes[i].node_id: _visible(settled(i)) for i in sorted(node.needs)}
-    trigger = facts.trigger if overrides is None else overrides.trigger
-    if overrides is not None:
-        nodes.update({name: overrides.nodes[name] for name in nodes.keys() & overrides.nodes.keys()})
     try:
-        raw = canonical(config.resolve(Sight(trigger=trigger, execution=facts.visible, nodes=nodes)))
+        raw = canonical(config.resolve(sight()))
     except (CannotEvaluate, TypeError, ValueError) as error:
         return b"{}", f"the config of node {node.node_id!r} could not be resolved: {error}"
     if len(raw) > CONFIG_LIMIT:

@@ -103,6 +103,8 @@ class LockedExecution:
     bad_runs: int
     ending: Ending | None = None
     deadline_passed: bool = False
+    # The database's clock.
+    now: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class LockedRun:
     permit_id: UUID | None = None
     target: str | None = None
     replay: Replay = NO_REPLAY
+    # A runner that was told to stop and said nothing may still be at it.
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +269,8 @@ class OutboxRow:
     inputs: str | None
     traceparent: str | None
     task_id: UUID | None
+    node_id: str
+    class_name: str
     node_index: int
     excluded: tuple[int, ...]
     chosen: tuple[int, ...] | None
@@ -276,8 +282,6 @@ class Letter:
     """A quarantine with all that is needed to replay it (I21). `inputs` and `config` are JSON."""
 
     row: OutboxRow
-    node_id: str
-    class_name: str
     workflow_id: UUID
     version: int
     inputs: bytes

@@ -10,16 +10,18 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+import orjson
+
 from services.executor.compiled import CompiledConfig
 from services.executor.facts import ExecutionCache, Known
 from services.executor.gateways import DlqGateway, Told
-from services.executor.inputs import make_inputs, needed_results, results_by_node
-from services.executor.model import AttemptView, Letter, OutboxRow, StoredResult, run_id
+from services.executor.inputs import INPUTS_LIMIT, make_inputs, needed_results, results_by_node
+from services.executor.model import AttemptView, ExecutionFacts, Letter, OutboxRow, StoredResult, run_id
 from services.executor.store.outbox import delete_outbox, read_outbox, refuse_outbox
 from services.executor.store.progress import RunKey, read_results
-from services.executor.store.reads import read_attempts
+from services.executor.store.reads import read_attempts, read_facts
 from services.executor.store.session import Session
-from valkyr.errors import ValkyrError
+from valkyr.errors import DeadlineExceeded, Internal, Overloaded, Unavailable, ValkyrError
 from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.plan import Template
 from valkyr.telemetry import get_logger
@@ -28,8 +30,13 @@ log = get_logger(__name__)
 
 BATCH = 100
 MAX_BATCH_BYTES = 8 * 1024 * 1024
+FIRST_ATTEMPTS = 10
+LAST_ATTEMPTS = 90
 STACK_TRACES = 20
-"""Of one letter: its last attempts' ones."""
+"""Of one letter."""
+
+AWAY = (Unavailable, DeadlineExceeded, Overloaded, Internal)
+"""What says nothing about the entries themselves: they are sent again as they are."""
 FIRST_PAUSE = timedelta(milliseconds=200)
 LAST_PAUSE = timedelta(seconds=10)
 
@@ -51,15 +58,32 @@ class Outbox:
                 rows = await read_outbox(connection, BATCH)
             if not rows:
                 return None
-            entries = await self._entries(rows)
             try:
-                told = await self._dlq.tell(entries)
+                told = await self._tell(await self._entries(rows))
             except ValkyrError as error:
                 return self._note_away(error)
             self._note_back()
             await self._forget(told)
             if not told.accepted and not told.refused:
                 return self._pause
+
+    async def _tell(self, entries: Sequence[OutboxRow | Letter]) -> Told:
+        """Where the DLQ will not have them together, each alone: one that it never will have holds up no other."""
+        try:
+            return await self._dlq.tell(entries)
+        except AWAY:
+            raise
+        except ValkyrError as error:
+            if len(entries) == 1:
+                return Told([], {_id_of(entries[0]): f"{error.reason}: {error}"})
+            log.warning("outbox.batch_refused", entries=len(entries), reason=error.reason, error=str(error))
+        accepted: list[int] = []
+        refused: dict[int, str] = {}
+        for entry in entries:
+            told = await self._tell([entry])
+            accepted += told.accepted
+            refused |= told.refused
+        return Told(accepted, refused)
 
     async def _forget(self, told: Told) -> None:
         async with self._session.transaction() as tx:
@@ -88,12 +112,18 @@ class Outbox:
         async with self._session.reading() as connection:
             attempts = await read_attempts(connection, [(row.execution_id, row.run_id) for row in failed])
             results = await read_results(connection, sorted(_sources(failed, known)))
+            unplanned = {row.execution_id for row in failed} - known.keys()
+            facts = {fact.id: fact for fact in await read_facts(connection, unplanned)} if unplanned else {}
         entries: list[OutboxRow | Letter] = []
         size = 0
         for row in rows:
             entry: OutboxRow | Letter = row
             if row.kind == "QUARANTINED":
-                entry = _letter(row, known.get(row.execution_id), attempts.get(row.run_id, ()), results)
+                told = _told(row, attempts.get(row.run_id, ()))
+                if row.execution_id in known:
+                    entry = _letter(row, known[row.execution_id], told, results)
+                else:
+                    entry = _letter_without_plan(row, facts[row.execution_id], told)
                 size += _size_of(entry)
             if entries and size > MAX_BATCH_BYTES:
                 break
@@ -124,43 +154,56 @@ def _taken(row: OutboxRow, incoming: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _letter(
-    row: OutboxRow,
-    known: Known | None,
-    attempts: Sequence[AttemptView],
-    results: Mapping[RunKey, StoredResult],
+    row: OutboxRow, known: Known, attempts: Sequence[AttemptView], results: Mapping[RunKey, StoredResult]
 ) -> Letter:
     """Inputs and config as the last attempt had them: both follow from rows that do not change."""
-    if known is None:
-        # Its graph cannot be planned any more: what is known is told.
-        return Letter(row, "", "", UUID(int=0), 0, b"null", b"null", attempts, row.traceparent or "")
-    facts, plan = known.facts, known.version.plan
+    plan = known.version.plan
     node = plan.nodes[row.node_index]
     inputs, config, problem = make_inputs(
         plan,
-        facts,
+        known.facts,
         node,
         taken=_taken(row, node.incoming),
         ready_revision=row.ready_revision or 1,
         result_of=results_by_node(row.execution_id, results),
         replaced=row.inputs,
     )
+    if len(inputs) > INPUTS_LIMIT:
+        inputs = orjson.dumps({"omitted": problem})
+    return _made(row, known.facts, attempts, inputs=inputs, config=_as_saved(node.config) if problem else config)
+
+
+def _letter_without_plan(row: OutboxRow, facts: ExecutionFacts, attempts: Sequence[AttemptView]) -> Letter:
+    """Its graph cannot be planned any more: what is known is told."""
+    return _made(row, facts, attempts, inputs=(row.inputs or "null").encode(), config=b"null")
+
+
+def _made(
+    row: OutboxRow, facts: ExecutionFacts, attempts: Sequence[AttemptView], *, inputs: bytes, config: bytes
+) -> Letter:
     return Letter(
         row=row,
-        node_id=node.node_id,
-        class_name=node.class_name,
         workflow_id=facts.workflow_id,
         version=facts.version,
         inputs=inputs,
-        config=_as_saved(node.config) if problem else config,
-        attempts=_told([attempt for attempt in attempts if attempt.attempt <= row.attempt]),
+        config=config,
+        attempts=attempts,
         traceparent=row.traceparent or facts.traceparent,
     )
 
 
-def _told(attempts: Sequence[AttemptView]) -> list[AttemptView]:
-    """All of them, but stack traces of the last ones only: so that any letter fits into one message."""
-    traceless = [replace(attempt, stack_trace="") for attempt in attempts[:-STACK_TRACES]]
-    return [*traceless, *attempts[-STACK_TRACES:]]
+def _id_of(entry: OutboxRow | Letter) -> int:
+    return entry.row.id if isinstance(entry, Letter) else entry.id
+
+
+def _told(row: OutboxRow, attempts: Sequence[AttemptView]) -> list[AttemptView]:
+    """Those of this quarantine and before it: of many the first and the last ones, stack traces of the last ones only.
+    So any letter fits into one message."""
+    ended = [attempt for attempt in attempts if attempt.attempt <= row.attempt]
+    if len(ended) > FIRST_ATTEMPTS + LAST_ATTEMPTS:
+        ended = [*ended[:FIRST_ATTEMPTS], *ended[-LAST_ATTEMPTS:]]
+    traceless = [replace(attempt, stack_trace="") for attempt in ended[:-STACK_TRACES]]
+    return [*traceless, *ended[-STACK_TRACES:]]
 
 
 def _as_saved(config: Template) -> bytes:

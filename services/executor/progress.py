@@ -15,7 +15,7 @@ from uuid import UUID
 
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, leased_run, monotonic
-from services.executor.inputs import needed_results, prepare, results_by_node, visible_result
+from services.executor.inputs import needed_results, prepare, results_by_node, sight_of, visible_result
 from services.executor.model import (
     NO_REPLAY,
     AttemptEnded,
@@ -39,7 +39,7 @@ from services.executor.store import progress as store
 from services.executor.store.progress import ChangedRun, RunKey
 from services.executor.store.reads import read_quarantines
 from services.executor.store.session import Session
-from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, Unavailable, ValkyrError
+from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, RequestIdReused, Unavailable, ValkyrError
 from valkyr.flow.advance import Change, ControlBudget, Loaded, Need, RunFacts, taken_edges
 from valkyr.flow.attempts import Fence
 from valkyr.flow.joins import Gate
@@ -128,7 +128,7 @@ class Progress:
         """
         try:
             return await self._apply(events)
-        except WORTH_REPEATING:
+        except (*WORTH_REPEATING, RequestIdReused):
             raise
         except Exception as error:
             if len({event.execution_id for event in events}) > 1:
@@ -292,6 +292,7 @@ class _Transaction:
         """`problem` is why the executions are not carried on: then what ended is quarantined, and nothing follows."""
         await self._lock(events)
         answers = self._take_all(events)
+        await self._show_controls()
         if problem is None:
             changes = await self._walk()
         else:
@@ -354,6 +355,23 @@ class _Transaction:
             answers[place] = Fence.LEASE_LOST if step is None else step.take(events[place])
         return [answers[place] for place in range(len(events))]
 
+    async def _show_controls(self) -> None:
+        """Control nodes that were READY before see what they would have seen then, and what a requeue put there."""
+        shown = [(key, step, step.plan.nodes[node]) for key, step in self._steps.items() for node in step.controls()]
+        keys = {(key, run_id(key, source)) for key, _, node in shown for source in node.needs}
+        results = await store.read_results(self._tx, sorted(keys))
+        for key, step, node in shown:
+            sight = sight_of(
+                step.plan,
+                step.facts,
+                node,
+                taken=taken_edges(node.incoming, step.rows[node.index].facts.gate),
+                ready_revision=step.ready_revision_of(node.index),
+                result_of=results_by_node(key, results),
+                replaced=step.replay_of(node.index).inputs,
+            )
+            step.show(node.index, sight)
+
     async def _walk(self) -> dict[UUID, list[Change]]:
         """All executions walk side by side, so that what they need is read together."""
         budget = ControlBudget()
@@ -396,7 +414,8 @@ class _Transaction:
         for run in ready:
             known = self._known[run.key[0]]
             node = known.version.plan.nodes[node_of(run.key[1])]
-            if not (handoff.may_take(known.facts.namespace, node) and self._grant.take()):
+            waits = self._steps[run.key[0]].rows[node.index].trusted
+            if waits or not (handoff.may_take(known.facts.namespace, node) and self._grant.take()):
                 writes.changed.append(run)
                 continue
             wanted.append(self._wanted(run, node))
@@ -440,7 +459,7 @@ class _Transaction:
             if ended.wait is not None:
                 node = self._known[ended.key[0]].version.plan.nodes[node_of(ended.key[1])]
                 self._left_ready(ended.key[0], node, applied)
-        applied.deadlines = applied.deadlines or bool(writes.stopped or writes.endings)
+        applied.deadlines = applied.deadlines or bool(writes.stopped or writes.endings or writes.resolved)
         applied.outbox = bool(writes.outbox)
         applied.calls = writes.calls
 
@@ -454,6 +473,7 @@ class _Transaction:
         await store.finish_runs(tx, writes.finished)
         await store.end_runs(tx, writes.ended)
         await store.resolve_quarantines(tx, writes.resolved)
+        await store.set_deadlines(tx, writes.deadlines)
         await store.change_runs(tx, writes.changed, self._progress._lease)
         await store.insert_quarantines(tx, writes.quarantines)
         await store.insert_outbox(tx, writes.outbox)

@@ -54,7 +54,7 @@ CROSS JOIN LATERAL (SELECT u.lease) AS l
 """
 
 LOCK_EXECUTIONS = """
-SELECT id, state, revision, open_runs, bad_runs, ending, coalesce(deadline <= now(), false)
+SELECT id, state, revision, open_runs, bad_runs, ending, coalesce(deadline <= now(), false), now()
 FROM executor.workflow_execution
 WHERE id = ANY($1::uuid[])
 ORDER BY id
@@ -65,7 +65,7 @@ _LOCKED_RUN = """r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt
     r.unmet, r.taken, r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id,
     r.ready_revision, coalesce(r.lease_until < now(), false), coalesce(r.retry_after <= now(), false),
     coalesce(r.deadline <= now(), false), r.always_decided, r.parked_by, r.stop_reason, r.permit_id, r.target,
-    r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt"""
+    r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt, coalesce(r.trusted_until > now(), false)"""
 
 LOCK_RUNS = f"""
 SELECT {_LOCKED_RUN}
@@ -121,6 +121,7 @@ SET state = u.state, epoch = r.epoch + u.raise_epoch, failures = u.failures, los
     error = coalesce(u.error, r.error), error_type = coalesce(u.error_type, r.error_type),
     settled_revision = u.revision, quarantine_number = r.quarantine_number + u.quarantined,
     always_decided = r.always_decided OR u.always_decided, stop_reason = NULL,
+    trusted_until = CASE WHEN u.raise_epoch = 1 THEN r.trusted_until END,
     ready_at = CASE WHEN u.wait IS NOT NULL THEN now() + u.wait ELSE r.ready_at END,
     retry_after = CASE WHEN u.wait > interval '0' THEN now() + u.wait END,
     finished_at = CASE WHEN u.wait IS NULL THEN now() END,
@@ -142,8 +143,8 @@ SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_e
         ELSE u.error_type END,
     quarantine_number = r.quarantine_number + (u.state = 'QUARANTINED')::int,
     always_decided = r.always_decided OR u.always_decided,
-    ready_at = CASE WHEN r.ready_at IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'SUCCESS') THEN now()
-        ELSE r.ready_at END,
+    ready_at = CASE WHEN r.ready_at IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'SUCCESS')
+        THEN greatest(now(), r.trusted_until) ELSE r.ready_at END,
     ready_revision = CASE WHEN r.ready_revision IS NULL AND u.state <> 'PENDING' THEN u.revision
         ELSE r.ready_revision END,
     deadline = CASE WHEN r.deadline IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING') THEN now() + u.deadline
@@ -153,13 +154,15 @@ SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_e
     finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED', 'CANCELLED') THEN now() END,
     started_at = CASE WHEN u.lease = 1 OR r.started_at IS NULL AND u.state IN ('WAITING', 'SUCCESS') THEN now()
         ELSE r.started_at END,
-    parked_by = NULL, parked_ms = r.parked_ms + CASE WHEN r.parked_by IS NULL THEN 0
-        ELSE (extract(epoch FROM now() - r.parked_at) * 1000)::bigint END,
-    retry_after = now() + u.wake, epoch = r.epoch + u.lease, attempt = r.attempt + u.lease,
+    parked_by = NULL, parked_at = NULL,
+    parked_ms = r.parked_ms + coalesce((extract(epoch FROM now() - r.parked_at) * 1000)::bigint, 0),
+    retry_after = CASE WHEN u.state = 'READY' AND r.trusted_until > now() THEN r.trusted_until
+        ELSE now() + u.wake END,
+    epoch = r.epoch + u.lease, attempt = r.attempt + u.lease,
     leased_by = CASE WHEN u.lease = 1 THEN $18::text END,
     runner_id = CASE WHEN u.lease = 1 THEN $19::text ELSE r.runner_id END,
     lease_until = CASE WHEN u.lease = 1 THEN now() + $20::interval END,
-    target = coalesce(u.target, r.target),
+    target = CASE WHEN u.lease = 1 THEN u.target ELSE r.target END,
     idempotency_key = coalesce(u.idempotency_key, r.idempotency_key),
     inputs_hash = coalesce(u.inputs_hash, r.inputs_hash), config_hash = coalesce(u.config_hash, r.config_hash)
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[], $9::text[],
@@ -181,10 +184,11 @@ FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[])
 WHERE r.execution_id = u.execution_id AND r.id = u.id
 """
 
-# Told to stop at its next heartbeat; what it holds is not extended past the grace.
+# Told to stop at its next heartbeat; what it holds is not extended past the grace. I12: a runner that hears nothing may
+# be at it until the end that it was promised; a requeue does not start the run before that.
 STOP_RUNS = """
 UPDATE executor.run r
-SET stop_reason = $3, lease_until = least(r.lease_until, now() + $4::interval)
+SET stop_reason = $3, lease_until = least(r.lease_until, now() + $4::interval), trusted_until = r.lease_until
 FROM unnest($1::uuid[], $2::uuid[]) AS u(execution_id, id)
 WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.state = 'LEASED' AND r.stop_reason IS NULL
 """
@@ -301,7 +305,8 @@ WHERE e.namespace = $1 AND e.cancel_request_id = $2
 SELECT_OUTBOX = """
 SELECT o.id, o.kind, o.namespace, o.execution_id, o.run_id, o.quarantine_number, q.failure_type, q.error_type, q.error,
     q.attempt, q.target, q.episode_id, q.idempotency_key, q.inputs, q.traceparent, q.quarantined_at, q.resolution,
-    q.resolved_by, q.resolved_at, q.reason, r.task_id, r.node_index, r.excluded_edges, r.chosen_edges, r.ready_revision
+    q.resolved_by, q.resolved_at, q.reason, r.task_id, r.node_id, r.class_name,
+    r.node_index, r.excluded_edges, r.chosen_edges, r.ready_revision
 FROM executor.outbox o
 JOIN executor.run_quarantine q ON q.execution_id = o.execution_id AND q.run_id = o.run_id
     AND q.quarantine_number = o.quarantine_number
@@ -357,7 +362,7 @@ UPDATE executor.run r
 SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = $6, runner_id = $7,
     lease_until = now() + $8::interval, heartbeat_at = NULL, started_at = now(), retry_after = NULL,
     idempotency_key = u.idempotency_key, inputs_hash = u.inputs_hash, config_hash = u.config_hash,
-    target = coalesce(u.target, r.target), permit_id = u.permit_id
+    target = u.target, permit_id = u.permit_id
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $9::text[], $10::uuid[])
     AS u(execution_id, id, idempotency_key, inputs_hash, config_hash, target, permit_id)
 WHERE r.execution_id = u.execution_id AND r.id = u.id

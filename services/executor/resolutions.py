@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from services.executor.model import LockedRun, QuarantineRecord, Resolution, Resolve
 from valkyr.errors import (
     DeadlinePassed,
     ExecutionEnded,
+    InvalidRequest,
     NotQuarantined,
     QuarantineResolved,
     RunNotFound,
@@ -24,10 +27,11 @@ def refusal_of(
     ended: bool,
     deadline_passed: bool,
     max_requeues: int,
+    now: datetime | None = None,
 ) -> Fence | ValkyrError | None:
     """Why a resolution changes nothing; ALREADY_REPORTED if the same request did it before; None if it may go on.
 
-    `ended` and `deadline_passed` are the execution's.
+    `ended` and `deadline_passed` are the execution's, `now` is the database's clock.
     """
     if row is None:
         return RunNotFound(f"execution {event.execution_id} has no run {event.run_id}")
@@ -48,6 +52,8 @@ def refusal_of(
             f"run {event.run_id} was requeued {_times(number - 1)} without success, {max_requeues} being allowed",
             hint="mend what is wrong, then requeue with force",
         )
+    if event.deadline is not None and now is not None and event.deadline <= now:
+        return deadline_to_come(event.deadline, "deadline")
     if event.resolution is Resolution.REQUEUED and deadline_passed and event.deadline is None:
         return DeadlinePassed(
             f"the deadline of execution {event.execution_id} has passed", hint="requeue with a new deadline"
@@ -57,6 +63,11 @@ def refusal_of(
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
+
+
+def deadline_to_come(deadline: datetime, path: str) -> InvalidRequest:
+    """What is said of a deadline that has passed."""
+    return InvalidRequest.of_field(path, f"{deadline.isoformat()} has passed; takes a time to come")
 
 
 def _is_repeat(event: Resolve, record: QuarantineRecord) -> bool:

@@ -27,8 +27,10 @@ from services.executor.model import (
 from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
 from services.executor.progress import Progress, refusals
+from services.executor.resolutions import deadline_to_come
 from services.executor.signals import Signals
 from services.executor.store import starts as store
+from services.executor.store.reads import database_now
 from services.executor.store.session import Session
 from services.executor.store.starts import NewExecution
 from valkyr.errors import Conflict, LimitExceeded, RequestIdReused
@@ -156,9 +158,11 @@ class Starts:
 
     async def _write(self, tx: Any, groups: Sequence[Group], grant: Grant) -> _Written:
         used = await store.find_requests(tx, [item.request for group in groups for item in group])
+        limited = any(item.request.deadline for group in groups for item in group)
+        now = await database_now(tx) if limited else None
         written = _Written()
         for group in groups:
-            self._plan_group(group, used, grant, written)
+            self._plan_group(group, used, grant, written, now)
         if written.new:
             created = await store.insert_executions(tx, written.new)
             if len(created) < len(written.new):
@@ -167,9 +171,15 @@ class Starts:
         return written
 
     def _plan_group(
-        self, group: Group, used: dict[RequestKey, tuple[UUID, bytes]], grant: Grant, written: _Written
+        self,
+        group: Group,
+        used: dict[RequestKey, tuple[UUID, bytes]],
+        grant: Grant,
+        written: _Written,
+        now: datetime | None,
     ) -> None:
-        """All of a group or nothing of it: a reused request_id refuses the whole."""
+        """All of a group or nothing of it: a reused request_id or a passed deadline refuses the whole. `now` is the
+        database's clock, if any of them has a deadline."""
         asked: dict[RequestKey, bytes] = {}
         for item in group:
             if item.key is None:
@@ -179,6 +189,12 @@ class Starts:
                 item.request.request_hash
             ):
                 written.answers.append(_reused(item.request, first[0] if first else None))
+                return
+        for place, item in enumerate(group):
+            deadline = item.request.deadline
+            if deadline is not None and now is not None and deadline <= now and item.key not in used:
+                path = f"executions[{place}].deadline" if len(group) > 1 else "deadline"
+                written.answers.append(deadline_to_come(deadline, path))
                 return
         ids = []
         for item in group:

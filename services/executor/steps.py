@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from uuid import UUID
 
 import orjson
@@ -94,6 +95,8 @@ class Writes:
     outbox: list[OutboxEntry] = field(default_factory=list)
     resolved: list[Resolve] = field(default_factory=list)
     stopped: list[RunKey] = field(default_factory=list)
+    # Of executions, by what was asked with a resolution; None lifts it.
+    deadlines: list[tuple[UUID, datetime | None]] = field(default_factory=list)
     # Executions that end, each with what writes its row once it is known how many leases it has left.
     endings: list[tuple[EndExecution, ExecutionStep]] = field(default_factory=list)
     calls: list[AttemptEnded] = field(default_factory=list)
@@ -201,6 +204,11 @@ class ExecutionStep:
                 f"execution {self.facts.id} has ended in {state} already: there is nothing to cancel",
                 metadata={"state": state},
             )
+        if event.ending is Ending.CANCEL and self._locked.ending not in (None, Ending.CANCEL):
+            return ExecutionSettled(
+                f"execution {self.facts.id} is ending already, as FAILED by {self._locked.ending}: wait for its end",
+                metadata={"state": state},
+            )
         if self.ends or (event.ending is Ending.DEADLINE and not self._locked.deadline_passed):
             return Fence.ALREADY_REPORTED
         self._ending = event
@@ -215,6 +223,7 @@ class ExecutionStep:
             self._record_of(event, node),
             ended=self.ends,
             deadline_passed=self._locked.deadline_passed,
+            now=self._locked.now,
             max_requeues=self._max_requeues,
         )
         if answer is not None:
@@ -301,6 +310,25 @@ class ExecutionStep:
         if noted is not None:
             self._attempts.append(EndedAttempt((event.execution_id, event.run_id), event.epoch, row.attempt, *noted))
 
+    def controls(self) -> list[int]:
+        """Control nodes that are decided now though they were READY before, and look at something to be decided."""
+        return [
+            outcome.node
+            for outcome in self._outcomes
+            if isinstance(outcome, DecideControl | Requeued)
+            and (node := self.plan.nodes[outcome.node]).control is not None
+            and not node.config.constant
+        ]
+
+    def show(self, node: int, sight: Sight) -> None:
+        """What a control node's config is resolved against."""
+        self._outcomes = [
+            replace(outcome, sight=sight)
+            if isinstance(outcome, DecideControl | Requeued) and outcome.node == node
+            else outcome
+            for outcome in self._outcomes
+        ]
+
     def walk(self, budget: ControlBudget | None = None) -> Generator[Need, Loaded, list[Change]] | None:
         """The walk through the graph; None if nothing ended."""
         if not self._outcomes:
@@ -345,6 +373,11 @@ class ExecutionStep:
         ready: list[ChangedRun] = []
         for event in self._resolved.values():
             writes.resolved.append(event)
+            if event.deadline is not None:
+                writes.deadlines.append((self.facts.id, event.deadline))
+            elif event.resolution is Resolution.FIXED and self._locked.deadline_passed:
+                # What the fix is for would be ended at once.
+                writes.deadlines.append((self.facts.id, None))
             writes.outbox.append(self._outbox(event.run_id, event.quarantine_number, "RESOLVED"))
         for change in changes:
             self._open_runs += open_delta(change.before, change.after)

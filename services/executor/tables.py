@@ -152,6 +152,7 @@ run = Table(
     _when("created_date"),
     _when("deadline", nullable=True),
     _short("stop_reason", 20, nullable=True),
+    _when("trusted_until", nullable=True),
     Column("always_decided", Boolean, nullable=False),
     _text("inputs", nullable=True),
     _integer("key_number"),

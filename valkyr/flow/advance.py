@@ -76,16 +76,19 @@ class FailedForGood:
 
 @dataclass(frozen=True, slots=True)
 class DecideControl:
-    """A control node that was written READY, to be decided now."""
+    """A control node that was written READY, to be decided now; against `sight`, or else what the walk can see."""
 
     node: int
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """A quarantined run goes back: READY behind its frozen edges, as if every condition of theirs had held."""
+    """A quarantined run goes back: READY behind its frozen edges, as if every condition of theirs had held. `sight` is
+    for a control node, which is decided at once."""
 
     node: int
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +214,7 @@ def _missing(walk: _Walk, outcomes: Iterable[Outcome | _Skipped]) -> Need | None
         rows.add(node.index)
         if isinstance(outcome, Halted):
             continue
-        if isinstance(outcome, DecideControl) or (isinstance(outcome, Requeued) and node.control is not None):
+        if isinstance(outcome, DecideControl | Requeued) and node.control is not None and outcome.sight is None:
             results |= node.needs
         if isinstance(outcome, Discarded):
             results.add(node.index)
@@ -232,7 +235,7 @@ def _follow(walk: _Walk, outcome: Outcome | _Skipped) -> None:
         return
     match outcome:
         case DecideControl():
-            _decide_control(walk, node)
+            _decide_control(walk, node, outcome.sight)
         case Succeeded():
             _record(walk, node, RunState.SUCCESS, outputs=outcome.outputs)
             _leave(walk, node, SourceEnd.SUCCESS, _sight_of_edges(walk, node, outputs=outcome.outputs))
@@ -241,7 +244,7 @@ def _follow(walk: _Walk, outcome: Outcome | _Skipped) -> None:
         case _Skipped():
             _leave(walk, node, outcome.end, walk.base)
         case Requeued():
-            _requeue(walk, node)
+            _requeue(walk, node, outcome.sight)
         case Discarded():
             _discard(walk, node)
         case Halted():
@@ -274,12 +277,12 @@ def _halt(walk: _Walk, node: PlannedNode, outcome: Outcome | _Skipped) -> None:
             pass
 
 
-def _requeue(walk: _Walk, node: PlannedNode) -> None:
+def _requeue(walk: _Walk, node: PlannedNode, sight: Sight | None) -> None:
     facts = walk.rows[node.index]
     walk.rows[node.index] = replace(facts, gate=replace(facts.gate, broken=""))
     _record(walk, node, RunState.READY)
     if node.control is not None and walk.budget.take():
-        walk.queue.append(DecideControl(node.index))
+        walk.queue.append(DecideControl(node.index, sight))
 
 
 def _follow_failure(walk: _Walk, node: PlannedNode, failed: FailedForGood) -> None:
@@ -350,12 +353,12 @@ def _become_ready(walk: _Walk, node: PlannedNode) -> None:
         walk.queue.append(DecideControl(node.index))
 
 
-def _decide_control(walk: _Walk, node: PlannedNode) -> None:
+def _decide_control(walk: _Walk, node: PlannedNode, sight: Sight | None) -> None:
     if node.control is Control.PASS_THROUGH:
         walk.queue.append(Succeeded(node.index, {}))
         return
     try:
-        delay = _delay_of(node.config.resolve(_sight(walk, node.needs)))
+        delay = _delay_of(node.config.resolve(sight or _sight(walk, node.needs)))
     except CannotEvaluate as error:
         walk.queue.append(FailedForGood(node.index, LetterType.PERMANENT_ERROR, FailureType.PERMANENT, str(error)))
         return

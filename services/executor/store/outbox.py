@@ -42,6 +42,8 @@ def _row(row: Any) -> OutboxRow:
         inputs=row["inputs"],
         traceparent=row["traceparent"],
         task_id=row["task_id"],
+        node_id=row["node_id"],
+        class_name=row["class_name"],
         node_index=row["node_index"],
         excluded=tuple(row["excluded_edges"] or ()),
         chosen=tuple(chosen) if chosen else None,

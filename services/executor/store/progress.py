@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from services.executor import queries
 from services.executor.model import (
@@ -22,6 +25,7 @@ from services.executor.model import (
     Resolve,
     StoredResult,
 )
+from valkyr.errors import RequestIdReused
 from valkyr.flow.advance import RunFacts
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.joins import Gate
@@ -131,7 +135,7 @@ async def lock_executions(tx: Any, ids: Iterable[UUID]) -> dict[UUID, LockedExec
     rows = await tx.fetch(queries.LOCK_EXECUTIONS, list(ids))
     return {
         row[0]: LockedExecution(
-            row[0], ExecutionState(row[1]), row[2], row[3], row[4], Ending(row[5]) if row[5] else None, row[6]
+            row[0], ExecutionState(row[1]), row[2], row[3], row[4], Ending(row[5]) if row[5] else None, row[6], row[7]
         )
         for row in rows
     }
@@ -172,6 +176,7 @@ def _locked_run(row: Any) -> LockedRun:
         permit_id=row[23],
         target=row[24],
         replay=Replay(row[25], row[26], row[27], row[28]) if replayed else NO_REPLAY,
+        trusted=row[29],
     )
 
 
@@ -303,11 +308,16 @@ async def resolve_quarantines(tx: Any, resolved: Sequence[Resolve]) -> None:
         )
         for event in resolved
     ]
-    await _write(tx, queries.RESOLVE_QUARANTINES, rows)
+    with _request_ids():
+        await _write(tx, queries.RESOLVE_QUARANTINES, rows)
     requeued = [event for event in resolved if event.resolution == "REQUEUED"]
     again = [(e.execution_id, e.run_id, e.inputs, e.new_key, e.request.traceparent or None) for e in requeued]
     await _write(tx, queries.REQUEUE_RUNS, again)
-    await _write(tx, queries.SET_DEADLINES, [(e.execution_id, e.deadline) for e in requeued if e.deadline])
+
+
+async def set_deadlines(tx: Any, deadlines: Sequence[tuple[UUID, datetime | None]]) -> None:
+    """New ends of executions; None lifts the old one."""
+    await _write(tx, queries.SET_DEADLINES, deadlines)
 
 
 async def stop_runs(tx: Any, keys: Sequence[RunKey], reason: StopReason, grace: timedelta) -> None:
@@ -327,10 +337,22 @@ async def end_executions(tx: Any, endings: Sequence[EndExecution], grace: timede
         who = (request.principal, storable(request.reason) or None) if request else (None, None)
         named = (request.request_id, request.hash) if request and request.request_id else (None, None)
         rows.append((event.execution_id, event.ending, *who, *named))
-    await _write(tx, queries.END_EXECUTIONS, rows)
+    with _request_ids():
+        await _write(tx, queries.END_EXECUTIONS, rows)
     ids = [event.execution_id for event in endings]
     await tx.execute(queries.CANCEL_RUNS, ids)
     return dict(await tx.fetch(queries.STOP_ALL_RUNS, ids, grace))
+
+
+@contextmanager
+def _request_ids() -> Iterator[None]:
+    """A request_id that another call has taken since it was looked for."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        raise RequestIdReused(
+            "this request_id was used at the same time, with another request", hint="use a new request_id"
+        ) from error
 
 
 async def _write(tx: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:

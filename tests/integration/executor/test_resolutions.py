@@ -314,7 +314,6 @@ async def test_unknown_and_foreign_ids_are_not_found(make_stack: OpenStack) -> N
         pytest.param({"inputs": {"trigger": 1, "node": {}}}, "inputs.node", id="unknown part"),
         pytest.param({"inputs": {"nodes": {"a": 1}}}, "inputs.nodes", id="no result"),
         pytest.param({"quarantine_number": 0}, "quarantineNumber", id="no number"),
-        pytest.param({"deadline": datetime(2020, 1, 1, tzinfo=UTC)}, "deadline", id="past"),
         pytest.param({"reason": "x" * 2001}, "reason", id="reason too long"),
     ],
 )
@@ -340,3 +339,93 @@ async def test_i08_a_resolution_its_counters_and_its_outbox_row_are_one_transact
             "SELECT open_runs, bad_runs, state FROM executor.workflow_execution WHERE id = $1", UUID(execution.id)
         )
         assert tuple(execution_row) == (0, 1, "FAILED")
+
+
+async def test_a_new_deadline_that_has_passed_is_refused_but_a_repeat_of_a_good_one_gets_its_answer(
+    make_stack: OpenStack,
+) -> None:
+    async with make_stack(runner=QUICK) as stack:
+        execution, run = await failed(stack, failing_once("a"))
+        with pytest.raises(InvalidRequest, match="has passed"):
+            await stack.client.runs.requeue(
+                execution.id, run.id, quarantine_number=1, deadline=datetime.now(UTC) - timedelta(seconds=1)
+            )
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        again = {"quarantine_number": 1, "deadline": soon, "request_id": "once"}
+        await stack.client.runs.requeue(execution.id, run.id, **again)
+        await stack.until("SELECT deadline < now() FROM executor.workflow_execution")
+        assert (await stack.client.runs.requeue(execution.id, run.id, **again)).state is RunState.SUCCESS
+
+
+async def test_a_fix_after_the_execution_s_deadline_lifts_it(make_stack: OpenStack) -> None:
+    graph = failing_once("a -> b", settings=Settings(timeout=timedelta(milliseconds=600)))
+    async with make_stack(runner=QUICK) as stack:
+        execution, run = await failed(stack, graph)
+        await stack.until("SELECT deadline < now() FROM executor.workflow_execution")
+        await stack.client.runs.complete(execution.id, run.id, quarantine_number=1, outputs={})
+        done = await stack.wait(execution.id)
+        assert (done.state, done.deadline) == (ExecutionState.SUCCESS, None)
+
+
+async def test_a_requeue_s_deadline_is_acted_upon_in_time(make_stack: OpenStack) -> None:
+    modules = {"a": ("FailModule", {"times": 1}), "b": ("DelayModule", {"duration": "PT1H"})}
+    async with make_stack(runner={**QUICK, "poll_interval": timedelta(minutes=10)}) as stack:
+        execution, run = await failed(stack, a_graph("a -> b", modules=modules))
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1, deadline=soon)
+        ended = await stack.wait(execution.id, timeout=20)
+        assert (ended.state, ended.error_type) == (ExecutionState.FAILED, "TIMEOUT")
+
+
+async def test_i12_a_requeue_does_not_start_a_run_beside_a_runner_that_may_still_be_at_it(
+    make_stack: OpenStack,
+) -> None:
+    graph = a_graph("a", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": timedelta(milliseconds=300)}})
+    async with make_stack(runner={"cancel_grace": timedelta(milliseconds=300)}) as stack:
+        execution, run = await failed(stack, graph)
+        # No report has come: the runner was promised its lease until much later.
+        assert run.attempts[-1].outcome == "RUNNER_LOST"
+        answer = await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1)
+        assert answer.state is RunState.READY
+        assert answer.retry_after is not None
+        left = (await stack.row(execution.id, "a"))["trusted_until"]
+        assert answer.retry_after == left
+        assert await stack.sql.fetchval("SELECT $1::timestamptz > now() + interval '30 s'", left)
+        assert GATES.most == 1
+        GATES.open.set()
+
+
+async def test_i22_the_same_request_id_at_once_on_two_quarantines_resolves_one(make_stack: OpenStack) -> None:
+    async with make_stack(runner=QUICK) as stack:
+        pairs = [await failed(stack, failing_once("a")) for _ in range(6)]
+        answers = await asyncio.gather(
+            *(
+                stack.client.runs.discard(e.id, r.id, quarantine_number=1, reason="x", request_id="same")
+                for e, r in pairs
+            ),
+            return_exceptions=True,
+        )
+        refused = [answer for answer in answers if isinstance(answer, BaseException)]
+        assert len(refused) == 5
+        assert all(isinstance(answer, RequestIdReused) for answer in refused), refused
+
+
+async def test_a_control_node_is_requeued_with_mended_inputs(make_stack: OpenStack) -> None:
+    graph = a_graph("a -> b", modules={"b": ("DelayModule", {"duration": "${trigger.wait}"})})
+    async with make_stack(runner=QUICK) as stack:
+        execution, run = await failed(stack, graph, "b", payload={"wait": "soon"})
+        inputs = {"trigger": {"wait": "PT0.01S"}, "nodes": {}}
+        await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1, inputs=inputs)
+        assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
+
+
+async def test_a_page_of_runs_ends_where_what_requeues_put_in_fills_it(make_stack: OpenStack) -> None:
+    big = {"trigger": "x" * 1_500_000, "nodes": {}}
+    graph = a_graph("a, b, c", modules=dict.fromkeys("abc", ("FailModule", {})))
+    async with make_stack(runner=QUICK) as stack:
+        execution = await stack.run(graph)
+        for run in (await stack.runs(execution.id)).values():
+            await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1, inputs=big)
+        await stack.until("SELECT count(*) = 3 FROM executor.run WHERE quarantine_number = 2")
+        runs = await stack.runs(execution.id)
+        assert [run.inputs == big for run in runs.values()] == [True] * 3

@@ -20,6 +20,8 @@ ALTER TABLE executor.run
     ADD COLUMN deadline timestamptz,
     -- Why a LEASED run is told to stop: CANCEL or DEADLINE; its lease is not extended any more.
     ADD COLUMN stop_reason varchar(20),
+    -- Until when a runner that was told to stop may be at it, having heard nothing.
+    ADD COLUMN trusted_until timestamptz,
     -- Whether its ALWAYS edges were decided by an earlier end: they are decided once.
     ADD COLUMN always_decided boolean NOT NULL DEFAULT false,
     -- Inputs that replace the assembled ones.
@@ -72,6 +74,9 @@ CREATE UNIQUE INDEX workflow_execution_cancel_request ON executor.workflow_execu
     WHERE cancel_request_id IS NOT NULL;
 CREATE INDEX run_deadline ON executor.run (deadline)
     WHERE deadline IS NOT NULL AND stop_reason IS NULL AND state IN ('READY', 'LEASED', 'WAITING', 'PARKED');
+-- Retries alone: `run_due` held the timers as well, of which there may be very many, and those have `run_waiting`.
+DROP INDEX executor.run_due;
+CREATE INDEX run_retry ON executor.run (retry_after) WHERE retry_after IS NOT NULL AND state = 'READY';
 CREATE INDEX run_stopping ON executor.run (lease_until) WHERE state = 'LEASED' AND stop_reason IS NOT NULL;
 CREATE INDEX run_parked ON executor.run (namespace, target, retry_after)
     WHERE state = 'PARKED' AND parked_by = 'BREAKER';
@@ -83,13 +88,17 @@ DOWNGRADE = """
 DROP INDEX executor.workflow_execution_deadline;
 DROP INDEX executor.run_parked;
 DROP INDEX executor.run_stopping;
+DROP INDEX executor.run_retry;
+CREATE INDEX run_due ON executor.run (retry_after)
+    WHERE retry_after IS NOT NULL AND state IN ('READY', 'WAITING');
 DROP INDEX executor.run_deadline;
 DROP INDEX executor.workflow_execution_cancel_request;
 ALTER TABLE executor.outbox
     DROP COLUMN refused_at, DROP COLUMN problem, ADD COLUMN payload text NOT NULL DEFAULT '{}';
 DROP TABLE executor.run_quarantine;
 ALTER TABLE executor.run
-    DROP COLUMN deadline, DROP COLUMN stop_reason, DROP COLUMN always_decided, DROP COLUMN inputs,
+    DROP COLUMN deadline, DROP COLUMN stop_reason, DROP COLUMN trusted_until, DROP COLUMN always_decided,
+    DROP COLUMN inputs,
     DROP COLUMN key_number, DROP COLUMN replay_traceparent, DROP COLUMN replay_attempt, DROP COLUMN permit_id,
     DROP COLUMN parked_at, DROP COLUMN parked_ms;
 ALTER TABLE executor.workflow_execution
