@@ -1,4 +1,4 @@
-"""I06: an executor that was frozen for longer than its leases wakes up and reports; others have done its work."""
+"""I06: reports come when the lease is somebody else's, after a freeze, and after a jump of the database's clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from valkyr.graph.model import Graph
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
-EXECUTIONS = 40
+EXECUTIONS, FEW = 40, 20
+LONGER_THAN_QUIET = 18
+"""Nodes one after the other: after a start the reaper keeps still for ten seconds."""
 ROOMS = ("graph_store", "breaker", "dlq", "executor", "executor_two")
 SHORT_LEASES = {
     "VALKYR_EXECUTOR__RUNNER__MODULES": "tests.executor_modules",
@@ -31,6 +33,10 @@ SHORT_LEASES = {
 }
 WORK = ("WorkModule", {"milliseconds": 700})
 LEASES = "SELECT count(*) FROM executor.run WHERE state = 'LEASED' AND runner_id = $1"
+EXPIRE_SOME = """
+UPDATE executor.run SET lease_until = now() - interval '1 second' WHERE state = 'LEASED' AND random() < 0.3
+"""
+LOST = "SELECT coalesce(sum(lost_leases), 0) FROM executor.run"
 DONE = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
 
 
@@ -41,9 +47,9 @@ async def until(sql: asyncpg.Connection, number: int, query: str, *arguments: ob
     await eventually(enough, f"{number} of {query}", 60)
 
 
-async def started(client: Client, graph: Graph) -> list[str]:
+async def started(client: Client, graph: Graph, number: int = EXECUTIONS) -> list[str]:
     workflow_id = (await client.graphs.save(graph)).workflow.id
-    return [each.id for each in await client.executions.start_many([Start(workflow_id) for _ in range(EXECUTIONS)])]
+    return [each.id for each in await client.executions.start_many([Start(workflow_id) for _ in range(number)])]
 
 
 async def test_i06_what_a_frozen_executor_reports_when_it_wakes_changes_nothing(
@@ -79,3 +85,27 @@ async def test_i06_what_a_frozen_executor_reports_when_it_wakes_changes_nothing(
         )
         assert {row["id"] for row in frozen} <= {row["run_id"] for row in lost}
         assert frozen, "it held no lease: the test proves nothing"
+
+
+async def test_i06_reports_under_leases_that_a_jump_of_the_clock_has_ended_change_nothing(
+    migrated_database_url: Callable[..., str], tmp_path: Path
+) -> None:
+    url = migrated_database_url("graph_store", "executor", "breaker", "dlq")
+    nodes = [f"n{number}" for number in range(LONGER_THAN_QUIET)]
+    graph = a_graph(" -> ".join(nodes), modules=dict.fromkeys(nodes, WORK))
+    modules = {"VALKYR_EXECUTOR__RUNNER__MODULES": "tests.executor_modules"}
+    async with open_rooms(tmp_path, url, **modules) as (rooms, sql), rooms.client() as client:
+        await run_history.install(sql)
+        ids = await started(client, graph, FEW)
+
+        async def all_done() -> bool:
+            if await sql.fetchval(LOST) < 2 * FEW:
+                await sql.execute(EXPIRE_SOME)
+            return bool(await sql.fetchval(DONE) >= FEW)
+
+        await eventually(all_done, "every execution ends, some leases at a time run out", 90)
+        for execution_id in ids:
+            events = await run_history.read(sql, execution_id)
+            assert run_history.violations(events, execution_id, graph, max_lost_leases=100) == []
+    said = (tmp_path / "logs" / "executor.log").read_text()
+    assert "report.lease_lost" in said, "no report came late: the test proves nothing"
