@@ -78,7 +78,6 @@ async def refused(stub: ExecutorServiceStub, kind: type[ValkyrError], rpc: str, 
         ("RequeueRun", {"inputs": ParseDict({"nodes": [1]}, Value())}, "inputs.nodes"),
         ("RequeueRun", {"inputs": ParseDict({"nodes": None}, Value())}, "inputs.nodes"),
         ("RequeueRun", {"inputs": ParseDict({"triggers": 1}, Value())}, "inputs.triggers"),
-        ("RequeueRun", {"deadline": datetime(2020, 1, 1, tzinfo=UTC)}, "deadline"),
         ("CompleteRunManually", {"outputs": None}, "outputs"),
         ("CompleteRunManually", {"outputs": Value(number_value=float("nan"))}, "outputs"),
         ("CompleteRunManually", {"outputs": Value(string_value="a\0b")}, "outputs"),
@@ -158,6 +157,9 @@ async def test_a_requeue_too_many_or_past_the_deadline_says_what_it_takes(
     await stack.sql.execute("UPDATE executor.workflow_execution SET deadline = now() - interval '1 s'")
     error = await refused(stub, DeadlinePassed, "RequeueRun", ask("RequeueRun", execution_id, run_id))
     assert "deadline" in error.hint
+    past = ask("RequeueRun", execution_id, run_id, deadline=datetime(2020, 1, 1, tzinfo=UTC))
+    told = (await refused(stub, InvalidRequest, "RequeueRun", past)).details.violations
+    assert [violation.field for violation in told] == ["deadline"]
     await stack.sql.execute("UPDATE executor.workflow_execution SET deadline = NULL")
     await stack.sql.execute("UPDATE executor.run SET quarantine_number = 6 WHERE state = 'QUARANTINED'")
     await stack.sql.execute("UPDATE executor.run_quarantine SET quarantine_number = 6")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from tests.unit.executor.batches import NOON, Batch, a_record, a_request
 from valkyr.errors import (
     DeadlinePassed,
     ExecutionEnded,
+    InvalidRequest,
     NotQuarantined,
     QuarantineResolved,
     RunNotFound,
@@ -25,6 +26,7 @@ from valkyr.flow.states import RunState
 
 R = RunState
 REQUEUED, FIXED, DISCARDED = Resolution.REQUEUED, Resolution.FIXED, Resolution.DISCARDED
+TOMORROW = NOON + timedelta(days=1)
 EACH = pytest.mark.parametrize("resolution", [REQUEUED, FIXED, DISCARDED])
 
 
@@ -43,6 +45,7 @@ def refusal(
     record: QuarantineRecord | None = None,
     ended: bool = False,
     deadline_passed: bool = False,
+    now: datetime | None = NOON,
 ) -> Fence | ValkyrError | None:
     return refusal_of(
         event,
@@ -50,6 +53,7 @@ def refusal(
         record or a_record(quarantine_number=event.quarantine_number),
         ended=ended,
         deadline_passed=deadline_passed,
+        now=now,
         max_requeues=5,
     )
 
@@ -61,7 +65,9 @@ def test_a_pending_quarantine_may_be_resolved(resolution: Resolution) -> None:
 
 @EACH
 def test_a_run_that_does_not_exist_is_not_found(resolution: Resolution) -> None:
-    answer = refusal_of(a_resolution(resolution), None, None, ended=True, deadline_passed=True, max_requeues=0)
+    answer = refusal_of(
+        a_resolution(resolution), None, None, ended=True, deadline_passed=True, now=NOON, max_requeues=0
+    )
     assert isinstance(answer, RunNotFound)
 
 
@@ -71,7 +77,7 @@ def test_a_run_that_is_not_quarantined_cannot_be_resolved_and_says_what_it_is(
     state: RunState, resolution: Resolution
 ) -> None:
     answer = refusal_of(
-        a_resolution(resolution), a_row(state), None, ended=False, deadline_passed=False, max_requeues=5
+        a_resolution(resolution), a_row(state), None, ended=False, deadline_passed=False, now=NOON, max_requeues=5
     )
     assert isinstance(answer, NotQuarantined)
     assert answer.details.metadata == {"state": state, "quarantineNumber": "1"}
@@ -87,6 +93,7 @@ def test_i22_a_resolution_matches_only_the_quarantine_that_it_names(number: int,
         a_record(quarantine_number=number) if number else None,
         ended=False,
         deadline_passed=False,
+        now=NOON,
         max_requeues=5,
     )
     assert isinstance(answer, NotQuarantined)
@@ -135,7 +142,7 @@ def test_i22_the_same_request_is_told_that_it_was_done(
 
 @pytest.mark.parametrize(("resolution", "refused"), [(REQUEUED, True), (FIXED, True), (DISCARDED, False)])
 def test_in_an_execution_that_ended_a_run_can_only_be_discarded(resolution: Resolution, refused: bool) -> None:
-    answer = refusal(a_resolution(resolution, force=True, deadline=NOON), ended=True, deadline_passed=True)
+    answer = refusal(a_resolution(resolution, force=True, deadline=TOMORROW), ended=True, deadline_passed=True)
     assert isinstance(answer, ExecutionEnded) is refused
     assert answer is None or (isinstance(answer, ValkyrError) and "RestartExecution" in answer.hint)
 
@@ -159,7 +166,7 @@ def test_a_fix_and_a_discard_are_never_one_too_many(resolution: Resolution) -> N
     ("resolution", "deadline", "refused"),
     [
         (REQUEUED, None, True),
-        (REQUEUED, NOON + timedelta(days=1), False),
+        (REQUEUED, TOMORROW, False),
         (FIXED, None, False),
         (DISCARDED, None, False),
     ],
@@ -176,3 +183,23 @@ def test_past_the_deadline_of_its_execution_a_requeue_needs_a_new_one(
 def test_force_does_not_stand_in_for_a_new_deadline() -> None:
     event = a_resolution(REQUEUED, quarantine_number=6, force=True)
     assert isinstance(refusal(event, deadline_passed=True), DeadlinePassed)
+
+
+@pytest.mark.parametrize(
+    ("deadline", "refused"),
+    [(NOON - timedelta(days=1), True), (NOON, True), (NOON + timedelta(microseconds=1), False)],
+    ids=["past", "now", "to come"],
+)
+@pytest.mark.parametrize("passed", [False, True], ids=["in time", "the old one passed"])
+def test_i25_a_new_deadline_is_one_to_come_by_the_database_s_clock(
+    deadline: datetime, refused: bool, passed: bool
+) -> None:
+    answer = refusal(a_resolution(REQUEUED, deadline=deadline), deadline_passed=passed)
+    assert isinstance(answer, InvalidRequest) is refused
+    assert refused or answer is None
+
+
+def test_i22_a_repeat_of_a_requeue_is_told_so_though_its_deadline_has_passed_since() -> None:
+    record = a_record(resolved_by="Eve", resolved_at=NOON, **MINE)
+    event = a_resolution(REQUEUED, request=a_request("mine", hash=b"#"), deadline=NOON)
+    assert refusal(event, row=a_row(R.SUCCESS), record=record, now=TOMORROW) is Fence.ALREADY_REPORTED

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from services.executor.model import Event, Replay, Resolution
 from tests.builders import a_graph
-from tests.unit.executor.batches import Batch, a_request, an_end
+from tests.unit.executor.batches import NOON, Batch, a_request, an_end
 from tests.unit.executor.executions import EXECUTION
 from valkyr.errors import ExecutionEnded, QuarantineResolved
 from valkyr.flow.advance import RunFacts
 from valkyr.flow.attempts import Fence
 from valkyr.flow.joins import Gate
+from valkyr.flow.plan import Sight
 from valkyr.flow.results import Failure, FailureType, Success
 from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.graph.model import FailurePolicy, Settings
@@ -180,3 +182,43 @@ def test_a_discard_that_readies_a_join_leaves_the_execution_failed() -> None:
     batch.apply(batch.resolve("a", Resolution.DISCARDED))
     assert batch.states == {"a": R.FAILED, "j": R.READY}
     assert batch.execution == (E.FAILED, 7, 1, 1)
+
+
+TOMORROW = NOON + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "deadline", "passed", "written"),
+    [
+        pytest.param(Resolution.REQUEUED, None, False, [], id="requeue"),
+        pytest.param(Resolution.REQUEUED, TOMORROW, False, [(EXECUTION, TOMORROW)], id="requeue with a new one"),
+        pytest.param(Resolution.REQUEUED, TOMORROW, True, [(EXECUTION, TOMORROW)], id="requeue after the old one"),
+        pytest.param(Resolution.FIXED, None, False, [], id="fix"),
+        pytest.param(Resolution.FIXED, None, True, [(EXECUTION, None)], id="fix after the deadline lifts it"),
+        pytest.param(Resolution.DISCARDED, None, True, [], id="discard"),
+    ],
+)
+def test_what_goes_on_by_a_resolution_is_not_ended_at_once_by_the_old_deadline(
+    resolution: Resolution, deadline: Any, passed: bool, written: list[Any]
+) -> None:
+    execution = {**FAILED, "deadline_passed": passed, "now": NOON}
+    batch = Batch(a_graph("a -> b"), QUARANTINED_A, execution=execution)
+    assert batch.apply(batch.resolve("a", resolution, deadline=deadline)) == [Fence.ACCEPTED]
+    assert batch.writes.deadlines == written
+
+
+def test_control_nodes_that_look_at_something_are_shown_what_a_requeue_left() -> None:
+    modules = {
+        "looks": ("DelayModule", {"duration": "${trigger}"}),
+        "knows": ("DelayModule", {"duration": "PT1H"}),
+        "passes": None,
+    }
+    graph = a_graph("looks, knows, passes, work", modules=modules)
+    batch = Batch(graph, dict.fromkeys(["looks", "knows", "passes", "work"], R.QUARANTINED), execution=FAILED)
+    for node in ("looks", "knows", "passes", "work"):
+        batch.step.take(batch.resolve(node, Resolution.REQUEUED))
+    assert batch.step.controls() == [0]
+    batch.step.show(0, Sight(trigger="PT5S"))
+    assert batch.apply() == []
+    assert batch.states == {"looks": R.WAITING, "knows": R.WAITING, "passes": R.SUCCESS, "work": R.READY}
+    assert [run.wake_after for run in batch.writes.changed][:2] == [timedelta(seconds=5), timedelta(hours=1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from tests.builders import a_graph
 from tests.unit.flow.driver import Driver
 from tests.unit.flow.plans import Word, plan_of
-from valkyr.flow.advance import Change, Discarded, Requeued
+from valkyr.flow.advance import Change, DecideControl, Discarded, Requeued
+from valkyr.flow.plan import Sight
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import ExecutionState, RunState
 from valkyr.graph.model import Graph, Join
@@ -299,3 +301,21 @@ def test_a_resolution_of_a_run_without_edges_asks_for_its_own_row(outcome: Any) 
     run.needs.clear()
     run.end([outcome(0)])
     assert [need.rows for need in run.needs] == [{0}]
+
+
+SEEN = Sight(nodes={"a": {"outputs": {"duration": "PT2M"}, "error": None}})
+
+
+@pytest.mark.parametrize("outcome", [Requeued, DecideControl])
+def test_a_control_node_is_decided_by_what_it_is_shown_and_asks_for_nothing_else(outcome: Any) -> None:
+    graph = a_graph("a -> d", edges={"a->d": BROKEN}, modules={"d": ("Delay", {"duration of": "a"})})
+    run = a_run_of(graph)
+    run.succeed("a", outputs={"duration": "PT1H"})
+    if outcome is DecideControl:
+        run.control_budget = 0
+        run.requeue("d")
+    run.needs.clear()
+    run.end([outcome(1, SEEN)])
+    assert run.state_of("d") is R.WAITING
+    assert run.wake_after == {1: timedelta(minutes=2)}
+    assert [need.results for need in run.needs] == [frozenset()]
