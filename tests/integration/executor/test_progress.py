@@ -10,7 +10,17 @@ import asyncpg
 import orjson
 import pytest
 
-from services.executor.model import ControlReady, EndExecution, LeaseEnded, TimerDue, run_id
+from services.executor.model import (
+    ControlReady,
+    EndExecution,
+    LeaseEnded,
+    Request,
+    Resolution,
+    Resolve,
+    RunDeadline,
+    TimerDue,
+    run_id,
+)
 from tests.builders import a_fan, a_graph
 from tests.executor_lab import BROKEN, DONE, Lab, Sabotage
 from tests.executor_modules import GATES
@@ -333,6 +343,29 @@ async def test_fail_fast_leaves_no_run_that_could_go_and_finish_branches_does(
     await lab.report(execution_id, "c", DONE)
     row = await idle.sql.fetchrow("SELECT state, open_runs, bad_runs, ending FROM executor.workflow_execution")
     assert tuple(row) == (("FAILED", 0, 1, "FAIL_FAST") if fast else ("RUNNING", 3, 1, None))
+
+
+@pytest.mark.parametrize("reports", [True, False], ids=["it reported", "it said nothing"])
+async def test_i12_a_run_whose_runner_was_told_to_stop_is_not_started_again_while_that_may_be_at_it(
+    idle: Stack, reports: bool
+) -> None:
+    lab = Lab(idle, room=5)
+    execution_id = await started(lab, a_graph("a -> b"), "a")
+    key = (UUID(execution_id), run_id(UUID(execution_id), 0))
+    promised = (await idle.row(execution_id, "a"))["lease_until"]
+    await idle.sql.execute("UPDATE executor.run SET deadline = now() WHERE node_id = 'a'")
+    await lab.progress.apply([RunDeadline(*key)])
+    assert (await idle.row(execution_id, "a"))["lease_until"] < promised
+    await lab.report(execution_id, "a", BROKEN if reports else Lost())
+
+    request = Request("tester", "", None, b"")
+    [answer] = await lab.progress.apply([Resolve(*key, 1, Resolution.REQUEUED, request)])
+
+    row = await idle.row(execution_id, "a")
+    assert str(answer) == "ACCEPTED"
+    assert row["state"] == ("LEASED" if reports else "READY")
+    assert row["retry_after"] == (None if reports else promised)
+    assert len(lab.pool.given) == reports
 
 
 async def test_i10_messages_with_characters_that_postgresql_refuses_are_stored_escaped(idle: Stack) -> None:
