@@ -147,7 +147,7 @@ async def test_in_an_execution_that_failed_fast_only_a_discard_works(
     if rpc == "DiscardRun":
         await call(stub, rpc, ask(rpc, execution_id, run_id))
         return
-    assert "RestartExecution" in (await refused(stub, ExecutionEnded, rpc, ask(rpc, execution_id, run_id))).hint
+    assert "start a new execution" in (await refused(stub, ExecutionEnded, rpc, ask(rpc, execution_id, run_id))).hint
 
 
 async def test_a_requeue_too_many_or_past_the_deadline_says_what_it_takes(

@@ -144,7 +144,7 @@ def test_i22_the_same_request_is_told_that_it_was_done(
 def test_in_an_execution_that_ended_a_run_can_only_be_discarded(resolution: Resolution, refused: bool) -> None:
     answer = refusal(a_resolution(resolution, force=True, deadline=TOMORROW), ended=True, deadline_passed=True)
     assert isinstance(answer, ExecutionEnded) is refused
-    assert answer is None or (isinstance(answer, ValkyrError) and "RestartExecution" in answer.hint)
+    assert answer is None or (isinstance(answer, ValkyrError) and "start a new execution" in answer.hint)
 
 
 @pytest.mark.parametrize(
