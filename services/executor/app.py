@@ -214,6 +214,7 @@ class Parts:
             outcomes=self.breakers.outcomes,
             permits=self.breakers.gateway,
             turn=self.breakers.turn,
+            slots=runner.concurrency,
             timeouts=self._timeouts,
         )
         self.quiet = QuietPeriod(max(LEAST_QUIET, 5 * runner.lease.heartbeat_interval))

@@ -113,6 +113,8 @@ class Dispatcher:
             self._marks.notice(urgent)
         busy = urgent is not None or self._signals.backlog
         while (room := self._room()) > 0:
+            if not busy and not await self._anything_ready():
+                return None
             wanted, taken = await self._lease_batch(room)
             busy = busy or taken > 0
             if taken >= wanted:
@@ -120,6 +122,16 @@ class Dispatcher:
             elif not self._marks.restart():
                 return await self._next_look(busy=busy)
         return None
+
+    async def _anything_ready(self) -> bool:
+        """What an idle executor asks, and all it asks. Retries that are not due yet count as well."""
+        async with self._session.reading() as connection:
+            return bool(await self._served(connection))
+
+    async def _served(self, tx: Any) -> list[str]:
+        """The classes with READY runs that the own pool can take."""
+        names = await store.ready_classes(tx, self._handoff.pool)
+        return [name for name in names if self._handoff.serves_all or name in self._handoff.class_names]
 
     def _room(self) -> int:
         """What is not left to probes that wait for room."""
@@ -156,8 +168,7 @@ class Dispatcher:
         return len(leased) + len(parked)
 
     async def _lease_in(self, tx: Any, limit: int) -> tuple[list[Prepared], list[Parking]]:
-        names = await store.ready_classes(tx, self._handoff.pool)
-        served = names if self._handoff.serves_all else [n for n in names if n in self._handoff.class_names]
+        served = await self._served(tx)
         if not served:
             return [], []
         marks = self._marks.of(served)

@@ -41,7 +41,7 @@ TARGETS = 1_000
 PROBES_OF_TARGET = 10
 PERMITS = 1_000
 LEFT_FREE = 2
-"""Slots that the dispatcher leaves free while a probe waits for room."""
+"""Slots that the dispatcher leaves free at most while probes wait for room."""
 
 HOLD_MARGIN = timedelta(seconds=10)
 HOLD_WITHOUT_TIMEOUT = timedelta(minutes=10)
@@ -109,7 +109,10 @@ class _Asked:
 
 
 class Probes:
-    """One step looks at every target that runs are parked for; any number of replicas may run it."""
+    """One step looks at every target that runs are parked for; any number of replicas may run it.
+
+    `slots` is how many runs the own pool takes at once. With none of them it has no use for leave, and asks for none.
+    """
 
     def __init__(
         self,
@@ -123,6 +126,7 @@ class Probes:
         outcomes: Outcomes,
         permits: Permits,
         turn: ProbeTurn,
+        slots: int,
         timeouts: Mapping[str, timedelta],
     ) -> None:
         self._session = session
@@ -134,29 +138,38 @@ class Probes:
         self._outcomes = outcomes
         self._permits = permits
         self._turn = turn
+        self._slots = slots
         self._timeouts = timeouts
         mirror.subscribe(lambda _keys: turn.wake.set())
 
     async def step(self) -> timedelta | None:
-        """Does what is due; how long until the next is, None if nothing is parked."""
+        """Does what is due; how long until the next is, None if there is nothing to wait for but news."""
         await self._mirror.known.wait()
-        waits: list[timedelta] = []
-        due: list[TargetKey] = []
+        try:
+            return await self._look()
+        except BaseException:
+            self._leave_free(0)  # until the next look nothing waits
+            raise
+
+    async def _look(self) -> timedelta | None:
+        looks = await self._looks()
+        # First, as slots are left free for it; to bring back a long queue takes its time.
+        probing = await self._probe_all([key for key, look in looks if look.way is Way.PROBE])
+        for key, look in looks:
+            await self._go(key, look)
+        waits = [look.wait for _, look in looks if look.way is not Way.PROBE]
+        return min([*waits, probing] if probing is not None else waits, default=None)
+
+    async def _looks(self) -> list[tuple[TargetKey, Look]]:
+        looks: list[tuple[TargetKey, Look]] = []
         after: TargetKey = ("", "")
         while True:
             async with self._session.reading() as connection:
                 parked = await store.parked_targets(connection, after, TARGETS)
-            for target in parked:
-                look = look_at(target, self._mirror)
-                await self._go(target.key, look)
-                waits.append(look.wait)
-                if look.way is Way.PROBE:
-                    due.append(target.key)
+            looks += [(target.key, look_at(target, self._mirror)) for target in parked]
             if len(parked) < TARGETS:
-                break
+                return looks
             after = parked[-1].key
-        waits.append(await self._probe_all(due))
-        return min(waits) if len(waits) > 1 else None
 
     async def _go(self, key: TargetKey, look: Look) -> None:
         match look.way:
@@ -185,25 +198,28 @@ class Probes:
                 if await store.postpone_runs(tx, key, wait, limit=CHUNK) < CHUNK:
                     return
 
-    async def _probe_all(self, due: Sequence[TargetKey]) -> timedelta:
+    async def _probe_all(self, due: Sequence[TargetKey]) -> timedelta | None:
         """Probes targets that are due, as far as there is room; how long until it is worth looking again."""
-        self._turn.waiting = 0
-        if not due:
-            return NOT_HERE
+        found = await self._candidates(due) if due and self._slots else []
         room = self._handoff.room()
-        if room == 0:
-            self._turn.waiting = LEFT_FREE
-            return AGAIN
-        found = await self._candidates(due)
+        self._leave_free(min(LEFT_FREE, len(found), max(1, self._slots - 1)))
         if not found:
-            return NOT_HERE
-        self._turn.waiting = min(LEFT_FREE, len(found))
+            return NOT_HERE if due and self._slots else None
+        if room == 0:
+            return AGAIN
         try:
             await self._probe(_in_turn(found)[: min(room, PERMITS)])
         finally:
-            self._turn.waiting = 0
-            self._signals.runs_ready.set()  # the dispatcher may have left room
+            self._leave_free(0)
         return AGAIN
+
+    def _leave_free(self, slots: int) -> None:
+        """Never more than there are probes for: what is left free stands still. Nor the whole pool, unless that is a
+        single slot: a queue that is never empty would keep every probe out of that."""
+        fewer = slots < self._turn.waiting
+        self._turn.waiting = slots
+        if fewer:
+            self._signals.runs_ready.set()  # the dispatcher may have found that all room was left to probes
 
     async def _candidates(self, due: Sequence[TargetKey]) -> list[ParkedRun]:
         targets = [(key, min(PROBES_OF_TARGET, self._mirror.permits(*key))) for key in due[:PERMITS]]

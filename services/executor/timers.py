@@ -21,13 +21,22 @@ class Timers:
 
     async def wake_due(self) -> timedelta | None:
         """Ends what is due; answers how long until the next is."""
+        due = await self._next()
+        if due is None or due > timedelta():
+            return due
+        await self._wake_all()
+        return await self._next()
+
+    async def _wake_all(self) -> None:
         while True:
             async with self._session.reading() as connection:
                 due = await store.due_timers(connection, BATCH)
             if due:
                 await self._progress.apply([TimerDue(*key) for key in due])
             if len(due) < BATCH:
-                break
+                return
+
+    async def _next(self) -> timedelta | None:
         async with self._session.reading() as connection:
             return await store.next_timer(connection)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ import pytest
 import structlog
 
 from services.executor.gateways import BreakerGateway
+from services.executor.probes import NOT_HERE
 from services.executor.targets import BreakerNews, PermitDecision, PermitRequest
 from tests.breaker_lab import NOT_SOON, TARGET_NAME, BreakerLab, calls, open_breaker, parked
 from tests.breaker_modules import TARGET
 from tests.builders import a_graph
+from tests.counted_session import CountedSession
+from tests.executor_modules import GATES
 from tests.executor_stack import MODULES, Stack, add_executor, eventually, open_stack, until_true
-from valkyr.errors import Internal
+from tests.integration.executor.test_parking import park
+from valkyr.errors import Internal, Unavailable
+from valkyr.graph.model import Graph
 
 EAGER = {"max_attempts": 1000, "backoff_base_ms": 1, "backoff_max_ms": 20}
 RUNNER = {"modules": (*MODULES, "tests.breaker_modules"), "retry": EAGER}
@@ -343,33 +349,107 @@ async def test_a_probe_does_not_wait_behind_a_long_queue_of_other_runs(opened: O
         assert (await stack.wait(queue)).state == "SUCCESS"
 
 
-class _Counting:
-    """A session that counts statements."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self.statements = 0
-
-    def reading(self, **options: Any) -> Any:
-        return self._counted(self._session.reading(**options))
-
-    def transaction(self) -> Any:
-        return self._counted(self._session.transaction())
-
-    @asynccontextmanager
-    async def _counted(self, opened: Any) -> AsyncIterator[Any]:
-        async with opened as connection:
-            yield _CountedConnection(connection, self)
+TARGET_KEY = ("default", TARGET_NAME)
+PARKED_BEHIND_A_FULL_POOL = [
+    pytest.param(1, 1, 1, id="the only slot"),
+    pytest.param(2, 3, 1, id="never the whole pool"),
+    pytest.param(4, 1, 1, id="as many as there are probes"),
+    pytest.param(4, 3, 2, id="no more than two"),
+]
 
 
-class _CountedConnection:
-    def __init__(self, connection: Any, counting: _Counting) -> None:
-        self._connection = connection
-        self._counting = counting
+async def a_full_pool(stack: Stack, slots: int) -> None:
+    """Runs that hold every slot until the gate is opened."""
+    nodes = [f"h{number}" for number in range(slots)]
+    await stack.start(a_graph(", ".join(nodes), modules=dict.fromkeys(nodes, "HeldModule")))
+    await until_true(lambda: GATES.running == slots, "the pool is full")
 
-    def __getattr__(self, name: str) -> Any:
-        self._counting.statements += name in ("fetch", "fetchrow", "fetchval", "execute")
-        return getattr(self._connection, name)
+
+def a_queue() -> Graph:
+    """Runs that nothing keeps from running, but for room."""
+    nodes = [f"q{number}" for number in range(20)]
+    return a_graph(", ".join(nodes), modules=dict.fromkeys(nodes, "BriefModule"))
+
+
+async def parked_elsewhere(stack: Stack) -> str:
+    """An execution with a run that is parked for the target and that this pool cannot take."""
+    execution = await stack.start(a_graph("p", nodes={"p": {"pool": "elsewhere"}}))
+    await park(stack, execution, "p", due=-1, target=TARGET_NAME)
+    return execution
+
+
+@pytest.mark.parametrize(("slots", "probes", "free"), PARKED_BEHIND_A_FULL_POOL)
+async def test_slots_are_left_free_for_probes_that_are_due_and_only_until_leave_was_asked(
+    opened: Open, slots: int, probes: int, free: int
+) -> None:
+    runner = {"concurrency": slots, "poll_interval": NOT_SOON}
+    async with opened(timeout_duration=NOT_SOON, half_open_permits=3, runner=runner) as (stack, breaker):
+        parts = stack.app.parts
+        await breaker.trip()
+        await held(stack)
+        await parked(stack, await stack.start(calls(*(f"n{number}" for number in range(probes)))), probes)
+        await a_full_pool(stack, slots)
+        queue = await stack.start(a_queue())
+        parts.breakers.mirror.hold(TARGET_KEY, timedelta())
+        await parts.probes.step()
+        assert parts.breakers.turn.waiting == free
+        GATES.open.set()
+        assert (await stack.wait(queue)).state == "SUCCESS"
+        assert parts.breakers.turn.waiting == 0
+        assert parts.breakers.mirror.wait(*TARGET_KEY) > timedelta(minutes=1), "leave was asked for, and refused"
+
+
+async def test_a_probe_that_this_pool_cannot_take_leaves_no_slot_idle(opened: Open) -> None:
+    runner = {"concurrency": 1, "poll_interval": NOT_SOON}
+    async with opened(timeout_duration=NOT_SOON, runner=runner) as (stack, breaker):
+        parts = stack.app.parts
+        await breaker.trip()
+        await held(stack)
+        await parked_elsewhere(stack)
+        await a_full_pool(stack, 1)
+        queue = await stack.start(a_queue())
+        parts.breakers.mirror.hold(TARGET_KEY, timedelta())
+        assert await parts.probes.step() == NOT_HERE
+        GATES.open.set()
+        assert (await stack.wait(queue)).state == "SUCCESS"
+
+
+async def test_probes_that_cannot_be_looked_for_leave_no_slot_idle(opened: Open) -> None:
+    runner = {"concurrency": 1, "poll_interval": NOT_SOON}
+    async with opened(timeout_duration=NOT_SOON, runner=runner) as (stack, breaker):
+        parts = stack.app.parts
+        await breaker.trip()
+        await held(stack)
+        await parked(stack, await stack.start(calls("a")), 1)
+        await a_full_pool(stack, 1)
+        queue = await stack.start(a_queue())
+        parts.breakers.mirror.hold(TARGET_KEY, timedelta())
+        await parts.probes.step()
+        parts.probes._session = _Away()  # type: ignore[assignment]
+        with pytest.raises(Unavailable):
+            await parts.probes.step()
+        GATES.open.set()
+        assert (await stack.wait(queue)).state == "SUCCESS"
+
+
+class _Away:
+    """A session without a database."""
+
+    def reading(self) -> Any:
+        raise Unavailable("the database is away")
+
+
+async def test_an_executor_without_slots_asks_for_no_leave(opened: Open) -> None:
+    async with opened(timeout_duration=NOT_SOON, runner={"concurrency": 0}) as (stack, breaker):
+        parts = stack.app.parts
+        await breaker.trip()
+        await held(stack)
+        await park(stack, await stack.start(calls("a")), "a", due=-1, target=TARGET_NAME)
+        parts.breakers.mirror.hold(TARGET_KEY, timedelta())
+        counted = CountedSession(parts.session)
+        parts.probes._session = counted  # type: ignore[assignment]
+        assert await parts.probes.step() is None, "it would look again at once, for ever"
+        assert counted.statements == 1
 
 
 async def test_two_thousand_parked_runs_come_back_in_a_few_statements(opened: Open) -> None:
@@ -381,7 +461,7 @@ async def test_two_thousand_parked_runs_come_back_in_a_few_statements(opened: Op
             TARGET_NAME,
         )
         probes = stack.app.parts.probes
-        counting = _Counting(probes._session)
+        counting = CountedSession(probes._session)
         probes._session = counting  # type: ignore[assignment]
         await probes.step()
         assert set((await stack.states(execution)).values()) == {"READY"}

@@ -262,6 +262,17 @@ async def test_what_the_loops_ask_reads_only_what_they_are_about(
     assert buffers(plan) < 20
 
 
+async def test_the_next_retry_is_found_however_many_timers_wait(full: asyncpg.Connection) -> None:
+    await full.execute(
+        """UPDATE executor.run SET state = 'WAITING', retry_after = now() + interval '1 h' * random()
+           WHERE node_index < 20"""
+    )
+    await full.execute("ANALYZE executor.run")
+    plan = await explain(full, queries.NEXT_RETRY)
+    assert ways_into_run(plan) == {"run_retry"}
+    assert buffers(plan) < 20
+
+
 async def test_sessions_of_the_executor_have_the_planner_pinned(stack: Stack) -> None:
     async with stack.app.database.acquire() as connection:
         for name, value in PINNED_PLANNER.items():

@@ -1,0 +1,33 @@
+"""What an executor asks of the database that has nothing to do."""
+
+from __future__ import annotations
+
+from tests.builders import a_graph
+from tests.counted_session import CountedSession
+from tests.executor_stack import until_true
+from tests.integration.executor.conftest import OpenStack
+
+
+async def test_a_dispatcher_with_nothing_to_lease_asks_once(make_stack: OpenStack) -> None:
+    async with make_stack() as stack:
+        await stack.run(a_graph("a"))
+        await stack.start(a_graph("p", nodes={"p": {"pool": "elsewhere"}}))
+        parts = stack.app.parts
+        await until_true(lambda: not parts.signals.backlog, "the dispatcher has looked")
+        counted = CountedSession(parts.session)
+        parts.dispatcher._session = counted  # type: ignore[assignment]
+        assert await parts.dispatcher.step() is None
+        assert counted.statements == 1
+
+
+async def test_timers_that_are_not_due_are_asked_for_once(make_stack: OpenStack) -> None:
+    async with make_stack() as stack:
+        execution = await stack.start(a_graph("d", modules={"d": ("DelayModule", {"duration": "PT1M"})}))
+        assert await stack.states(execution) == {"d": "WAITING"}
+        timers = stack.app.parts.timers
+        counted = CountedSession(timers._session)
+        timers._session = counted  # type: ignore[assignment]
+        due = await timers.wake_due()
+        assert due is not None
+        assert 50 < due.total_seconds() <= 60
+        assert counted.statements == 1
