@@ -110,7 +110,7 @@ class Outbox:
         failed = [row for row in rows if row.kind == "QUARANTINED"]
         known = await self._cache.get_many(row.execution_id for row in failed)
         async with self._session.reading() as connection:
-            attempts = await read_attempts(connection, [(row.execution_id, row.run_id) for row in failed])
+            attempts = await read_attempts(connection, sorted({(row.execution_id, row.run_id) for row in failed}))
             results = await read_results(connection, sorted(_sources(failed, known)))
             unplanned = {row.execution_id for row in failed} - known.keys()
             facts = {fact.id: fact for fact in await read_facts(connection, unplanned)} if unplanned else {}

@@ -45,7 +45,7 @@ def refusal_of(
     if ended:
         return ExecutionEnded(
             f"execution {event.execution_id} was cancelled, failed fast or was ended by its deadline",
-            hint="begin anew with RestartExecution, or discard the run",
+            hint="start a new execution, or discard the run",
         )
     if event.resolution is Resolution.REQUEUED and number > max_requeues and not event.force:
         return TooManyRequeues(

@@ -90,10 +90,10 @@ async def test_too_many_requeues(stub: DeadLetterQueueServiceStub) -> None:
 
 async def test_execution_ended(stub: DeadLetterQueueServiceStub, executor: FakeExecutor) -> None:
     letter = await a_letter(stub)
-    executor.refuse = ExecutionEnded("it was cancelled", hint="RestartExecution begins anew")
+    executor.refuse = ExecutionEnded("it was cancelled", hint="start a new execution")
     error = await error_of(stub.RequeueDeadLetter(a_requeue(letter.id)))
     assert isinstance(error, ExecutionEnded)
-    assert "RestartExecution" in error.hint
+    assert "start a new execution" in error.hint
     executor.refuse = None
     discarded = await stub.DiscardDeadLetter(a_discard(letter.id))
     assert discarded.dead_letter.resolution == LetterEnum.DISCARDED

@@ -164,7 +164,7 @@ async def test_into_an_execution_that_was_ended_only_a_discard_works(both: Both)
     ):
         error = await error_of(call(request))
         assert isinstance(error, ExecutionEnded)
-        assert "RestartExecution" in error.hint
+        assert "start a new execution" in error.hint
     answer = await both.stub.DiscardDeadLetter(a_discard(letter.id))
     assert answer.dead_letter.resolution == LetterEnum.DISCARDED
 
