@@ -113,10 +113,10 @@ class WorkConfig(BaseModel):
 
 
 @module("WorkModule")
-async def work(_context: Context, config: WorkConfig) -> dict[str, Any]:
+async def work(context: Context, config: WorkConfig) -> dict[str, Any]:
     """Takes a while, as real work does."""
     await asyncio.sleep(config.milliseconds / 1000)
-    return {}
+    return {"attempt": context.attempt}
 
 
 @module("StubbornModule")

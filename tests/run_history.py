@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -17,13 +17,16 @@ from valkyr.graph.model import EdgeKind, Graph, Node
 TERMINAL = frozenset({"SUCCESS", "FAILED", "SKIPPED", "CANCELLED"})
 LEGAL = {
     "PENDING": TERMINAL - {"FAILED"} | {"READY", "LEASED", "WAITING", "PARKED", "QUARANTINED"},
-    "READY": TERMINAL - {"SKIPPED"} | {"LEASED", "PARKED", "WAITING", "QUARANTINED"},
+    "READY": {"LEASED", "PARKED", "FAILED", "QUARANTINED", "CANCELLED"},
     "LEASED": TERMINAL - {"SKIPPED"} | {"READY", "QUARANTINED"},
     "PARKED": {"READY", "FAILED", "QUARANTINED", "CANCELLED"},
     "WAITING": {"READY", "SUCCESS", "FAILED", "QUARANTINED", "CANCELLED"},
     "QUARANTINED": {"READY", "LEASED", "SUCCESS", "FAILED"},
 }
 """Where a run may go from each state that is not final; a hand-off leases what becomes ready in the same statement."""
+FROM_READY = {"WAITING", "SUCCESS"}
+"""Where control nodes go, too: they are never leased."""
+CONTROL = {"DelayModule"}
 MAX_ATTEMPTS, MAX_LOST_LEASES = 3, 5
 INSTALL = """
 CREATE SCHEMA history;
@@ -98,7 +101,8 @@ def violations(
     found = list(_not_settled({name: by_run[key][-1].state for name, key in ids.items()}))
     for node in graph.nodes:
         of_run = by_run[ids[node.node_id]]
-        problems = [*_of_one_run(of_run), *_over_budget(of_run, _max_attempts(node, graph), max_lost_leases)]
+        legal = LEGAL | {"READY": LEGAL["READY"] | FROM_READY} if _is_control(node, graph) else LEGAL
+        problems = [*_of_one_run(of_run, legal), *_over_budget(of_run, _max_attempts(node, graph), max_lost_leases)]
         found += [f"{node.node_id}: {problem}" for problem in problems]
     return found + list(_out_of_order(by_run, ids, graph))
 
@@ -111,7 +115,12 @@ def _not_settled(last: Mapping[str, str]) -> Iterable[str]:
             yield f"{name}: C1: never settled, it is {state}"
 
 
-def _of_one_run(events: Sequence[Event]) -> Iterable[str]:
+def _is_control(node: Node, graph: Graph) -> bool:
+    classes = {module.node_id: module.class_name for module in graph.modules}
+    return node.node_id not in classes or classes[node.node_id] in CONTROL
+
+
+def _of_one_run(events: Sequence[Event], legal: Mapping[str, Collection[str]]) -> Iterable[str]:
     terminal = [event for event in events if event.state in TERMINAL]
     if len(terminal) > 1 or (terminal and terminal[0] is not events[-1]):
         yield f"C2: {len(terminal)} terminal transitions, the last event is {events[-1].state}"
@@ -120,7 +129,7 @@ def _of_one_run(events: Sequence[Event]) -> Iterable[str]:
     for before, after in pairwise(events):
         if after.was != before.state:
             yield f"C3: {before.state} was followed by a transition from {after.was}"
-        if after.state not in LEGAL.get(before.state, ()):
+        if after.state not in legal.get(before.state, ()):
             yield f"C2: it went from {before.state} to {after.state}"
         if after.state == "LEASED" and before.state == "LEASED":
             yield "C4: leased while it was leased"

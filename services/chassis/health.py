@@ -39,6 +39,11 @@ class Health:
         return self._problems | {f"loop {name}": why for name, why in self._stale_loops().items()}
 
     @property
+    def loops(self) -> frozenset[str]:
+        """Those that must make progress for this to be healthy."""
+        return frozenset(self._loops)
+
+    @property
     def serving(self) -> bool:
         return not self.problems
 

@@ -37,6 +37,10 @@ EXPIRE_SOME = """
 UPDATE executor.run SET lease_until = now() - interval '1 second' WHERE state = 'LEASED' AND random() < 0.3
 """
 LOST = "SELECT coalesce(sum(lost_leases), 0) FROM executor.run"
+OF_ANOTHER_LEASE = """
+SELECT id, attempt, outputs FROM executor.run WHERE state = 'SUCCESS' AND (outputs::json ->> 'attempt')::int <> attempt
+"""
+"""Runs whose outcome was reported under another lease than their last."""
 DONE = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
 
 
@@ -79,6 +83,7 @@ async def test_i06_what_a_frozen_executor_reports_when_it_wakes_changes_nothing(
                     assert settled.state == "SUCCESS"
         for execution_id in ids:
             assert run_history.violations(await run_history.read(sql, execution_id), execution_id, graph) == []
+        assert await sql.fetch(OF_ANOTHER_LEASE) == []
         lost = await sql.fetch(
             "SELECT DISTINCT run_id FROM executor.run_attempt WHERE outcome = 'RUNNER_LOST' AND execution_id = ANY($1)",
             [UUID(execution_id) for execution_id in ids],
@@ -107,5 +112,6 @@ async def test_i06_reports_under_leases_that_a_jump_of_the_clock_has_ended_chang
         for execution_id in ids:
             events = await run_history.read(sql, execution_id)
             assert run_history.violations(events, execution_id, graph, max_lost_leases=100) == []
+        assert await sql.fetch(OF_ANOTHER_LEASE) == []
     said = (tmp_path / "logs" / "executor.log").read_text()
     assert "report.lease_lost" in said, "no report came late: the test proves nothing"

@@ -14,12 +14,13 @@ import asyncpg
 import pytest
 
 from examples.target_server import TargetServer
+from services.executor.app import open_app as open_executor
 from tests import run_history
 from tests.builders import a_graph
 from tests.chaos import ledger
 from tests.chaos.load import ALWAYS, PATH
 from tests.chaos.rooms import Rooms, open_rooms
-from tests.executor_stack import eventually, until_true
+from tests.executor_stack import eventually, executor_settings, until_true
 from tests.otlp import OtlpReceiver
 from valkyr.client import Client
 from valkyr.client.executions import Start
@@ -128,3 +129,15 @@ async def test_i16_what_was_started_is_finished_with_all_neighbours_down(
                 letters = await sql.fetchval("SELECT count(*) FROM dlq.dead_letter_queue")
                 assert letters == number * (EXECUTIONS + 1)
             assert {"executor", "dlq", "breaker"} <= set(collector.services.values())
+
+
+async def test_i16_no_neighbour_is_a_condition_of_the_executors_health(
+    migrated_database_url: Callable[..., str], tmp_path: Path
+) -> None:
+    """A loop is missed only after half a minute: what the health goes by is looked at, rather than waited for."""
+    nowhere = {"breaker": "127.0.0.1:1", "dlq": "127.0.0.1:1"}
+    settings = executor_settings(migrated_database_url("executor"), tmp_path, "127.0.0.1:1", **nowhere)
+    async with open_executor(settings) as app:
+        await until_true(lambda: app.parts.health.serving, "it is healthy without anybody")
+        assert app.parts.health.loops.isdisjoint({"outbox", "mirror", "outcomes"})
+        assert {"dispatcher", "reaper", "probes", "timers"} <= app.parts.health.loops

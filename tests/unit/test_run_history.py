@@ -69,6 +69,7 @@ def test_a_history_as_it_should_be_is_passed(steps: Sequence[str]) -> None:
         ((*RETRIED[:3], "a READY 2 1 1 1", "a LEASED 3 2", *RETRIED[5:]), "a: C5: LEASED -> READY counted 1 failures"),
         ((*RETRIED[:3], "a READY 1 1 3", "a LEASED 2 2", *RETRIED[5:]), "a: C5: tried again although"),
         ((*A_GOOD_ONE[:3], "b LEASED 1 1", "a SUCCESS", "b SUCCESS"), "C8: b left PENDING before a had ended"),
+        ((*LOST[:4], "a SUCCESS", "b SKIPPED"), "a: C2: it went from READY to SUCCESS"),
         ((*A_GOOD_ONE[:4], "b READY", "b PENDING", "b SKIPPED"), "b: C8: left PENDING more than once"),
     ],
 )
