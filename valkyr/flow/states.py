@@ -104,9 +104,10 @@ def execution_state_after(
     reopened: bool = False,
 ) -> ExecutionState:
     """The end of an execution: nothing can move any more. Settled states stay what they are (I05), but for a FAILED
-    one that was `reopened` by requeue or fix."""
+    one that was `reopened` by requeue or fix, or in which a discard lets a join go: while something can move, nothing
+    has ended."""
     if current in SETTLED_EXECUTION_STATES:
-        if not (reopened and current is ExecutionState.FAILED):
+        if current is not ExecutionState.FAILED or not (reopened or open_runs > 0):
             return current
         current = ExecutionState.RUNNING
     if open_runs > 0:

@@ -174,14 +174,14 @@ def test_a_discard_in_the_batch_that_ends_the_execution_decides_nothing_behind_i
     assert batch.states == {"a": R.FAILED}, "the others are cancelled with everything else"
 
 
-def test_a_discard_that_readies_a_join_leaves_the_execution_failed() -> None:
+def test_a_discard_that_readies_a_join_reopens_the_execution() -> None:
     graph = a_graph("a -> j, b -> j", edges={"a->j": {"kind": "FAILURE", "condition": "false"}})
     batch = Batch(graph, {"a": R.QUARANTINED, "b": R.SUCCESS}, execution=FAILED)
     join = batch.plan.index_of["j"]
     batch.step.rows[join] = replace(batch.step.rows[join], facts=RunFacts(R.PENDING, Gate(1, taken=1)))
     batch.apply(batch.resolve("a", Resolution.DISCARDED))
     assert batch.states == {"a": R.FAILED, "j": R.READY}
-    assert batch.execution == (E.FAILED, 7, 1, 1)
+    assert batch.execution == (E.RUNNING, 7, 1, 1)
 
 
 TOMORROW = NOON + timedelta(days=1)

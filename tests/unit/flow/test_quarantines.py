@@ -267,7 +267,7 @@ def test_a_discard_may_ready_a_join_that_waited_for_its_failure_edge() -> None:
     run.discard("a")
     assert run.state_of("j") is R.READY
     assert run.taken_by("j") == ["b->j"]
-    assert run.state is ExecutionState.FAILED, "left by requeue and fix alone"
+    assert run.state is ExecutionState.RUNNING, "while something can move, nothing has ended"
     run.succeed("j")
     assert (run.state, run.open_runs) == (ExecutionState.FAILED, 0)
 
