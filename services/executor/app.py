@@ -221,7 +221,15 @@ class Parts:
         self.timers = Timers(self.session, self.progress)
         self.deadlines = Deadlines(self.session, self.progress)
         self.outbox = Outbox(self.session, self.cache, self.dlq)
-        self.interventions = Interventions(self.session, self.cache, self.progress, self.executions)
+        database = self.settings.database
+        self.interventions = Interventions(
+            self.session,
+            self.cache,
+            self.progress,
+            self.executions,
+            at_once=max(1, database.pool_size // 2),
+            patience=database.acquire_timeout,
+        )
         self.reaper = Reaper(
             self.session,
             self.progress,

@@ -8,16 +8,32 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from services.executor.model import ExecutionFacts
-from services.executor.plans import PlannedVersion, Plans
+from services.executor.plans import PlannedVersion, Plans, VersionKey
 from services.executor.store.reads import read_facts
 from services.executor.store.session import Session
 from valkyr.expressions import ExpressionError
+from valkyr.flow.plan import Plan
+from valkyr.graph.model import Settings
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
 
 MAX_EXECUTIONS = 20_000
 MAX_TRIGGER_BYTES = 32 * 1024 * 1024
+_NO_PLAN = PlannedVersion(
+    Plan(
+        nodes=(),
+        edges=(),
+        roots=(),
+        leaves=(),
+        settings=Settings(),
+        index_of={},
+        control_roots=(),
+        watched=frozenset(),
+        evaluates=False,
+    ),
+    (),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +58,21 @@ class ExecutionCache:
 
         Takes a connection where something is missing: never call it while holding one. Unavailable.
         """
+        facts = await self._facts_of(ids, reserved=reserved)
+        versions = {key: await self._version(key) for key in {fact.version_key for fact in facts.values()}}
+        return {
+            execution_id: Known(fact, version)
+            for execution_id, fact in facts.items()
+            if (version := versions[fact.version_key]) is not None
+        }
+
+    async def get_without_plans(self, ids: Iterable[UUID], *, reserved: bool = False) -> dict[UUID, Known]:
+        """Those that exist, each as if its graph had no nodes: for what needs no plan, such as their end. As `get_many`
+        otherwise."""
+        facts = await self._facts_of(ids, reserved=reserved)
+        return {execution_id: Known(fact, _NO_PLAN) for execution_id, fact in facts.items()}
+
+    async def _facts_of(self, ids: Iterable[UUID], *, reserved: bool) -> dict[UUID, ExecutionFacts]:
         wanted = set(ids)
         facts = {execution_id: self._facts[execution_id] for execution_id in wanted if execution_id in self._facts}
         missing = wanted - facts.keys()
@@ -50,8 +81,7 @@ class ExecutionCache:
                 for found in await read_facts(connection, missing):
                     facts[found.id] = found
                     self.remember(found)
-        known = {execution_id: await self._with_plan(fact) for execution_id, fact in facts.items()}
-        return {execution_id: found for execution_id, found in known.items() if found is not None}
+        return facts
 
     def cached(self, execution_id: UUID) -> Known | None:
         """Without asking the database."""
@@ -59,15 +89,15 @@ class ExecutionCache:
         version = self._plans.cached(facts.version_key) if facts else None
         return Known(facts, version) if facts and version else None
 
-    async def _with_plan(self, facts: ExecutionFacts) -> Known | None:
-        version = self._plans.cached(facts.version_key)
+    async def _version(self, key: VersionKey) -> PlannedVersion | None:
+        version = self._plans.cached(key)
         if version is not None:
-            return Known(facts, version)
+            return version
         try:
-            return Known(facts, await self._plans.get(facts.version_key))
+            return await self._plans.get(key)
         except ExpressionError as error:
             # Saved when the expression language was another: nothing can run it, and it must not stop the others.
-            log.error("plan.unusable", workflow_id=str(facts.workflow_id), version=facts.version, error=str(error))
+            log.error("plan.unusable", workflow_id=str(key[1]), version=key[2], error=str(error))
             return None
 
     def remember(self, facts: ExecutionFacts) -> None:

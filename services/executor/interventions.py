@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from uuid import UUID
 
 from services.executor.executions import Executions, execution_not_found
@@ -12,17 +16,32 @@ from services.executor.store import reads as store
 from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
-from valkyr.errors import RequestIdReused, RunNotFound, ValkyrError
+from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError
 
 
 class Interventions:
-    """Each is one event to Progress, so that counters, edges and outbox are those of any other outcome."""
+    """Each is one event to Progress, so that counters, edges and outbox are those of any other outcome.
 
-    def __init__(self, session: Session, cache: ExecutionCache, progress: Progress, executions: Executions) -> None:
+    No more than `at_once` have a transaction at the same time, so that a flood of them leaves connections for starts
+    and leases; the others wait for their turn for no longer than `patience`, and are Overloaded.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        cache: ExecutionCache,
+        progress: Progress,
+        executions: Executions,
+        *,
+        at_once: int,
+        patience: timedelta,
+    ) -> None:
         self._session = session
         self._cache = cache
         self._progress = progress
         self._executions = executions
+        self._turns = asyncio.Semaphore(at_once)
+        self._patience = patience
 
     async def cancel(self, namespace: str, event: EndExecution) -> ExecutionView:
         """The execution as it is then. ExecutionNotFound, ExecutionSettled, RequestIdReused."""
@@ -54,9 +73,24 @@ class Interventions:
         return await self._run(namespace, event.execution_id, event.run_id)
 
     async def _apply(self, event: EndExecution | Resolve) -> None:
-        [answer] = await self._progress.apply([event])
+        async with self._turn():
+            [answer] = await self._progress.apply([event])
         if isinstance(answer, ValkyrError):
             raise answer
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._patience.total_seconds()):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise Overloaded(
+                "too many executions are being changed at the same time", retry_after=timedelta(seconds=1)
+            ) from error
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def _run(self, namespace: str, execution_id: UUID, run: UUID) -> RunView:
         async with self._session.reading() as connection:

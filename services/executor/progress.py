@@ -6,7 +6,8 @@ whatever the batch; runs that become ready while this process has room are lease
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,12 +34,13 @@ from services.executor.model import (
     run_id,
 )
 from services.executor.modules import Modules
+from services.executor.portions import apply_in_portions
 from services.executor.signals import Signals
 from services.executor.steps import Answer, ExecutionStep, Writes, node_of, touched_nodes
 from services.executor.store import progress as store
 from services.executor.store.progress import ChangedRun, RunKey
 from services.executor.store.reads import read_quarantines
-from services.executor.store.session import Session
+from services.executor.store.session import Session, took_too_long
 from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, RequestIdReused, Unavailable, ValkyrError
 from valkyr.flow.advance import Change, ControlBudget, Loaded, Need, RunFacts, taken_edges
 from valkyr.flow.attempts import Fence
@@ -123,7 +125,18 @@ class Progress:
         """One transaction; the answers in order, an error for a request that is refused. Unavailable and the like when
         it is not known whether it committed, or when it could not be: apply again.
 
-        Where one execution cannot be carried on for a reason that nobody foresaw, the others are applied without it,
+        What is too much for one transaction, or waits for rows that others hold, is applied in several.
+        """
+        try:
+            return await self._apply_or_give_up(events)
+        except Overloaded as error:
+            if len({event.execution_id for event in events}) == 1 or not took_too_long(error):
+                raise
+            log.warning("progress.batch_divided", events=len(events), error=str(error))
+        return await apply_in_portions(events, self._apply_or_give_up)
+
+    async def _apply_or_give_up(self, events: Sequence[Event]) -> list[Answer]:
+        """Where one execution cannot be carried on for a reason that nobody foresaw, the others are applied without it,
         and its runs are quarantined as they are: it ends where somebody can see it, and holds up nobody.
         """
         try:
@@ -174,22 +187,35 @@ class Progress:
             raise Internal("this execution cannot be carried on; see the log") from again
 
     async def _apply(self, events: Sequence[Event], *, problem: str | None = None) -> list[Answer]:
-        known = await self._cache.get_many((event.execution_id for event in events), reserved=True)
+        # Overload by anything else must not hold up what runners report.
+        reserved = any(isinstance(event, LeaseEnded) for event in events)
+        known = await self._known(events, reserved=reserved)
         own = sum(isinstance(event, LeaseEnded) and event.makes_room for event in events)
+        going_on = sum(not isinstance(event, EndExecution) for event in events)
         granted_at = monotonic()
-        with self._handoff.grant(wanted=len(events) + 1_000, freed=own) as grant:
-            size = grant.left
+        with ExitStack() as granted:
+
+            def grant() -> Grant:
+                wanted = going_on + 1_000 if going_on else 0
+                return granted.enter_context(self._handoff.grant(wanted=wanted, freed=own))
 
             async def attempt(tx: Any) -> Applied:
-                grant.left = size
+                granted.close()  # of an attempt before
                 return await _Transaction(self, tx, known, grant).run(events, problem)
 
-            applied = await self._session.repeat(attempt, reserved=True)
+            applied = await self._session.repeat(attempt, reserved=reserved)
             self._handoff.deliver(applied.granted, granted_at=granted_at)
         self._tell(applied)
         if applied.refused:
             await self._refuse(applied.refused)
         return applied.answers
+
+    async def _known(self, events: Sequence[Event], *, reserved: bool) -> dict[UUID, Known]:
+        """With their plans, but for what is only to end: that must be possible even where no plan can be made."""
+        going_on = {event.execution_id for event in events if not isinstance(event, EndExecution)}
+        known = await self._cache.get_many(going_on, reserved=reserved)
+        ending = {event.execution_id for event in events if isinstance(event, EndExecution)} - known.keys()
+        return known | await self._cache.get_without_plans(ending, reserved=reserved)
 
     async def _refuse(self, refused: Sequence[LeaseEnded]) -> None:
         """The batch before is committed, whatever becomes of these: a lease that is left is given back as forgotten."""
@@ -279,18 +305,21 @@ def refusals(prepared: Sequence[Prepared]) -> list[LeaseEnded]:
 
 
 class _Transaction:
-    """One attempt at one batch."""
+    """One attempt at one batch. `grant` sets room aside, once its rows are locked: until then the room is others'."""
 
-    def __init__(self, progress: Progress, tx: Any, known: Mapping[UUID, Known], grant: Grant) -> None:
+    def __init__(self, progress: Progress, tx: Any, known: Mapping[UUID, Known], grant: Callable[[], Grant]) -> None:
         self._progress = progress
         self._tx = tx
         self._known = known
-        self._grant = grant
+        self._open_grant = grant
+        self._grant = Grant(0)
         self._steps: dict[UUID, ExecutionStep] = {}
+        self._pending_read: set[UUID] = set()
 
     async def run(self, events: Sequence[Event], problem: str | None) -> Applied:
         """`problem` is why the executions are not carried on: then what ended is quarantined, and nothing follows."""
         await self._lock(events)
+        self._grant = self._open_grant()
         answers = self._take_all(events)
         await self._show_controls()
         if problem is None:
@@ -391,7 +420,9 @@ class _Transaction:
     async def _load(self, needs: Mapping[UUID, Need]) -> dict[UUID, Loaded]:
         for execution_id, need in needs.items():
             rows = self._steps[execution_id].rows
-            if not need.rows <= rows.keys():
+            if not need.rows <= rows.keys() and execution_id not in self._pending_read:
+                # Once: nobody else makes runs PENDING, and what is not among them then is gone.
+                self._pending_read.add(execution_id)
                 for row in await store.lock_pending_runs(self._tx, execution_id):
                     rows.setdefault(row.node_index, row)
         keys = [(key, run_id(key, node)) for key, need in needs.items() for node in need.results]

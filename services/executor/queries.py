@@ -208,12 +208,19 @@ FROM locked l JOIN executor.workflow_execution e ON e.id = l.execution_id
 WHERE r.execution_id = l.execution_id AND r.id = l.id
 """
 
-# After CANCEL_RUNS: what was leased meanwhile is seen by this statement. Leases left, by execution.
+# After CANCEL_RUNS: what was leased meanwhile is seen by this statement; in the order of locking, too. Leases left, by
+# execution. The state is compared so that no partial index matches: the way in is the key, not every lease that is.
 STOP_ALL_RUNS = """
-WITH stopped AS (
+WITH locked AS MATERIALIZED (
+    SELECT r.execution_id, r.id FROM executor.run r
+    WHERE r.execution_id = ANY($1::uuid[]) AND r.state || '' = 'LEASED'
+    ORDER BY r.execution_id, r.id
+    FOR NO KEY UPDATE),
+stopped AS (
     UPDATE executor.run r
     SET stop_reason = 'CANCEL', lease_until = least(r.lease_until, now() + $2::interval)
-    WHERE r.execution_id = ANY($1::uuid[]) AND r.state = 'LEASED'
+    FROM locked l
+    WHERE r.execution_id = l.execution_id AND r.id = l.id
     RETURNING r.execution_id)
 SELECT execution_id, count(*)::int FROM stopped GROUP BY execution_id
 """
@@ -410,8 +417,11 @@ WHERE deadline <= now() AND deadline IS NOT NULL AND stop_reason IS NULL
 ORDER BY deadline LIMIT $1
 """
 
+# With how many nodes each has: the last run by id is that of the last node.
 SELECT_EXECUTION_DEADLINES = """
-SELECT id FROM executor.workflow_execution
+SELECT e.id, coalesce((
+    SELECT r.node_index + 1 FROM executor.run r WHERE r.execution_id = e.id ORDER BY r.id DESC LIMIT 1), 0)
+FROM executor.workflow_execution e
 WHERE deadline <= now() AND deadline IS NOT NULL AND ending IS NULL AND state IN ('PENDING', 'RUNNING', 'PAUSED')
 ORDER BY deadline LIMIT $1
 """

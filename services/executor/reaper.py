@@ -13,6 +13,7 @@ from services.executor.store import leases as store
 from services.executor.store.leases import LeaseCensus
 from services.executor.store.session import Session
 from valkyr.errors import Internal, ValkyrError
+from valkyr.flow.attempts import Fence
 from valkyr.flow.results import Omitted
 from valkyr.telemetry import get_logger
 
@@ -118,25 +119,26 @@ class Reaper:
             await _end(self._progress, forgotten)
 
 
-async def end_older_incarnations(session: Session, progress: Progress, lease: LeasePolicy) -> int:
-    """At start: what this runner held before it was started anew is lost, at once. How many leases that were."""
+async def end_older_incarnations(
+    session: Session, progress: Progress, lease: LeasePolicy, *, batch: int = BATCH
+) -> int:
+    """At start: what this runner held before it was started anew is lost, at once. How many leases that ended."""
     ended = 0
     while True:
         async with session.reading() as connection:
-            older = await store.leases_of_older_incarnations(connection, lease, BATCH)
+            older = await store.leases_of_older_incarnations(connection, lease, batch)
         if not older:
             return ended
-        if not await _end(progress, older):
-            return ended
-        ended += len(older)
-        if len(older) < BATCH:
+        now = await _end(progress, older)
+        ended += now
+        if len(older) < batch or not now:
             return ended
 
 
-async def _end(progress: Progress, leases: Sequence[LeaseEnded]) -> bool:
-    """False if some belong to an execution that cannot be carried on, which was logged; the others have ended."""
+async def _end(progress: Progress, leases: Sequence[LeaseEnded]) -> int:
+    """How many have ended. None is said to where one could not be carried on, which was logged: then to look again at
+    once would only find it again."""
     try:
-        await progress.apply(leases)
+        return (await progress.apply(leases)).count(Fence.ACCEPTED)
     except Internal:
-        return False
-    return True
+        return 0

@@ -95,9 +95,9 @@ async def passed_deadlines(tx: Any, limit: int) -> list[tuple[UUID, UUID]]:
     return [(row[0], row[1]) for row in await tx.fetch(queries.SELECT_DEADLINES, limit)]
 
 
-async def passed_execution_deadlines(tx: Any, limit: int) -> list[UUID]:
-    """Executions that should have been settled by now."""
-    return [row[0] for row in await tx.fetch(queries.SELECT_EXECUTION_DEADLINES, limit)]
+async def passed_execution_deadlines(tx: Any, limit: int) -> list[tuple[UUID, int]]:
+    """Executions that should have been settled by now, each with how many nodes it has."""
+    return [(row[0], row[1]) for row in await tx.fetch(queries.SELECT_EXECUTION_DEADLINES, limit)]
 
 
 async def next_deadline(tx: Any) -> timedelta | None:

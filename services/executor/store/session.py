@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from services.chassis.database import Database, translated, with_retries
+from services.chassis.postgres_errors import sqlstate_of
 
 Result = TypeVar("Result")
 
@@ -18,6 +19,15 @@ PINNED_PLANNER = {
     "plan_cache_mode": "force_generic_plan",
     "jit": "off",
 }
+
+
+# Cancelled at its time limit; rows that others hold; a transaction that was idle, or lasted, for too long.
+_TOO_LONG = frozenset({"57014", "55P03", "25P03", "25P04"})
+
+
+def took_too_long(error: BaseException) -> bool:
+    """Whether fewer rows might do; not so where there was no connection to be had."""
+    return error.__cause__ is not None and sqlstate_of(error.__cause__) in _TOO_LONG
 
 
 class Session:

@@ -245,6 +245,19 @@ async def test_a_heartbeat_and_a_lock_go_by_the_key(full: asyncpg.Connection) ->
     assert ways_into_run(beat) <= {"run_pkey", "run_leased"}
 
 
+async def test_what_is_leased_of_an_execution_that_ends_is_found_by_the_key_and_locked_in_order(
+    full: asyncpg.Connection,
+) -> None:
+    await full.execute("UPDATE executor.run SET state = 'LEASED' WHERE node_index >= 150")
+    await full.execute("ANALYZE executor.run")
+    row = await key_of_one(full)
+    nodes = nodes_of(await explain(full, queries.STOP_ALL_RUNS, [row["execution_id"]], timedelta(seconds=9)))
+    kinds = [node["Node Type"] for node in nodes]
+    assert kinds[kinds.index("LockRows") + 1] in ("Sort", "Index Scan"), "before any of them is written"
+    indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert indexes == {"run_pkey"}, "not every lease that there is"
+
+
 @pytest.mark.parametrize(
     ("statement", "arguments", "index"),
     [

@@ -1,0 +1,130 @@
+"""Executions whose graph no plan can be made of any more: they can be ended, and hold up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+from services.executor.deadlines import Deadlines
+from services.executor.reaper import end_older_incarnations
+from services.executor.timers import STUCK_PAUSE, Timers
+from tests.builders import a_graph
+from tests.executor_lab import Lab
+from tests.executor_stack import Stack
+from tests.integration.executor.conftest import OpenStack
+from valkyr.client import ExecutionState
+from valkyr.graph.model import Graph
+
+IDLE = {"concurrency": 0, "poll_interval": timedelta(hours=1)}
+PATIENCE = 5.0
+"""For what must not go on for ever."""
+DELAY = ("DelayModule", {"duration": "PT1H"})
+
+
+def a_conditional_graph(**options: object) -> Graph:
+    return a_graph("a -> b", edges={"a->b": {"condition": "1 == 1"}}, **options)  # type: ignore[arg-type]
+
+
+async def spoiled(stack: Stack, execution_id: str) -> None:
+    """As if it was saved when the expression language was another."""
+    document = "UPDATE executor.pinned_graph SET document = replace(document, '1 == 1', '1 ==') WHERE workflow_id = "
+    workflow_id = "(SELECT workflow_id FROM executor.workflow_execution WHERE id = $1)"
+    assert await stack.sql.execute(document + workflow_id, UUID(execution_id)) == "UPDATE 1"
+    stack.app.parts.plans._planned.clear()
+
+
+async def test_it_can_be_cancelled(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        execution_id = await stack.start(a_conditional_graph())
+        await spoiled(stack, execution_id)
+        execution = await stack.client.executions.cancel(execution_id)
+        assert (execution.state, execution.cancel_requested) == (ExecutionState.CANCELLED, True)
+        assert await stack.states(execution_id) == {"a": "CANCELLED", "b": "CANCELLED"}
+
+
+async def test_a_cancel_tells_its_leases_and_counts_them(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        execution_id = await stack.start(a_conditional_graph())
+        await Lab(stack).lease(execution_id, "a")
+        await spoiled(stack, execution_id)
+        assert (await stack.client.executions.cancel(execution_id)).state is ExecutionState.RUNNING
+        assert (await stack.row(execution_id, "a"))["stop_reason"] == "CANCEL"
+        assert await stack.sql.fetchval("SELECT open_runs FROM executor.workflow_execution") == 1
+
+
+async def test_its_deadline_ends_it_with_others_of_the_batch(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        unusable, other = await stack.start(a_conditional_graph()), await stack.start(a_graph("a"))
+        await spoiled(stack, unusable)
+        await stack.sql.execute("UPDATE executor.workflow_execution SET deadline = now()")
+        async with asyncio.timeout(PATIENCE):
+            assert await Deadlines(lab.session, lab.progress, batch=1).step() is None
+        for execution_id in (unusable, other):
+            execution = await stack.client.executions.get(execution_id)
+            assert (execution.state, execution.error_type) == (ExecutionState.FAILED, "TIMEOUT")
+
+
+async def test_deadlines_of_its_runs_do_not_make_the_loop_spin(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id = await stack.start(a_conditional_graph())
+        await spoiled(stack, execution_id)
+        await stack.sql.execute("UPDATE executor.run SET deadline = now() WHERE node_id = 'a'")
+        async with asyncio.timeout(PATIENCE):
+            pause = await Deadlines(lab.session, lab.progress, batch=1).step()
+        assert pause is not None
+        assert pause > timedelta()
+
+
+async def test_its_timers_do_not_make_the_loop_spin(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id = await stack.start(a_conditional_graph(modules={"a": DELAY}))
+        await spoiled(stack, execution_id)
+        await stack.sql.execute("UPDATE executor.run SET retry_after = now() WHERE state = 'WAITING'")
+        async with asyncio.timeout(PATIENCE):
+            assert await Timers(lab.session, lab.progress, batch=1).wake_due() == STUCK_PAUSE
+            assert await Timers(lab.session, lab.progress).wake_due() == STUCK_PAUSE
+
+
+async def test_timers_that_can_be_woken_are_all_woken(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id = await stack.start(a_graph("a, b, c", modules=dict.fromkeys("abc", DELAY)))
+        await stack.sql.execute("UPDATE executor.run SET retry_after = now() WHERE state = 'WAITING'")
+        assert await Timers(lab.session, lab.progress, batch=1).wake_due() is None
+        assert set((await stack.states(execution_id)).values()) == {"SUCCESS"}
+
+
+async def test_its_control_nodes_do_not_make_the_loop_spin(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id = await stack.start(a_conditional_graph(modules={"a": DELAY}))
+        await spoiled(stack, execution_id)
+        await stack.sql.execute("UPDATE executor.run SET state = 'READY', retry_after = NULL WHERE node_id = 'a'")
+        async with asyncio.timeout(PATIENCE):
+            await Timers(lab.session, lab.progress, batch=1).decide_control()
+        assert (await stack.row(execution_id, "a"))["state"] == "READY"
+
+
+async def test_its_leases_that_ran_out_do_not_make_the_reaper_spin(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id = await stack.start(a_conditional_graph())
+        await lab.lease(execution_id, "a", seconds=-1)
+        await spoiled(stack, execution_id)
+        assert await lab.reaper().step() is None, "not at once again"
+
+
+async def test_its_leases_of_an_older_incarnation_do_not_stop_the_start(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id, other = await stack.start(a_conditional_graph()), await stack.start(a_graph("a"))
+        for key in (execution_id, other):
+            await lab.lease(key, "a", runner=f"{lab.lease_policy.runner_id}/older")
+        await spoiled(stack, execution_id)
+        async with asyncio.timeout(PATIENCE):
+            assert await end_older_incarnations(lab.session, lab.progress, lab.lease_policy, batch=2) == 1
+        assert (await stack.row(other, "a"))["state"] == "READY"
