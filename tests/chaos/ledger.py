@@ -20,16 +20,16 @@ KNOWN_WITHIN = timedelta(seconds=1)
 
 INSTALL = """
 CREATE TABLE history.outbox (
-    n bigserial PRIMARY KEY, op text, id bigint, run_id uuid, quarantine_number int, kind text, is_stored bool,
-    tx text DEFAULT pg_current_xact_id()::text, snapshot pg_snapshot DEFAULT pg_current_snapshot());
+    n bigserial PRIMARY KEY, op text, run_id uuid, quarantine_number int, kind text, is_stored bool,
+    tx text DEFAULT pg_current_xact_id()::text);
 CREATE FUNCTION history.note_outbox() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        INSERT INTO history.outbox (op, id, run_id, quarantine_number, kind)
-        VALUES (TG_OP, NEW.id, NEW.run_id, NEW.quarantine_number, NEW.kind);
+        INSERT INTO history.outbox (op, run_id, quarantine_number, kind)
+        VALUES (TG_OP, NEW.run_id, NEW.quarantine_number, NEW.kind);
     ELSE
-        INSERT INTO history.outbox (op, id, run_id, quarantine_number, kind, is_stored)
-        VALUES (TG_OP, OLD.id, OLD.run_id, OLD.quarantine_number, OLD.kind,
+        INSERT INTO history.outbox (op, run_id, quarantine_number, kind, is_stored)
+        VALUES (TG_OP, OLD.run_id, OLD.quarantine_number, OLD.kind,
             EXISTS (SELECT 1 FROM dlq.dead_letter_queue l
                     WHERE l.run_id = OLD.run_id AND l.quarantine_number = OLD.quarantine_number
                         AND (OLD.kind = 'QUARANTINED' OR l.resolution <> 'PENDING'))

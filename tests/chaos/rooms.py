@@ -14,6 +14,7 @@ import asyncpg
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.local.errors import StackError
 from services.local.home import Home
 from services.local.postgres import Cluster
 from services.local.process import ServiceProcess
@@ -25,6 +26,7 @@ from valkyr.errors import Conflict, DeadlineExceeded, Overloaded, Unavailable
 
 T = TypeVar("T")
 HEALTHY = 60.0
+RESTARTS = 3
 SECOND_EXECUTOR = Room("executor_two", "services.executor", 5, "valkyr.api.executor.v1.ExecutorService")
 AWAY = (Unavailable, DeadlineExceeded, Overloaded, Conflict)
 """Answers after which the same call is made again."""
@@ -89,8 +91,21 @@ class Rooms:
         await self.services[name].start()
 
     async def healthy(self, *names: str) -> None:
-        """Returns when all of them are."""
-        await asyncio.gather(*(self.services[name].wait_healthy(HEALTHY) for name in names))
+        """Returns when all of them are. One that ended by itself, as it does where its database goes away while it
+        migrates, is started again, as whoever supervises it would."""
+        await asyncio.gather(*(self._supervised(self.services[name]) for name in names))
+
+    async def _supervised(self, service: ServiceProcess) -> None:
+        for _ in range(RESTARTS):
+            try:
+                await service.wait_healthy(HEALTHY)
+            except StackError:
+                if service.process is None or service.process.returncode is None:
+                    raise
+                await service.start()
+            else:
+                return
+        await service.wait_healthy(HEALTHY)
 
     async def kill(self, *names: str) -> None:
         """kill -9, all at once; returns when they are gone."""
