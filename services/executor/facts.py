@@ -67,7 +67,7 @@ class ExecutionCache:
         }
 
     async def get_without_plans(self, ids: Iterable[UUID], *, reserved: bool = False) -> dict[UUID, Known]:
-        """Those that exist, each as if its graph had no nodes: for what needs no plan, such as their end. As `get_many`
+        """Those that exist, each with a plan of no nodes: for what needs none, such as their end. As `get_many`
         otherwise."""
         facts = await self._facts_of(ids, reserved=reserved)
         return {execution_id: Known(fact, _NO_PLAN) for execution_id, fact in facts.items()}

@@ -211,11 +211,12 @@ class Progress:
         return applied.answers
 
     async def _known(self, events: Sequence[Event], *, reserved: bool) -> dict[UUID, Known]:
-        """With their plans, but for what is only to end: that must be possible even where no plan can be made."""
+        """With their plans, but for what is only to end: that must be possible even where no plan can be made, and
+        what is leased then must be able to end as well."""
         going_on = {event.execution_id for event in events if not isinstance(event, EndExecution)}
         known = await self._cache.get_many(going_on, reserved=reserved)
-        ending = {event.execution_id for event in events if isinstance(event, EndExecution)} - known.keys()
-        return known | await self._cache.get_without_plans(ending, reserved=reserved)
+        others = {event.execution_id for event in events} - known.keys()
+        return known | await self._cache.get_without_plans(others, reserved=reserved)
 
     async def _refuse(self, refused: Sequence[LeaseEnded]) -> None:
         """The batch before is committed, whatever becomes of these: a lease that is left is given back as forgotten."""
@@ -345,7 +346,10 @@ class _Transaction:
             if known is None:
                 continue
             named = nodes.setdefault(event.execution_id, [])
-            if not isinstance(event, EndExecution) and node_of(event.run_id) < len(known.version.plan.nodes):
+            if isinstance(event, EndExecution):
+                continue
+            planned = len(known.version.plan.nodes)
+            if not planned or node_of(event.run_id) < planned:
                 named.append(node_of(event.run_id))
         locked = await store.lock_executions(self._tx, nodes)
         keys = [
@@ -407,8 +411,9 @@ class _Transaction:
         changes: dict[UUID, list[Change]] = {}
         waiting: dict[UUID, tuple[Walk, Need]] = {}
         for execution_id, step in self._steps.items():
-            walk = step.walk(budget)
-            if walk is not None:
+            if not step.plan.nodes:
+                changes[execution_id] = step.halted()
+            elif (walk := step.walk(budget)) is not None:
                 _go_on(walk, None, execution_id, waiting, changes)
         while waiting:
             loaded = await self._load({key: need for key, (_, need) in waiting.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import orjson
@@ -80,6 +80,7 @@ from valkyr.flow.states import (
 Answer = Fence | ValkyrError
 RetryOf = Callable[[PlannedNode], RetryPolicy]
 _HELD_BY_NOBODY = (RunState.READY, RunState.WAITING, RunState.PARKED)
+_NO_RETRY = RetryPolicy(max_attempts=1, max_lost_leases=1, backoff_base=timedelta(), backoff_max=timedelta())
 
 
 @dataclass(slots=True)
@@ -105,7 +106,7 @@ class Writes:
 def touched_nodes(plan: Plan, nodes: Sequence[int]) -> set[int]:
     """The nodes of events and the targets of their edges: what is locked at the outset."""
     touched = set(nodes)
-    for node in nodes:
+    for node in nodes if plan.nodes else ():
         touched.update(plan.edges[edge].target for edge in plan.nodes[node].outgoing)
     return touched
 
@@ -113,7 +114,8 @@ def touched_nodes(plan: Plan, nodes: Sequence[int]) -> set[int]:
 class ExecutionStep:
     """One execution in one transaction. `rows` grows as the walk through the graph asks for more.
 
-    `quarantines` are the records that resolutions name, by run and number.
+    `quarantines` are the records that resolutions name, by run and number. A plan without nodes stands for one that
+    cannot be made: the execution can be ended, and what is leased of it can end then.
     """
 
     def __init__(
@@ -159,7 +161,8 @@ class ExecutionStep:
         if isinstance(event, EndExecution):
             return self._take_ending(event)
         node = node_of(event.run_id)
-        row = self.rows.get(node) if event.run_id == run_id(self.facts.id, node) else None
+        known = event.run_id == run_id(self.facts.id, node) and (self.ends or len(self.plan.nodes) > 0)
+        row = self.rows.get(node) if known else None
         if isinstance(event, Resolve):
             return self._take_resolution(event, node, row)
         if row is not None and node in self._moved:
@@ -271,7 +274,7 @@ class ExecutionStep:
         after = decide_after_lease(
             replace(row.lease, ending=True) if self.ends else row.lease,
             event.result,
-            self._retry_of(self.plan.nodes[node]),
+            self._retry_of(self.plan.nodes[node]) if self.plan.nodes else _NO_RETRY,
             jitter=random.random(),
         )
         self._note_attempt(event, row)
@@ -335,6 +338,14 @@ class ExecutionStep:
             return None
         outcomes = [self._with_outputs(outcome) for outcome in self._outcomes]
         return advance(self.plan, outcomes, self._base(), budget=budget)
+
+    def halted(self) -> list[Change]:
+        """Instead of the walk where there is no plan: leases that ended while the execution ends; nothing follows."""
+        return [
+            Change(outcome.node, self.rows[outcome.node].facts.state, outcome.state, self.rows[outcome.node].facts.gate)
+            for outcome in self._outcomes
+            if isinstance(outcome, Halted)
+        ]
 
     def _with_outputs(self, outcome: Outcome) -> Outcome:
         """Outputs are read only where an expression may ask for them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -218,11 +218,24 @@ async def test_a_flood_of_cancels_holds_up_neither_starts_nor_leases_nor_reports
             cancels = [asyncio.create_task(stack.client.executions.cancel(execution_id)) for execution_id in ids]
             waiting = "SELECT count(*) >= 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             await eventually(lambda: stack.sql.fetchval(waiting), "two cancels wait")
-            soon = datetime.now(UTC) + timedelta(hours=1)
-            execution = await stack.client.executions.start(workflow_id, deadline=soon)
+            execution = await stack.client.executions.start(workflow_id)
             assert (await stack.wait(execution.id, timeout=2)).state is ExecutionState.SUCCESS
             assert not any(cancel.done() for cancel in cancels)
         assert [(await cancel).state for cancel in cancels] == [ExecutionState.CANCELLED] * len(ids)
+
+
+async def test_what_waits_for_rows_that_others_hold_takes_no_room_meanwhile(make_stack: OpenStack) -> None:
+    patient = timedelta(seconds=20)
+    async with make_stack(database={"lock_timeout": patient, "statement_timeout": patient}) as stack:
+        execution_id = await stack.start(a_graph("wait", modules={"wait": ("DelayModule", {"duration": "PT1H"})}))
+        workflow_id = await stack.save(a_graph("a -> b"))
+        key = UUID(execution_id)
+        async with held(stack, execution_id):
+            timer = asyncio.create_task(stack.app.parts.progress.apply([TimerDue(key, run_id(key, 0))]))
+            await stack.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            execution = await stack.client.executions.start(workflow_id)
+            assert (await stack.wait(execution.id, timeout=2)).state is ExecutionState.SUCCESS
+        assert [str(answer) for answer in await timer] == ["LEASE_LOST"], "it was not due"
 
 
 async def test_a_cancel_whose_turn_does_not_come_is_overloaded(make_stack: OpenStack) -> None:

@@ -6,11 +6,13 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
+
 from services.executor.deadlines import Deadlines
 from services.executor.reaper import end_older_incarnations
 from services.executor.timers import STUCK_PAUSE, Timers
 from tests.builders import a_graph
-from tests.executor_lab import Lab
+from tests.executor_lab import DONE, Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
@@ -43,14 +45,21 @@ async def test_it_can_be_cancelled(make_stack: OpenStack) -> None:
         assert await stack.states(execution_id) == {"a": "CANCELLED", "b": "CANCELLED"}
 
 
-async def test_a_cancel_tells_its_leases_and_counts_them(make_stack: OpenStack) -> None:
+async def test_a_cancel_tells_its_leases_and_ends_with_the_last_of_them(make_stack: OpenStack) -> None:
     async with make_stack(runner=IDLE) as stack:
-        execution_id = await stack.start(a_conditional_graph())
-        await Lab(stack).lease(execution_id, "a")
+        lab = Lab(stack)
+        execution_id = await stack.start(a_graph("a, b, c, d -> e", edges={"d->e": {"condition": "1 == 1"}}))
+        await lab.lease(execution_id, "a", "b")
         await spoiled(stack, execution_id)
+        assert await lab.report(execution_id, "a", DONE) == "LEASE_LOST", "nobody knows what follows"
         assert (await stack.client.executions.cancel(execution_id)).state is ExecutionState.RUNNING
         assert (await stack.row(execution_id, "a"))["stop_reason"] == "CANCEL"
-        assert await stack.sql.fetchval("SELECT open_runs FROM executor.workflow_execution") == 1
+        assert await lab.report(execution_id, "a", DONE) == "ACCEPTED"
+        await stack.sql.execute("UPDATE executor.run SET lease_until = now() - interval '1 s' WHERE node_id = 'b'")
+        await Deadlines(lab.session, lab.progress).step()
+        assert (await stack.wait(execution_id)).state is ExecutionState.CANCELLED
+        assert await stack.states(execution_id) == {"a": "SUCCESS", **dict.fromkeys("bcde", "CANCELLED")}
+        assert await stack.sql.fetchval("SELECT open_runs FROM executor.workflow_execution") == 0
 
 
 async def test_its_deadline_ends_it_with_others_of_the_batch(make_stack: OpenStack) -> None:
@@ -118,13 +127,14 @@ async def test_its_leases_that_ran_out_do_not_make_the_reaper_spin(make_stack: O
         assert await lab.reaper().step() is None, "not at once again"
 
 
-async def test_its_leases_of_an_older_incarnation_do_not_stop_the_start(make_stack: OpenStack) -> None:
+@pytest.mark.parametrize("batch", [1, 2])
+async def test_its_leases_of_an_older_incarnation_do_not_stop_the_start(make_stack: OpenStack, batch: int) -> None:
     async with make_stack(runner=IDLE) as stack:
         lab = Lab(stack)
-        execution_id, other = await stack.start(a_conditional_graph()), await stack.start(a_graph("a"))
+        other, execution_id = await stack.start(a_graph("a")), await stack.start(a_conditional_graph())
         for key in (execution_id, other):
             await lab.lease(key, "a", runner=f"{lab.lease_policy.runner_id}/older")
         await spoiled(stack, execution_id)
         async with asyncio.timeout(PATIENCE):
-            assert await end_older_incarnations(lab.session, lab.progress, lab.lease_policy, batch=2) == 1
+            assert await end_older_incarnations(lab.session, lab.progress, lab.lease_policy, batch=batch) == 1
         assert (await stack.row(other, "a"))["state"] == "READY"
