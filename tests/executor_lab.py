@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
+from services.executor.events import LeaseEnded
 from services.executor.handoff import Handoff
-from services.executor.model import LeaseEnded, LeasePolicy, run_id
+from services.executor.model import LeasePolicy, run_id
 from services.executor.modules import Modules
 from services.executor.progress import Progress, Rules
 from services.executor.reaper import QuietPeriod, Reaper

@@ -21,13 +21,14 @@ from services.chassis.settings import PORT_OFFSETS, SettingsError
 from services.executor.breakers.wiring import Breakers
 from services.executor.deadlines import Deadlines
 from services.executor.dispatcher import Dispatcher
+from services.executor.events import LeaseEnded
 from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
 from services.executor.gateways import DlqGateway, GraphStoreGateway
 from services.executor.handoff import Handoff
 from services.executor.interventions import Interventions
 from services.executor.leasing import Leasing
-from services.executor.model import LeaseEnded, LeasePolicy, new_id
+from services.executor.model import LeasePolicy, new_id
 from services.executor.modules import Modules
 from services.executor.outbox import Outbox
 from services.executor.own_pool import InProcessTransport

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from services.executor.model import EndExecution, Event, RunDeadline
+from services.executor.events import EndExecution, Event, RunDeadline
 from services.executor.progress import Progress
 from services.executor.store import leases as store
 from services.executor.store.session import Session

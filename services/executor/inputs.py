@@ -15,15 +15,7 @@ from uuid import UUID
 import orjson
 
 from services.executor.compiled import CompiledConfig, canonical, digest_of
-from services.executor.model import (
-    NO_REPLAY,
-    ExecutionFacts,
-    Prepared,
-    Replay,
-    StoredResult,
-    idempotency_key,
-    run_id,
-)
+from services.executor.model import NO_REPLAY, ExecutionFacts, Prepared, Replay, StoredResult, idempotency_key, run_id
 from services.executor.modules import Modules
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.plan import Plan, PlannedNode, Sight

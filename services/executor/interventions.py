@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
+from services.executor.events import EndExecution, Resolve
 from services.executor.executions import Executions, execution_not_found
 from services.executor.facts import ExecutionCache
-from services.executor.model import EndExecution, ExecutionView, Resolve, RunView
+from services.executor.model import ExecutionView, RunView
 from services.executor.progress import Progress
 from services.executor.store import reads as store
 from services.executor.store.reads import RunFilter

@@ -6,16 +6,15 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 import orjson
 import uuid_utils
 
-from valkyr.flow.advance import RunFacts
+from services.executor.events import Resolution
 from valkyr.flow.attempts import LeaseFacts
-from valkyr.flow.results import Lost, Omitted, Result
+from valkyr.flow.outcomes import RunFacts
 from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 
 MAX_INDEX = (1 << 14) - 1
@@ -146,94 +145,6 @@ class LockedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseEnded:
-    """A runner reported, or a lease ran out. `only_if_expired` makes the reaper's claim conditional (I11).
-
-    `makes_room`: its end makes room for another run in this process.
-    """
-
-    execution_id: UUID
-    run_id: UUID
-    epoch: int
-    result: Result | Omitted | Lost
-    duration_ms: int | None = None
-    only_if_expired: bool = False
-    makes_room: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TimerDue:
-    """A WAITING run whose time has come."""
-
-    execution_id: UUID
-    run_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class ControlReady:
-    """A control node that was written READY."""
-
-    execution_id: UUID
-    run_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class RunDeadline:
-    """A run whose deadline has passed: one that nobody holds fails, one that is leased is told to stop."""
-
-    execution_id: UUID
-    run_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Who asks for a change, and how it is told from others. `hash` covers all that was asked."""
-
-    principal: str
-    reason: str
-    request_id: str | None
-    hash: bytes
-    traceparent: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EndExecution:
-    """An execution is to end. DEADLINE is conditional on the execution's own; CANCEL comes with who asked for it."""
-
-    execution_id: UUID
-    ending: Ending
-    request: Request | None = None
-
-
-class Resolution(StrEnum):
-    """What was done about a quarantine."""
-
-    PENDING = "PENDING"
-    REQUEUED = "REQUEUED"
-    FIXED = "FIXED"
-    DISCARDED = "DISCARDED"
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """One of the three ways out of QUARANTINED. `outputs` (JSON) is for FIXED; the rest but `request` for REQUEUED."""
-
-    execution_id: UUID
-    run_id: UUID
-    quarantine_number: int
-    resolution: Resolution
-    request: Request
-    outputs: str | None = None
-    inputs: str | None = None
-    new_key: bool = False
-    deadline: datetime | None = None
-    force: bool = False
-
-
-Event = LeaseEnded | TimerDue | ControlReady | RunDeadline | EndExecution | Resolve
-
-
-@dataclass(frozen=True, slots=True)
 class QuarantineRecord:
     """One quarantine of a run, as it is stored."""
 
@@ -287,20 +198,6 @@ class Letter:
     inputs: bytes
     config: bytes
     attempts: Sequence[AttemptView]
-    traceparent: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
-    """For the breaker: what a call of a target came to. `result` says whether it was the target's doing."""
-
-    namespace: str
-    target: str
-    run_id: UUID
-    epoch: int
-    result: Result | Omitted | Lost
-    duration_ms: int | None
-    permit_id: UUID | None
     traceparent: str
 
 

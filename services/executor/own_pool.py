@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from services.executor.model import LeaseEnded, LeasePolicy
+from services.executor.events import LeaseEnded
+from services.executor.model import LeasePolicy
 from services.executor.progress import Progress
 from services.executor.store.heartbeats import Connect, HeartbeatLink
 from valkyr.errors import Internal, Unavailable

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from services.executor.model import Event
+from services.executor.events import Event
 from services.executor.steps import Answer
 from services.executor.store.session import took_too_long
 from valkyr.errors import Internal, Overloaded, ValkyrError

@@ -14,20 +14,16 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
 
+from services.executor.events import AttemptEnded, EndExecution, Event, LeaseEnded, Resolve
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, leased_run, monotonic
 from services.executor.inputs import needed_results, prepare, results_by_node, sight_of, visible_result
 from services.executor.model import (
     NO_REPLAY,
-    AttemptEnded,
-    EndExecution,
-    Event,
-    LeaseEnded,
     LeasePolicy,
     Prepared,
     QuarantineRecord,
     Replay,
-    Resolve,
     StoredResult,
     new_id,
     rank_of,
@@ -42,9 +38,10 @@ from services.executor.store.progress import ChangedRun, RunKey
 from services.executor.store.reads import read_quarantines
 from services.executor.store.session import Session, took_too_long
 from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, RequestIdReused, Unavailable, ValkyrError
-from valkyr.flow.advance import Change, ControlBudget, Loaded, Need, RunFacts, taken_edges
+from valkyr.flow.advance import taken_edges
 from valkyr.flow.attempts import Fence
 from valkyr.flow.joins import Gate
+from valkyr.flow.outcomes import Change, ControlBudget, Loaded, Need, RunFacts
 from valkyr.flow.plan import PlannedNode
 from valkyr.flow.results import Failure, FailureType
 from valkyr.flow.states import FINAL_RUN_STATES, RunState, StopReason

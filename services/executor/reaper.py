@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.executor.model import LeaseEnded, LeasePolicy
+from services.executor.events import LeaseEnded
+from services.executor.model import LeasePolicy
 from services.executor.progress import Progress
 from services.executor.store import leases as store
 from services.executor.store.leases import LeaseCensus

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from services.executor.model import LockedRun, QuarantineRecord, Resolution, Resolve
+from services.executor.events import Resolution, Resolve
+from services.executor.model import LockedRun, QuarantineRecord
 from valkyr.errors import (
     DeadlinePassed,
     ExecutionEnded,

@@ -10,20 +10,11 @@ from typing import Any
 from uuid import UUID
 
 from services.chassis.batching import NaturalBatcher
+from services.executor.events import ControlReady, Event
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, monotonic
 from services.executor.inputs import prepare
-from services.executor.model import (
-    ControlReady,
-    Event,
-    ExecutionFacts,
-    LeasePolicy,
-    Prepared,
-    StartRequest,
-    new_id,
-    rank_of,
-    run_id,
-)
+from services.executor.model import ExecutionFacts, LeasePolicy, Prepared, StartRequest, new_id, rank_of, run_id
 from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
 from services.executor.progress import Progress, refusals

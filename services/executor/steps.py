@@ -11,23 +11,18 @@ from uuid import UUID
 import orjson
 
 from services.executor.compiled import new_memory
-from services.executor.model import (
+from services.executor.events import (
     AttemptEnded,
     ControlReady,
     EndExecution,
     Event,
-    ExecutionFacts,
     LeaseEnded,
-    LockedExecution,
-    LockedRun,
-    QuarantineRecord,
-    Replay,
     Resolution,
     Resolve,
     RunDeadline,
     TimerDue,
-    run_id,
 )
+from services.executor.model import ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord, Replay, run_id
 from services.executor.resolutions import refusal_of
 from services.executor.store.progress import (
     ChangedExecution,
@@ -40,7 +35,18 @@ from services.executor.store.progress import (
     RunKey,
 )
 from valkyr.errors import ExecutionSettled, ValkyrError
-from valkyr.flow.advance import (
+from valkyr.flow.advance import advance, fails_fast
+from valkyr.flow.attempts import (
+    Cancel,
+    FailForGood,
+    Fence,
+    Finish,
+    RetryAfter,
+    RetryPolicy,
+    decide_after_lease,
+    fence,
+)
+from valkyr.flow.outcomes import (
     Change,
     ControlBudget,
     DecideControl,
@@ -52,18 +58,6 @@ from valkyr.flow.advance import (
     Outcome,
     Requeued,
     Succeeded,
-    advance,
-    fails_fast,
-)
-from valkyr.flow.attempts import (
-    Cancel,
-    FailForGood,
-    Fence,
-    Finish,
-    RetryAfter,
-    RetryPolicy,
-    decide_after_lease,
-    fence,
 )
 from valkyr.flow.plan import Plan, PlannedNode, Sight
 from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Omitted, Snooze, Success

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from services.executor.model import ControlReady, TimerDue
+from services.executor.events import ControlReady, TimerDue
 from services.executor.progress import Progress
 from services.executor.store import leases as store
 from services.executor.store.session import Session

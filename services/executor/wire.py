@@ -15,17 +15,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.executor.model import (
-    AttemptView,
-    EndExecution,
-    ExecutionView,
-    QuarantineRecord,
-    Request,
-    Resolution,
-    Resolve,
-    RunView,
-    StartRequest,
-)
+from services.executor.events import EndExecution, Request, Resolution, Resolve
+from services.executor.model import AttemptView, ExecutionView, QuarantineRecord, RunView, StartRequest
 from services.executor.watch import Watched
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded

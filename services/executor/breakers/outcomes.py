@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from services.executor.model import AttemptEnded
+from services.executor.events import AttemptEnded
 from services.executor.targets import CallOutcome, CallResult, TargetKey
 from valkyr.errors import Conflict, DeadlineExceeded, Overloaded, Unavailable, ValkyrError
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Result, Success

@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import NO_REPLAY, Candidate, LeaseEnded, LeasePolicy, Prepared, Replay
+from services.executor.events import LeaseEnded
+from services.executor.model import NO_REPLAY, Candidate, LeasePolicy, Prepared, Replay
 from valkyr.flow.results import Lost
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from services.executor import queries
-from services.executor.model import OutboxRow, QuarantineRecord, Resolution
+from services.executor.events import Resolution
+from services.executor.model import OutboxRow, QuarantineRecord
 
 
 async def read_outbox(connection: Any, limit: int) -> list[OutboxRow]:

@@ -13,22 +13,21 @@ from uuid import UUID
 import asyncpg
 
 from services.executor import queries
+from services.executor.events import EndExecution, Resolve
 from services.executor.model import (
     NO_REPLAY,
-    EndExecution,
     LeasePolicy,
     LockedExecution,
     LockedRun,
     Prepared,
     QuarantinedAs,
     Replay,
-    Resolve,
     StoredResult,
 )
 from valkyr.errors import RequestIdReused
-from valkyr.flow.advance import RunFacts
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.joins import Gate
+from valkyr.flow.outcomes import RunFacts
 from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 
 RunKey = tuple[UUID, UUID]  # (execution_id, run id)

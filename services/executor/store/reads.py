@@ -9,14 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import (
-    AttemptView,
-    ExecutionFacts,
-    ExecutionView,
-    QuarantineRecord,
-    Resolution,
-    RunView,
-)
+from services.executor.events import Resolution
+from services.executor.model import AttemptView, ExecutionFacts, ExecutionView, QuarantineRecord, RunView
 from valkyr.flow.states import ExecutionState, RunState
 
 OUTPUTS_BUDGET = 3 * 512 * 1024

@@ -14,7 +14,8 @@ import pytest
 
 from services.executor import queries
 from services.executor.deadlines import Deadlines
-from services.executor.model import EndExecution, Event, TimerDue, run_id
+from services.executor.events import EndExecution, Event, TimerDue
+from services.executor.model import run_id
 from services.executor.steps import Answer
 from services.executor.store.session import Session
 from tests.builders import a_graph

@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
-from services.executor.model import (
+from services.executor.events import (
     ControlReady,
     EndExecution,
     LeaseEnded,
@@ -19,8 +19,8 @@ from services.executor.model import (
     Resolve,
     RunDeadline,
     TimerDue,
-    run_id,
 )
+from services.executor.model import run_id
 from tests.builders import a_fan, a_graph
 from tests.executor_lab import BROKEN, DONE, Lab, Sabotage
 from tests.executor_modules import GATES

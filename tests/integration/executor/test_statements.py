@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 
 from services.executor.dispatcher import Watermarks
-from services.executor.model import TimerDue, run_id
+from services.executor.events import TimerDue
+from services.executor.model import run_id
 from services.executor.store.leases import heartbeat_runs, select_to_lease
 from services.executor.store.progress import EndedRun, FinishedRun, end_runs, finish_runs, stop_runs
 from tests.builders import a_graph

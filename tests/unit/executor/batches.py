@@ -8,26 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from services.executor.model import (
-    EndExecution,
-    Event,
-    LeaseEnded,
-    LockedExecution,
-    LockedRun,
-    QuarantineRecord,
-    Request,
-    Resolution,
-    Resolve,
-    RunDeadline,
-    run_id,
-)
+from services.executor.events import EndExecution, Event, LeaseEnded, Request, Resolution, Resolve, RunDeadline
+from services.executor.model import LockedExecution, LockedRun, QuarantineRecord, run_id
 from services.executor.steps import Answer, ExecutionStep, Writes
 from services.executor.store.progress import ChangedRun, EndedRun
 from tests.unit.executor.executions import EXECUTION, POLICY, a_fact, plan_of
 from valkyr.errors import ValkyrError
-from valkyr.flow.advance import Loaded, RunFacts
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.joins import Gate
+from valkyr.flow.outcomes import Loaded, RunFacts
 from valkyr.flow.states import MOVABLE_RUN_STATES, Ending, ExecutionState, RunState
 from valkyr.graph.model import Graph
 

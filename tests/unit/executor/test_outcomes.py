@@ -10,7 +10,8 @@ import pytest
 
 from services.executor.breakers import outcomes as module
 from services.executor.breakers.outcomes import Outcomes, call_result
-from services.executor.model import AttemptEnded, new_id
+from services.executor.events import AttemptEnded
+from services.executor.model import new_id
 from services.executor.targets import CallOutcome, CallResult, TargetKey
 from tests.unit.executor.breakers import Clock
 from valkyr.errors import InvalidRequest, Unavailable, ValkyrError

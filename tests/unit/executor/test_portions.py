@@ -8,7 +8,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from services.executor.model import Event, TimerDue, run_id
+from services.executor.events import Event, TimerDue
+from services.executor.model import run_id
 from services.executor.portions import MOST_STUCK, apply_in_portions
 from services.executor.steps import Answer
 from valkyr.errors import Internal, Overloaded

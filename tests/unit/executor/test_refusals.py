@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.executor.model import LockedRun, QuarantineRecord, Resolution, Resolve
+from services.executor.events import Resolution, Resolve
+from services.executor.model import LockedRun, QuarantineRecord
 from services.executor.resolutions import refusal_of
 from tests.builders import a_graph
 from tests.unit.executor.batches import NOON, Batch, a_record, a_request

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.executor.model import ControlReady, TimerDue, run_id
+from services.executor.events import ControlReady, TimerDue
+from services.executor.model import run_id
 from services.executor.steps import touched_nodes
 from tests.builders import a_graph
 from tests.unit.executor.batches import Batch

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.executor.model import EndExecution, Event, Replay, TimerDue
+from services.executor.events import EndExecution, Event, TimerDue
+from services.executor.model import Replay
 from tests.builders import a_graph
 from tests.unit.executor.batches import Batch, an_end
 from tests.unit.executor.executions import EXECUTION

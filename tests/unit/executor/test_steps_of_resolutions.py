@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from services.executor.model import Event, Replay, Resolution
+from services.executor.events import Event, Resolution
+from services.executor.model import Replay
 from tests.builders import a_graph
 from tests.unit.executor.batches import NOON, Batch, a_request, an_end
 from tests.unit.executor.executions import EXECUTION
 from valkyr.errors import ExecutionEnded, QuarantineResolved
-from valkyr.flow.advance import RunFacts
 from valkyr.flow.attempts import Fence
 from valkyr.flow.joins import Gate
+from valkyr.flow.outcomes import RunFacts
 from valkyr.flow.plan import Sight
 from valkyr.flow.results import Failure, FailureType, Success
 from valkyr.flow.states import Ending, ExecutionState, RunState

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from valkyr.flow.advance import (
+from valkyr.flow.advance import advance, fails_fast
+from valkyr.flow.joins import Gate, taken_edges
+from valkyr.flow.outcomes import (
     CONTROL_BUDGET,
     Change,
     ControlBudget,
@@ -22,10 +24,7 @@ from valkyr.flow.advance import (
     Requeued,
     RunFacts,
     Succeeded,
-    advance,
-    fails_fast,
 )
-from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.plan import Plan, PlannedEdge, Sight
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import (

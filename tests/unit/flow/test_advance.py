@@ -10,7 +10,8 @@ import pytest
 from tests.builders import a_graph
 from tests.unit.flow.driver import Driver
 from tests.unit.flow.plans import Word, plan_of
-from valkyr.flow.advance import DecideControl, Loaded, Succeeded, advance
+from valkyr.flow.advance import advance
+from valkyr.flow.outcomes import DecideControl, Loaded, Succeeded
 from valkyr.flow.plan import Sight
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import ExecutionState, RunState

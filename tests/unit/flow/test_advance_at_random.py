@@ -10,7 +10,7 @@ from tests.unit.flow.cases import AT_RANDOM, VALUES, WORDS, WORK, Case, a_case, 
 from tests.unit.flow.driver import Driver
 from tests.unit.flow.plans import plan_of
 from tests.unit.flow.reference import Reference
-from valkyr.flow.advance import FailedForGood, Outcome, Succeeded
+from valkyr.flow.outcomes import FailedForGood, Outcome, Succeeded
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import FINAL_RUN_STATES, ExecutionState, RunState
 from valkyr.graph.model import Edge, EdgeKind, Graph, Join, Module, Node

@@ -10,7 +10,8 @@ import pytest
 from tests.builders import a_graph
 from tests.unit.flow.driver import Driver
 from tests.unit.flow.plans import plan_of
-from valkyr.flow.advance import FailedForGood, Outcome, Succeeded, fails_fast
+from valkyr.flow.advance import fails_fast
+from valkyr.flow.outcomes import FailedForGood, Outcome, Succeeded
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.graph.model import FailurePolicy, Graph, Settings

@@ -9,7 +9,7 @@ import pytest
 from tests.builders import a_chain, a_fan, a_graph
 from tests.unit.flow.driver import Driver
 from tests.unit.flow.plans import plan_of
-from valkyr.flow.advance import DecideControl
+from valkyr.flow.outcomes import DecideControl
 from valkyr.flow.states import ExecutionState, RunState
 from valkyr.graph.model import Edge, Graph, Module, Node
 

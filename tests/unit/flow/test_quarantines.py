@@ -10,7 +10,7 @@ import pytest
 from tests.builders import a_graph
 from tests.unit.flow.driver import Driver
 from tests.unit.flow.plans import Word, plan_of
-from valkyr.flow.advance import Change, DecideControl, Discarded, Requeued
+from valkyr.flow.outcomes import Change, DecideControl, Discarded, Requeued
 from valkyr.flow.plan import Sight
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import ExecutionState, RunState

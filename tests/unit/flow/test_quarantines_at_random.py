@@ -18,7 +18,7 @@ from tests.unit.flow.cases import AT_RANDOM, WORDS, Case, a_case, budgets, dice,
 from tests.unit.flow.driver import Driver
 from tests.unit.flow.lives import Go, Lives, Script, Way
 from tests.unit.flow.plans import plan_of
-from valkyr.flow.advance import Discarded, FailedForGood, Outcome, Requeued, Succeeded
+from valkyr.flow.outcomes import Discarded, FailedForGood, Outcome, Requeued, Succeeded
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import FINAL_RUN_STATES, Ending, ExecutionState, RunState
 from valkyr.graph.model import FailurePolicy, Graph, Join, Settings
