@@ -13,9 +13,10 @@ from services.executor.events import LeaseEnded
 from services.executor.handoff import Handoff
 from services.executor.model import LeasePolicy, run_id
 from services.executor.modules import Modules
-from services.executor.progress import Progress, Rules
+from services.executor.progress import Progress
 from services.executor.reaper import QuietPeriod, Reaper
 from services.executor.store.session import Session
+from services.executor.transaction import Rules
 from tests.executor_stack import Stack
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Result, Success

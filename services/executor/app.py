@@ -34,7 +34,7 @@ from services.executor.outbox import Outbox
 from services.executor.own_pool import InProcessTransport
 from services.executor.plans import Plans
 from services.executor.probes import Probes
-from services.executor.progress import Progress, Rules
+from services.executor.progress import Progress
 from services.executor.reaper import FORGOTTEN_AFTER, LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
 from services.executor.servicer import ExecutorServicer
 from services.executor.settings import ExecutorSettings
@@ -43,6 +43,7 @@ from services.executor.starts import Starts
 from services.executor.store.leases import register_runner
 from services.executor.store.session import PINNED_PLANNER, Session
 from services.executor.timers import Timers
+from services.executor.transaction import Rules
 from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
 from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.attempts import RetryPolicy

@@ -9,7 +9,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from services.executor.events import EndExecution, Resolve
-from services.executor.executions import Executions, execution_not_found
+from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
 from services.executor.model import ExecutionView, RunView
 from services.executor.progress import Progress
@@ -17,7 +17,7 @@ from services.executor.store import reads as store
 from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
-from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError
+from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError, WrongState
 
 
 class Interventions:
@@ -68,7 +68,10 @@ class Interventions:
                 raise _reused(request_id)
         known = (await self._cache.get_many([event.execution_id])).get(event.execution_id)
         if known is None:
-            raise execution_not_found(event.execution_id)
+            raise WrongState(
+                f"the graph of execution {event.execution_id} cannot be run any more; the executor's log says why",
+                hint="cancel the execution",
+            )
         with replay_span(event, known.facts.traceparent) as traced:
             await self._apply(traced)
         return await self._run(namespace, event.execution_id, event.run_id)

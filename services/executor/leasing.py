@@ -9,7 +9,8 @@ from uuid import UUID
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff
 from services.executor.model import Candidate, LeasePolicy, Prepared
-from services.executor.progress import Progress, Wanted, refusals
+from services.executor.preparing import Wanted, refusals
+from services.executor.progress import Progress
 from services.executor.steps import node_of
 from services.executor.store import leases as store
 from valkyr.flow.joins import Gate, taken_edges
@@ -27,7 +28,7 @@ class Leasing:
     async def prepare(self, tx: Any, known: Mapping[UUID, Known], candidates: Sequence[Candidate]) -> list[Prepared]:
         """Inputs, configs and targets of locked runs, in order."""
         wanted = [_wanted(candidate, known[candidate.execution_id]) for candidate in candidates]
-        return await self._progress.prepare_runs(tx, known, wanted, {}) if wanted else []
+        return await self._progress.preparing.prepare_runs(tx, known, wanted, {}) if wanted else []
 
     async def lease(self, tx: Any, prepared: Sequence[Prepared]) -> None:
         """Makes them LEASED; they are handed over when that is committed."""
@@ -37,7 +38,7 @@ class Leasing:
     async def hand_over(self, prepared: Sequence[Prepared], *, granted_at: float) -> None:
         """Committed: starts them. Those that cannot be started fail at once."""
         known = await self._cache.get_many(run.execution_id for run in prepared)
-        self._handoff.deliver(self._progress.hand_out(prepared, known), granted_at=granted_at)
+        self._handoff.deliver(self._progress.preparing.hand_out(prepared, known), granted_at=granted_at)
         refused = refusals(prepared)
         if refused:
             await self._progress.apply(refused)

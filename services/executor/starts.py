@@ -17,7 +17,8 @@ from services.executor.inputs import prepare
 from services.executor.model import ExecutionFacts, LeasePolicy, Prepared, StartRequest, new_id, rank_of, run_id
 from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
-from services.executor.progress import Progress, refusals
+from services.executor.preparing import refusals
+from services.executor.progress import Progress
 from services.executor.resolutions import deadline_to_come
 from services.executor.signals import Signals
 from services.executor.store import starts as store
@@ -138,7 +139,7 @@ class Starts:
 
             written = await self._session.repeat(attempt)
             leased = [run for execution in written.new for run in execution.leased.values()]
-            self._handoff.deliver(self._progress.hand_out(leased, written.known), granted_at=granted_at)
+            self._handoff.deliver(self._progress.preparing.hand_out(leased, written.known), granted_at=granted_at)
         try:
             await self._follow_up(written, leased)
         except Exception as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 import orjson
@@ -29,11 +29,11 @@ from services.executor.store.progress import (
     ChangedRun,
     EndedAttempt,
     EndedRun,
-    FinishedRun,
     NewQuarantine,
     OutboxEntry,
     RunKey,
 )
+from services.executor.writes import Writes, changed_run, noted, retried_run
 from valkyr.errors import ExecutionSettled, ValkyrError
 from valkyr.flow.advance import advance, fails_fast
 from valkyr.flow.attempts import (
@@ -60,7 +60,7 @@ from valkyr.flow.outcomes import (
     Succeeded,
 )
 from valkyr.flow.plan import Plan, PlannedNode, Sight
-from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Omitted, Snooze, Success
+from valkyr.flow.results import FailureType, LetterType, Lost, Omitted, Success
 from valkyr.flow.states import (
     SETTLED_EXECUTION_STATES,
     Ending,
@@ -75,26 +75,6 @@ Answer = Fence | ValkyrError
 RetryOf = Callable[[PlannedNode], RetryPolicy]
 _HELD_BY_NOBODY = (RunState.READY, RunState.WAITING, RunState.PARKED)
 _NO_RETRY = RetryPolicy(max_attempts=1, max_lost_leases=1, backoff_base=timedelta(), backoff_max=timedelta())
-
-
-@dataclass(slots=True)
-class Writes:
-    """All that one transaction writes, over all its executions."""
-
-    finished: list[FinishedRun] = field(default_factory=list)
-    ended: list[EndedRun] = field(default_factory=list)
-    changed: list[ChangedRun] = field(default_factory=list)
-    executions: list[ChangedExecution] = field(default_factory=list)
-    attempts: list[EndedAttempt] = field(default_factory=list)
-    quarantines: list[NewQuarantine] = field(default_factory=list)
-    outbox: list[OutboxEntry] = field(default_factory=list)
-    resolved: list[Resolve] = field(default_factory=list)
-    stopped: list[RunKey] = field(default_factory=list)
-    # Of executions, by what was asked with a resolution; None lifts it.
-    deadlines: list[tuple[UUID, datetime | None]] = field(default_factory=list)
-    # Executions that end, each with what writes its row once it is known how many leases it has left.
-    endings: list[tuple[EndExecution, ExecutionStep]] = field(default_factory=list)
-    calls: list[AttemptEnded] = field(default_factory=list)
 
 
 def touched_nodes(plan: Plan, nodes: Sequence[int]) -> set[int]:
@@ -277,7 +257,7 @@ class ExecutionStep:
         self._moved[node] = Fence.LEASE_LOST if without_report else Fence.ALREADY_REPORTED
         match after:
             case RetryAfter():
-                self._retried.append(_retry(event, after))
+                self._retried.append(retried_run(event, after))
                 return answer
             case Finish():
                 outcome: Outcome = Halted(node, RunState.SUCCESS) if self.ends else Succeeded(node)
@@ -303,9 +283,9 @@ class ExecutionStep:
                     traceparent=row.replay.traceparent or self.facts.traceparent,
                 )
             )
-        noted = _noted(event)
-        if noted is not None:
-            self._attempts.append(EndedAttempt((event.execution_id, event.run_id), event.epoch, row.attempt, *noted))
+        said = noted(event)
+        if said is not None:
+            self._attempts.append(EndedAttempt((event.execution_id, event.run_id), event.epoch, row.attempt, *said))
 
     def controls(self) -> list[int]:
         """Control nodes that are decided now though they were READY before, and look at something to be decided."""
@@ -390,9 +370,16 @@ class ExecutionStep:
             if change.after is RunState.QUARANTINED and change.failure is not None:
                 self._quarantine(change.failure, writes)
             if change.node in self._reported:
-                self._write_reported(change, writes)
+                reported, after = self._reported[change.node]
+                writes.add_reported(change, reported, after, self.rows[change.node].lease, self.revision)
                 continue
-            run = self._changed_run(change)
+            run = changed_run(
+                change,
+                self._key(change.node),
+                self.revision,
+                fixed=self._resolved.get(change.node),
+                deadline=self.plan.nodes[change.node].deadline,
+            )
             (ready if run.state is RunState.READY else writes.changed).append(run)
         writes.ended.extend(self._retried)
         writes.attempts.extend(self._attempts)
@@ -457,60 +444,6 @@ class ExecutionStep:
     def _outbox(self, run: UUID, number: int, kind: str) -> OutboxEntry:
         return OutboxEntry(self.facts.namespace, (self.facts.id, run), number, kind)
 
-    def _write_reported(self, change: Change, writes: Writes) -> None:
-        event, after = self._reported[change.node]
-        if isinstance(after, Finish) and isinstance(event.result, Success):
-            outputs = event.result.outputs.decode()
-            finished = FinishedRun(
-                self._key(change.node),
-                event.epoch,
-                outputs,
-                event.duration_ms,
-                event.result.cost_tokens,
-                self.revision,
-            )
-            writes.finished.append(finished)
-        else:
-            writes.ended.append(self._ended_run(change, event, after))
-
-    def _ended_run(self, change: Change, event: LeaseEnded, after: FailForGood | Finish | Cancel) -> EndedRun:
-        lease = self.rows[change.node].lease
-        failed = after if isinstance(after, FailForGood) else None
-        return EndedRun(
-            key=self._key(change.node),
-            epoch=event.epoch,
-            state=change.after,
-            raise_epoch=isinstance(event.result, Lost | Omitted),
-            failures=failed.failures if failed else lease.failures,
-            lost_leases=failed.lost_leases if failed else lease.lost_leases,
-            error=failed.message if failed else None,
-            error_type=failed.error_type if failed else None,
-            revision=self.revision,
-            wait=None,
-            duration_ms=event.duration_ms,
-            always_decided=change.always_decided,
-        )
-
-    def _changed_run(self, change: Change) -> ChangedRun:
-        fixed = self._resolved.get(change.node)
-        if change.after is RunState.SUCCESS and fixed is not None and fixed.outputs is not None:
-            outputs: str | None = fixed.outputs
-        else:
-            outputs = None if change.outputs is None else orjson.dumps(change.outputs).decode()
-        return ChangedRun(
-            key=self._key(change.node),
-            state=change.after,
-            gate=change.gate,
-            outputs=outputs,
-            error=change.failure.message if change.failure else None,
-            error_type=change.failure.error_type if change.failure else None,
-            revision=self.revision,
-            wake_after=change.wake_after,
-            prepared=None,
-            always_decided=change.always_decided,
-            deadline=self.plan.nodes[change.node].deadline,
-        )
-
     def _error_of(self, failure: FailedForGood) -> tuple[str, str]:
         return failure.error_type, f"node {self.plan.nodes[failure.node].node_id!r}: {failure.message}"
 
@@ -527,43 +460,3 @@ def _after_deadline(node: int, row: LockedRun) -> FailedForGood:
         return FailedForGood(node, LetterType.CIRCUIT_BREAKER, FailureType.TIMEOUT, message)
     message = f"the run's deadline passed while it was {row.facts.state}"
     return FailedForGood(node, LetterType.TIMEOUT, FailureType.TIMEOUT, message)
-
-
-def _noted(event: LeaseEnded) -> tuple[str, str, str] | None:
-    """An attempt for the history: outcome, error, stack trace; a success stands in the run itself."""
-    match event.result:
-        case Success():
-            return None
-        case Failure() as failure:
-            return (failure.type, failure.message, failure.stack_trace)
-        case Lost():
-            return ("RUNNER_LOST", "the lease ended without a report", "")
-        case Omitted():
-            return ("OMITTED", "", "")
-        case Snooze():
-            return ("SNOOZED", "", "")
-        case _:
-            return ("RELEASED", "", "")
-
-
-def _retry(event: LeaseEnded, after: RetryAfter) -> EndedRun:
-    match event.result:
-        case Lost():
-            error: tuple[str | None, str | None] = ("the lease ended without a report", "RUNNER_LOST")
-        case Failure() as failure:
-            error = (failure.message, failure.type)
-        case _:
-            error = (None, None)
-    return EndedRun(
-        key=(event.execution_id, event.run_id),
-        epoch=event.epoch,
-        state=RunState.READY,
-        raise_epoch=isinstance(event.result, Lost | Omitted),
-        failures=after.failures,
-        lost_leases=after.lost_leases,
-        error=error[0],
-        error_type=error[1],
-        revision=None,
-        wait=after.delay,
-        duration_ms=None,
-    )

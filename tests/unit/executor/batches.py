@@ -10,8 +10,9 @@ from uuid import UUID
 
 from services.executor.events import EndExecution, Event, LeaseEnded, Request, Resolution, Resolve, RunDeadline
 from services.executor.model import LockedExecution, LockedRun, QuarantineRecord, run_id
-from services.executor.steps import Answer, ExecutionStep, Writes
+from services.executor.steps import Answer, ExecutionStep
 from services.executor.store.progress import ChangedRun, EndedRun
+from services.executor.writes import Writes
 from tests.unit.executor.executions import EXECUTION, POLICY, a_fact, plan_of
 from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import LeaseFacts

@@ -1,0 +1,100 @@
+"""Makes runs ready to be handed out: inputs and configs put together, targets told to the breaker's side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from services.executor.events import AttemptEnded, LeaseEnded
+from services.executor.facts import Known
+from services.executor.handoff import leased_run
+from services.executor.inputs import needed_results, prepare, results_by_node
+from services.executor.model import NO_REPLAY, LeasePolicy, Prepared, Replay, StoredResult, run_id
+from services.executor.modules import Modules
+from services.executor.store import progress as store
+from services.executor.store.progress import RunKey
+from valkyr.flow.results import Failure, FailureType
+from valkyr.runner.leases import LeasedRun
+
+
+class Calls(Protocol):
+    """Where the breaker's side of an attempt goes: from memory, never waited for."""
+
+    def leased(self, namespace: str, target: str, run_id: UUID, epoch: int) -> None: ...
+
+    def ended(self, call: AttemptEnded) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A run to prepare under the lease to come."""
+
+    execution_id: UUID
+    node: int
+    taken: tuple[int, ...]
+    epoch: int
+    attempt: int
+    ready_revision: int
+    replay: Replay = NO_REPLAY
+    deadline: datetime | None = None
+
+
+class Preparing:
+    """For everyone who leases: the hand-off, the starts, the dispatcher, the probes."""
+
+    def __init__(self, modules: Modules, calls: Calls, lease: LeasePolicy, timeouts: Mapping[str, timedelta]) -> None:
+        self._modules = modules
+        self._calls = calls
+        self._lease = lease
+        self._timeouts = timeouts
+
+    async def prepare_runs(
+        self, tx: Any, known: Mapping[UUID, Known], wanted: Sequence[Wanted], results: Mapping[RunKey, StoredResult]
+    ) -> list[Prepared]:
+        """Inputs and configs of runs about to be leased; `results` are those already at hand, the rest is read."""
+        needs: set[RunKey] = set()
+        for want in wanted:
+            plan = known[want.execution_id].version.plan
+            sources = needed_results(plan, plan.nodes[want.node], want.taken)
+            needs.update((want.execution_id, run_id(want.execution_id, source)) for source in sources)
+        found = {**await store.read_results(tx, sorted(needs - results.keys())), **results}
+        return [self._prepare(known[want.execution_id], want, found) for want in wanted]
+
+    def _prepare(self, known: Known, want: Wanted, results: Mapping[RunKey, StoredResult]) -> Prepared:
+        return prepare(
+            known.version.plan,
+            known.facts,
+            known.version.plan.nodes[want.node],
+            taken=want.taken,
+            epoch=want.epoch,
+            attempt=want.attempt,
+            ready_revision=want.ready_revision,
+            result_of=results_by_node(want.execution_id, results),
+            modules=self._modules,
+            replay=want.replay,
+            deadline=want.deadline,
+        )
+
+    def hand_out(self, prepared: Sequence[Prepared], known: Mapping[UUID, Known]) -> list[LeasedRun]:
+        """Leased runs for the own pool; those with a problem are left to `refusals`."""
+        handed = []
+        for run in prepared:
+            if run.problem:
+                continue
+            execution = known[run.execution_id]
+            if run.target:
+                self._calls.leased(execution.facts.namespace, run.target, run.id, run.epoch)
+            handed.append(leased_run(run, execution.facts, execution.version.plan, self._lease, self._timeouts))
+        return handed
+
+
+def refusals(prepared: Sequence[Prepared]) -> list[LeaseEnded]:
+    """Runs that were leased but cannot be started: they fail at once, without a runner."""
+    return [
+        LeaseEnded(run.execution_id, run.id, run.epoch, Failure(FailureType.PERMANENT, run.problem), 0)
+        for run in prepared
+        if run.problem
+    ]
