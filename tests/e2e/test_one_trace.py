@@ -131,6 +131,7 @@ async def _followed(stack: LocalStack, receiver: OtlpReceiver, target: Target) -
             (first, "breaker.transition"),
             (replay, "the operator's own work"),
             (replay, "run.attempt"),
+            (replay, "breaker.permit"),
             (replay, "run.requeued"),
         }
         return wanted <= seen
@@ -191,6 +192,12 @@ def test_i23_a_replay_has_a_trace_of_its_own_linked_to_the_old(story: Story) -> 
 def test_i19_the_requeued_run_waited_for_the_breaker_and_its_probe_was_a_real_run(story: Story) -> None:
     assert [attempt.outcome for attempt in story.run.attempts] == ["TRANSIENT"] * ATTEMPTS + ["SUCCESS"]
     assert len(story.calls) == ATTEMPTS + 1
+    assert story.run.parked_duration > timedelta(0)
+    assert story.run.failures == 0
+    (permit,) = story.of(story.replay_trace, "breaker.permit")
+    (attempt,) = story.of(story.replay_trace, "run.attempt")
+    assert story.services[permit.span_id] == "breaker"
+    assert permit.start_time_unix_nano < attempt.start_time_unix_nano
 
 
 def _attribute(span: Span, key: str) -> str | int | None:

@@ -149,7 +149,8 @@ async def test_five_hundred_starts_in_one_call_all_end(stack: Stack) -> None:
     workflow_id = await stack.save(a_graph("a -> b"))
     started = await stack.client.executions.start_many([Start(workflow_id, payload=n) for n in range(500)])
     await stack.until("SELECT bool_and(state = 'SUCCESS') FROM executor.workflow_execution")
-    assert [execution.trigger_payload is None or True for execution in started] == [True] * 500
+    payloads = await stack.sql.fetch("SELECT id::text, trigger_payload FROM executor.workflow_execution")
+    assert dict(payloads) == {execution.id: str(n) for n, execution in enumerate(started)}
     assert await count(stack) == (500, 1000)
 
 
