@@ -79,7 +79,13 @@ async def _parts(
             run_every(settings.retention.prune_interval, pruner.step, name="prune breakers", health=health),
         ]
         if settings.enabled:
-            listener = Listener(database, store, heard=changes.changed, hearing=changes.hearing)
+            listener = Listener(
+                database,
+                store,
+                heard=changes.changed,
+                hearing=changes.hearing,
+                watched=lambda: changes.is_watched,
+            )
             loops += [
                 run_every(LOOK_INTERVAL, changes.step, name="look for changes", health=health, wake=changes.wake),
                 run_every(RECONNECT, listener.listen, name="listen for changes"),

@@ -19,7 +19,9 @@ class Pruner:
         self._store = store
         self._limit = limit
         self._kept = {
+            queries.CLOSE_FORGOTTEN: settings.recovered,
             queries.PRUNE_PERMITS: EXPIRED_PERMITS_KEPT,
+            queries.PRUNE_UNANSWERED_PERMITS: settings.recovered,
             queries.PRUNE_REPORTS: settings.reports,
             queries.PRUNE_QUIET: settings.quiet,
             queries.PRUNE_RECOVERED: settings.recovered,

@@ -26,6 +26,8 @@ LEFT JOIN LATERAL (
 
 NOW = "SELECT clock_timestamp()"
 
+ARE_YOU_THERE = "SELECT 1"
+
 NOTIFY = "SELECT pg_notify($1, '')"
 
 READ_BREAKERS = f"""
@@ -119,11 +121,13 @@ JOIN breaker.permit p ON p.namespace = k.namespace AND p.breaker_id = k.breaker_
 ORDER BY p.granted_at, p.id
 """
 
+# One that its holder is given again keeps its id.
 INSERT_PERMITS = """
 INSERT INTO breaker.permit (namespace, id, breaker_id, generation, run_id, epoch, granted_at, expires_at)
 SELECT u.*
 FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::int[], $7::timestamptz[], $8::timestamptz[])
     AS u
+ON CONFLICT (namespace, id) DO UPDATE SET granted_at = excluded.granted_at, expires_at = excluded.expires_at
 """
 
 DELETE_PERMITS = """
@@ -167,6 +171,34 @@ WHERE e.namespace = u.namespace AND e.target = u.target AND e.id = u.id AND e.re
 """
 
 
+# Nobody has asked for them for long, so nothing says that the outage goes on. They are closed first, so that whoever
+# watches them hears of it, and pruned like all that have recovered. What an operator forces stays.
+CLOSE_FORGOTTEN = """
+WITH old AS MATERIALIZED (
+    SELECT ctid, namespace, id, target, state, generation, episode_id FROM breaker.circuit_breaker_state
+    WHERE generation > 0 AND state IN ('OPEN', 'HALF_OPEN')
+        AND last_modified_date < statement_timestamp() - $1::interval
+        AND coalesce(next_retry_at, last_modified_date) < statement_timestamp() - $1::interval
+    ORDER BY last_modified_date LIMIT $2 FOR UPDATE SKIP LOCKED
+), ended AS (
+    UPDATE breaker.episode e
+    SET recovered_at = statement_timestamp(), recovered_generation = old.generation + 1,
+        last_modified_date = clock_timestamp()
+    FROM old
+    WHERE e.namespace = old.namespace AND e.target = old.target AND e.id = old.episode_id AND e.recovered_at IS NULL
+), told AS (
+    INSERT INTO breaker.transition (namespace, id, breaker_id, target, from_state, to_state, generation, cause,
+        episode_id)
+    SELECT namespace, gen_random_uuid(), id, target, state, 'CLOSED', generation + 1, 'FORGOTTEN', episode_id FROM old
+)
+UPDATE breaker.circuit_breaker_state
+SET state = 'CLOSED', generation = generation + 1, failure_count = 0, success_count = 0, opened_at = NULL,
+    next_retry_at = NULL, window_start_at = statement_timestamp(), revision = revision + 1,
+    last_modified_date = clock_timestamp()
+WHERE ctid = ANY(ARRAY(SELECT ctid FROM old))
+"""
+
+
 def _pruned(table: str, condition: str, order: str) -> str:
     """Deletes at most $2 rows, oldest first; rows that somebody else holds are passed over."""
     return f"""
@@ -179,7 +211,17 @@ DELETE FROM breaker.{table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM old))
 """
 
 
-PRUNE_PERMITS = _pruned("permit", "true", "expires_at")
+# A call that outlasts its permit is answered later: what was given since the breaker is half open stays for that.
+PRUNE_PERMITS = _pruned(
+    "permit",
+    """NOT EXISTS (
+        SELECT FROM breaker.circuit_breaker_state b
+        WHERE b.namespace = permit.namespace AND b.id = permit.breaker_id AND b.state = 'HALF_OPEN'
+            AND b.generation = permit.generation
+    )""",
+    "expires_at",
+)
+PRUNE_UNANSWERED_PERMITS = _pruned("permit", "true", "expires_at")
 PRUNE_REPORTS = _pruned("counted_report", "true", "created_date")
 PRUNE_QUIET = _pruned("circuit_breaker_state", "generation = 0 AND state = 'CLOSED'", "last_modified_date")
 PRUNE_RECOVERED = _pruned("circuit_breaker_state", "generation > 0 AND state = 'CLOSED'", "last_modified_date")

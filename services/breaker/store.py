@@ -101,7 +101,8 @@ class Store:
             await connection.execute(queries.NOTIFY, CHANNEL)
 
     async def prune(self, statement: str, kept: timedelta, limit: int) -> int:
-        """Deletes up to `limit` rows older than `kept` by one of the PRUNE statements; how many there were."""
+        """Deletes up to `limit` rows older than `kept` by one of the PRUNE statements, or closes them by
+        CLOSE_FORGOTTEN; how many there were."""
         async with self._connection() as connection:
             tag: str = await connection.execute(statement, kept, limit)
         return int(tag.rpartition(" ")[2])
@@ -148,7 +149,7 @@ class Transaction:
         return _by_key(await self._connection.fetch(queries.LOCK_BREAKERS, *_key_arrays(keys)))
 
     async def permits_of(self, views: Collection[BreakerView]) -> dict[UUID, list[Permit]]:
-        """By the breaker's id, those that have expired too."""
+        """By the breaker's id, those that have expired too: their calls may be answered yet."""
         half_open = [view for view in views if view.circuit.state is State.HALF_OPEN]
         permits: dict[UUID, list[Permit]] = defaultdict(list)
         if half_open:

@@ -19,6 +19,8 @@ LOOK_INTERVAL_HEARING = timedelta(milliseconds=2500)
 """While notifications arrive: in case that one did not."""
 LEAST_PAUSE = timedelta(milliseconds=50)
 """Between two looks, however many changes are heard of."""
+PAUSE_PER_BREAKER = timedelta(microseconds=100)
+"""More than that after a look that found many: the next one reads most of them again. Never over LOOK_INTERVAL."""
 OVERLAP = timedelta(seconds=10)
 """A row is stamped when it is updated; its transaction may commit later than others that began after it, by less."""
 SILENCE = timedelta(seconds=4)
@@ -48,10 +50,15 @@ class Changes:
         self._watches: set[Watch] = set()
         self._since: datetime | None = None
         self._looked_at = 0.0
+        self._pause = LEAST_PAUSE
         self._revisions: dict[Key, int] = {}
         self._is_news = False
         self._hearing = False
         self._closing = asyncio.Event()
+
+    @property
+    def is_watched(self) -> bool:
+        return bool(self._watches)
 
     def changed(self) -> None:
         """Committed, in this process or in another."""
@@ -71,7 +78,7 @@ class Changes:
         ago = timedelta(seconds=asyncio.get_running_loop().time() - self._looked_at)
         if self._hearing and not self._is_news and ago < LOOK_INTERVAL_HEARING:
             return
-        await asyncio.sleep(max(timedelta(), LEAST_PAUSE - ago).total_seconds())
+        await asyncio.sleep(max(timedelta(), self._pause - ago).total_seconds())
         await self.look()
 
     async def look(self) -> None:
@@ -86,6 +93,7 @@ class Changes:
             known, self._revisions = self._revisions, {view.key: view.revision for view in changed.views}
             self._since = changed.moment
             self._looked_at = asyncio.get_running_loop().time()
+            self._pause = min(max(LEAST_PAUSE, PAUSE_PER_BREAKER * len(changed.views)), LOOK_INTERVAL)
         news = [view for view in changed.views if known.get(view.key) != view.revision]
         for watch in tuple(self._watches):
             watch.hear(news)

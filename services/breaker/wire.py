@@ -27,7 +27,11 @@ MAX_OUTCOMES = 10_000
 MAX_TARGET = 500
 MAX_ID = 255
 MAX_GENERATION = 2_000_000_000
+RUN_ID = "an id of the run, such as a UUID"
+REPORT_ID = "an id that no other call has, such as <run id>:<epoch>"
 DEFAULT_HOLD = timedelta(minutes=1)
+SHORTEST_HOLD = timedelta(seconds=1)
+"""A permit that expires at once would let every caller probe."""
 LONGEST_HOLD = timedelta(hours=1)
 
 
@@ -38,7 +42,9 @@ def read_permits(request: pb.AcquirePermitsRequest, principal: str) -> list[Perm
     return [
         PermitRequest(
             key=_key(item, namespace, f"requests[{index}]."),
-            holder=Holder(_id(item.run_id, f"requests[{index}].runId"), _epoch(item.epoch, f"requests[{index}].epoch")),
+            holder=Holder(
+                _id(item.run_id, f"requests[{index}].runId", RUN_ID), _epoch(item.epoch, f"requests[{index}].epoch")
+            ),
             hold=_hold(item, f"requests[{index}].hold"),
             traceparent=_traceparent(item.traceparent),
             principal=principal,
@@ -51,12 +57,14 @@ def read_outcomes(request: pb.ReportOutcomesRequest, principal: str) -> list[Cal
     """At most 10,000."""
     namespace = namespace_of(request)
     _check_number(request.outcomes, "outcomes", MAX_OUTCOMES)
+    for index, item in enumerate(request.outcomes):
+        _check_length(item, f"outcomes[{index}].duration")
     return [
         CallOutcome(
             key=_key(item, namespace, f"outcomes[{index}]."),
             result=_result(item.result, f"outcomes[{index}].result"),
             generation=_generation(item.generation, f"outcomes[{index}].generation"),
-            report_id=_id(item.report_id, f"outcomes[{index}].reportId"),
+            report_id=_id(item.report_id, f"outcomes[{index}].reportId", REPORT_ID),
             permit_id=_permit_id(item.permit_id, f"outcomes[{index}].permitId"),
             traceparent=_traceparent(item.traceparent),
             principal=principal,
@@ -179,11 +187,13 @@ def _target(target: str, path: str) -> str:
     return target
 
 
-def _id(text: str, path: str) -> str:
+def _id(text: str, path: str, takes: str) -> str:
     if not text:
-        raise InvalidRequest.of_field(path, "is required; takes an id of the run, such as a UUID")
+        raise InvalidRequest.of_field(path, f"is required; takes {takes}")
     if len(text) > MAX_ID or not text.isprintable():
-        raise InvalidRequest.of_field(path, f"{text[:64]!r} is no id; takes 1 to {MAX_ID} printable characters")
+        raise InvalidRequest.of_field(
+            path, f"{text[:64]!r} is no id; takes {takes}, of 1 to {MAX_ID} printable characters"
+        )
     return text
 
 
@@ -202,14 +212,30 @@ def _generation(generation: int, path: str) -> int:
 def _hold(item: pb.PermitRequest, path: str) -> timedelta:
     if not item.HasField("hold"):
         return DEFAULT_HOLD
-    sent = item.hold
-    try:
-        hold: timedelta = sent.ToTimedelta()
-    except (ValueError, OverflowError):
-        raise InvalidRequest.of_field(path, "is no duration; takes one such as 40s") from None
-    if not timedelta() <= hold <= LONGEST_HOLD:
-        raise InvalidRequest.of_field(path, f"{hold.total_seconds():g}s is not from 0s to 3600s")
+    hold = _length(item.hold, path)
+    if not SHORTEST_HOLD <= hold <= LONGEST_HOLD:
+        raise InvalidRequest.of_field(
+            path,
+            f"{hold.total_seconds():g}s is not from 1s to 3600s; takes how long the call may take, or nothing for 60s",
+        )
     return hold
+
+
+def _check_length(item: pb.CallOutcome, path: str) -> None:
+    if item.HasField("duration") and (length := _length(item.duration, path)) < timedelta():
+        raise InvalidRequest.of_field(
+            path, f"{length.total_seconds():g}s is negative; takes how long the call took, or nothing"
+        )
+
+
+def _length(sent: Duration, path: str) -> timedelta:
+    try:
+        length: timedelta = sent.ToTimedelta()
+    except (ValueError, OverflowError):
+        raise InvalidRequest.of_field(
+            path, f"{sent.seconds}s and {sent.nanos}ns is no duration; takes one such as 40s"
+        ) from None
+    return length
 
 
 def _permit_id(text: str, path: str) -> UUID | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,9 +15,9 @@ from services.breaker.model.machine import (
     Permit,
     Probe,
     Transition,
+    answerable,
     apply_outcome,
     decide_permit,
-    in_flight,
     is_current,
 )
 from services.breaker.model.policy import Policy
@@ -87,8 +87,8 @@ class Caused:
 
 @dataclass(frozen=True, slots=True)
 class FoldedPermits:
-    """The circuit after all requests of one target; `answers` are in their order. `ended` are permits that no longer
-    count."""
+    """The circuit after all requests of one target; `answers` are in their order. `granted` are permits that are new
+    or that their holder was given again after they had expired, `ended` those that can be answered no more."""
 
     circuit: Circuit
     answers: Sequence[PermitAnswer]
@@ -99,8 +99,8 @@ class FoldedPermits:
 
 @dataclass(frozen=True, slots=True)
 class FoldedOutcomes:
-    """The circuit after all outcomes of one target; `answers` are in their order. `ended` are permits that no
-    longer count, `remembered` the ids of reports that changed something."""
+    """The circuit after all outcomes of one target; `answers` are in their order. `ended` are permits that can be
+    answered no more, `remembered` the ids of reports that changed something."""
 
     circuit: Circuit
     answers: Sequence[Answer]
@@ -135,12 +135,12 @@ def fold_permits(
     new_id: Callable[[], UUID],
 ) -> FoldedPermits:
     """Decides requests for one target, in order; each sees the permits granted before it."""
-    live = list(permits)
+    known = {permit.id: permit for permit in permits}
     answers: list[PermitAnswer] = []
-    granted: list[Permit] = []
+    granted: dict[UUID, Permit] = {}
     caused: list[Caused] = []
     for request in requests:
-        decided = decide_permit(circuit, live, holder=request.holder, now=now, policy=policy)
+        decided = decide_permit(circuit, list(known.values()), holder=request.holder, now=now, policy=policy)
         circuit, decision = decided.circuit, decided.decision
         if decided.transition is not None:
             caused.append(Caused(decided.transition, request, circuit.episode_id))
@@ -148,11 +148,21 @@ def fold_permits(
         if isinstance(decision, Probe):
             permit = decision.held
             if permit is None:
-                permit = Permit(new_id(), circuit.generation, request.holder, now + request.hold)
-                live.append(permit)
-                granted.append(permit)
+                permit = _granted(circuit, known.values(), request, now, new_id)
+                known[permit.id] = granted[permit.id] = permit
         answers.append(answer_of(circuit, decision, permit))
-    return FoldedPermits(circuit, answers, in_flight(circuit, granted, now), _ended(circuit, permits, now), caused)
+    return FoldedPermits(circuit, answers, list(granted.values()), _ended(circuit, permits), caused)
+
+
+def _granted(
+    circuit: Circuit, known: Iterable[Permit], request: PermitRequest, now: datetime, new_id: Callable[[], UUID]
+) -> Permit:
+    """The holder's own again, if it has one that expired: the call is the same, and may be answered under its id."""
+    expires_at = now + request.hold
+    mine = [permit for permit in answerable(circuit, list(known)) if permit.holder == request.holder]
+    if mine:
+        return replace(mine[0], expires_at=expires_at)
+    return Permit(new_id(), circuit.generation, request.holder, expires_at)
 
 
 def answer_of(circuit: Circuit, decision: Decision, permit: Permit | None = None) -> PermitAnswer:
@@ -178,13 +188,13 @@ def fold_outcomes(
     fold = _Fold(circuit, {permit.id: permit for permit in permits}, set(reported))
     for outcome in outcomes:
         fold.take(outcome, now, policy, episode_id)
-    left = _ended(fold.circuit, list(fold.permits.values()), now)
+    left = _ended(fold.circuit, list(fold.permits.values()))
     return FoldedOutcomes(fold.circuit, fold.answers, [*fold.given_back, *left], fold.remembered, fold.caused)
 
 
-def _ended(circuit: Circuit, permits: Sequence[Permit], now: datetime) -> list[UUID]:
-    counting = {permit.id for permit in in_flight(circuit, permits, now)}
-    return [permit.id for permit in permits if permit.id not in counting]
+def _ended(circuit: Circuit, permits: Sequence[Permit]) -> list[UUID]:
+    left = {permit.id for permit in answerable(circuit, permits)}
+    return [permit.id for permit in permits if permit.id not in left]
 
 
 @dataclass(slots=True)
@@ -206,7 +216,7 @@ class _Fold:
             self.circuit,
             outcome.result,
             generation=outcome.generation,
-            has_permit=permit is not None and bool(in_flight(self.circuit, [permit], now)),
+            has_permit=permit is not None and bool(answerable(self.circuit, [permit])),
             now=now,
             policy=policy,
             episode_id=episode_id,

@@ -103,11 +103,16 @@ class Applied:
     transition: Transition | None = None
 
 
-def in_flight(circuit: Circuit, permits: Sequence[Permit], now: datetime) -> list[Permit]:
-    """The permits that count: of the present generation of a half-open breaker, and not expired."""
+def answerable(circuit: Circuit, permits: Sequence[Permit]) -> list[Permit]:
+    """The permits whose outcome counts: given since the breaker is half open. A call may outlast its permit."""
     if circuit.state is not State.HALF_OPEN:
         return []
-    return [permit for permit in permits if permit.generation == circuit.generation and now < permit.expires_at]
+    return [permit for permit in permits if permit.generation == circuit.generation]
+
+
+def in_flight(circuit: Circuit, permits: Sequence[Permit], now: datetime) -> list[Permit]:
+    """The permits that keep others from probing: those of `answerable` that have not expired."""
+    return [permit for permit in answerable(circuit, permits) if now < permit.expires_at]
 
 
 def needs_lock(circuit: Circuit, now: datetime) -> bool:
@@ -146,8 +151,8 @@ def apply_outcome(
 ) -> Applied:
     """What an outcome does that was not reported before. One of an older generation does nothing (I18).
 
-    `has_permit`: the call was a probe, and its permit counts still. `episode_id` is for the outage that begins, if one
-    does.
+    `has_permit`: the call was a probe, and its permit is `answerable`. `episode_id` is for the outage that begins, if
+    one does.
     """
     if result is Result.EXCLUDED or not is_current(circuit, generation):
         return Applied(circuit, Answer.IGNORED)

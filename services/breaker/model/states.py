@@ -41,6 +41,7 @@ class Cause(StrEnum):
     PROBE_FAILED = "PROBE_FAILED"
     PROBES_SUCCEEDED = "PROBES_SUCCEEDED"
     OPERATOR = "OPERATOR"
+    FORGOTTEN = "FORGOTTEN"
 
 
 FORCED_STATES = frozenset({State.FORCED_OPEN, State.DISABLED, State.METRICS_ONLY})
@@ -56,7 +57,10 @@ BY_ITSELF: Mapping[tuple[State, State], Cause] = {
 
 
 def is_legal(before: State, after: State, cause: Cause) -> bool:
-    """Whether a breaker may go that way for that cause. An operator may force any state, and let go to CLOSED."""
+    """Whether a breaker may go that way for that cause. An operator may force any state, and let go to CLOSED; an
+    outage that nobody has asked about for long is forgotten."""
+    if cause is Cause.FORGOTTEN:
+        return before in (State.OPEN, State.HALF_OPEN) and after is State.CLOSED
     if cause is Cause.OPERATOR:
         return before is not after and (after in FORCED_STATES or after is State.CLOSED)
     return BY_ITSELF.get((before, after)) is cause

@@ -37,18 +37,20 @@ async def violation_of(call: Any) -> tuple[str, str]:
         ({"target": ""}, "requests[1].target", "is required"),
         ({"target": "x" * 501}, "requests[1].target", "1 to 500 characters without NUL, not 501"),
         ({"target": "a\0b"}, "requests[1].target", "without NUL"),
-        ({"run_id": ""}, "requests[1].runId", "is required"),
+        ({"run_id": ""}, "requests[1].runId", "is required; takes an id of the run, such as a UUID"),
         ({"run_id": "r" * 256}, "requests[1].runId", "1 to 255"),
         ({"run_id": "a\0b"}, "requests[1].runId", "printable"),
         ({"epoch": -1}, "requests[1].epoch", "-1 is negative"),
-        ({"hold": Duration(seconds=3601)}, "requests[1].hold", "3601s is not from 0s to 3600s"),
+        ({"hold": Duration(seconds=3601)}, "requests[1].hold", "3601s is not from 1s to 3600s; takes how long"),
+        ({"hold": Duration()}, "requests[1].hold", "0s is not from 1s to 3600s; takes how long the call may take"),
+        ({"hold": Duration(nanos=999_000_000)}, "requests[1].hold", "0.999s is not from 1s"),
         ({"hold": Duration(seconds=-1)}, "requests[1].hold", "-1s is not from"),
-        ({"hold": Duration(seconds=10**18)}, "requests[1].hold", "duration"),
+        ({"hold": Duration(seconds=10**18)}, "requests[1].hold", "1000000000000000000s and 0ns is no duration"),
         ({"namespace": "a b"}, "requests[1].namespace", "'a b' is no namespace"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_a_request_for_permits_must_not_hold(
+async def test_i25_what_a_request_for_permits_must_not_hold(
     stub: BreakerServiceStub, changed: dict[str, Any], field: str, said: str
 ) -> None:
     good: dict[str, Any] = {"target": "t", "run_id": "r", "epoch": 1}
@@ -65,7 +67,13 @@ async def test_what_a_request_for_permits_must_not_hold(
         ({"target": "x" * 501}, "outcomes[1].target", "not 501"),
         ({"result": 0}, "outcomes[1].result", "takes SUCCESS, FAILURE, EXCLUDED"),
         ({"result": 77}, "outcomes[1].result", "77 is given"),
-        ({"report_id": ""}, "outcomes[1].reportId", "is required"),
+        (
+            {"report_id": ""},
+            "outcomes[1].reportId",
+            "is required; takes an id that no other call has, such as <run id>",
+        ),
+        ({"duration": Duration(seconds=-2)}, "outcomes[1].duration", "-2s is negative; takes how long the call took"),
+        ({"duration": Duration(seconds=10**18)}, "outcomes[1].duration", "is no duration; takes one such as 40s"),
         ({"report_id": "r" * 256}, "outcomes[1].reportId", "1 to 255"),
         ({"permit_id": "mine"}, "outcomes[1].permitId", "'mine' is no permit"),
         ({"generation": -1}, "outcomes[1].generation", "-1 is no generation"),
@@ -74,7 +82,7 @@ async def test_what_a_request_for_permits_must_not_hold(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_a_report_must_not_hold(
+async def test_i25_what_a_report_must_not_hold(
     stub: BreakerServiceStub, changed: dict[str, Any], field: str, said: str
 ) -> None:
     good: dict[str, Any] = {"target": "t", "result": pb.CallOutcome.FAILURE, "report_id": "r:1"}
@@ -86,7 +94,7 @@ async def test_what_a_report_must_not_hold(
     assert not listed.breakers, "nothing of a batch that is refused is counted"
 
 
-async def test_batches_have_a_limit(stub: BreakerServiceStub) -> None:
+async def test_i25_batches_have_a_limit(stub: BreakerServiceStub) -> None:
     error = await error_of(ask(stub, *["r"] * 1_001))
     assert isinstance(error, LimitExceeded)
     assert "1,001 in one call, over 1,000" in str(error)
@@ -95,7 +103,7 @@ async def test_batches_have_a_limit(stub: BreakerServiceStub) -> None:
     assert "10,001 in one call, over 10,000" in str(error)
 
 
-async def test_namespaces_must_be_names(stub: BreakerServiceStub) -> None:
+async def test_i25_namespaces_must_be_names(stub: BreakerServiceStub) -> None:
     calls = [
         stub.AcquirePermits(pb.AcquirePermitsRequest(namespace="a b")),
         stub.ReportOutcomes(pb.ReportOutcomesRequest(namespace="a b")),
@@ -120,11 +128,13 @@ async def test_namespaces_must_be_names(stub: BreakerServiceStub) -> None:
     ],
     ids=["negative", "too large", "token", "no state", "unknown state", "nul", "long"],
 )
-async def test_what_a_list_must_not_ask(stub: BreakerServiceStub, request_: pb.ListBreakersRequest, field: str) -> None:
+async def test_i25_what_a_list_must_not_ask(
+    stub: BreakerServiceStub, request_: pb.ListBreakersRequest, field: str
+) -> None:
     assert (await violation_of(stub.ListBreakers(request_)))[0] == field
 
 
-async def test_a_page_token_is_of_one_list(stub: BreakerServiceStub) -> None:
+async def test_i25_a_page_token_is_of_one_list(stub: BreakerServiceStub) -> None:
     for target in ("a", "b"):
         await report(stub, "FAILURE", target=target, report_id="r:1")
     token = (await stub.ListBreakers(pb.ListBreakersRequest(page_size=1))).next_page_token
@@ -133,7 +143,7 @@ async def test_a_page_token_is_of_one_list(stub: BreakerServiceStub) -> None:
 
 
 @pytest.mark.parametrize("target", ["", "x" * 501, "\0"], ids=["none", "long", "nul"])
-async def test_a_breaker_is_asked_for_by_a_target(stub: BreakerServiceStub, target: str) -> None:
+async def test_i25_a_breaker_is_asked_for_by_a_target(stub: BreakerServiceStub, target: str) -> None:
     assert (await violation_of(stub.GetBreaker(pb.GetBreakerRequest(target=target))))[0] == "target"
 
 

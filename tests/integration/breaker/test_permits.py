@@ -78,12 +78,40 @@ async def test_i17_a_permit_never_answered_expires_and_the_next_probe_is_granted
     assert (view.circuit.state, view.circuit.generation, view.permits_in_flight) == (State.HALF_OPEN, 2, 1)
 
 
-async def test_i17_an_answer_to_an_expired_permit_counts_nothing(tripped: Replica, clock: MovableClock) -> None:
+async def test_i17_probes_that_all_outlast_their_permits_close_it(
+    tripped: Replica, clock: MovableClock, sql: Sql
+) -> None:
+    clock.advance(seconds=30)
+    for number in range(2):
+        probe = await tripped.probe(f"run-{number}", hold=20 * SECOND)
+        clock.advance(minutes=10)
+        await tripped.probe(f"other-{number}", hold=20 * SECOND)
+        clock.advance(minutes=10)
+        assert (await tripped.get()).permits_in_flight == 0
+        assert await tripped.report("S", generation=2, permit=probe.permit_id) == [Answer.COUNTED]
+        assert await tripped.report("S", generation=2, permit=probe.permit_id) == [Answer.IGNORED]
+    assert (await tripped.get()).circuit.state is State.CLOSED
+    assert await sql("select 1 from breaker.permit") == []
+
+
+async def test_i17_a_late_failure_of_a_probe_opens_it_again(tripped: Replica, clock: MovableClock) -> None:
     clock.advance(seconds=30)
     probe = await tripped.probe("a", hold=20 * SECOND)
     clock.advance(seconds=20)
-    assert await tripped.report("F", generation=2, permit=probe.permit_id) == [Answer.IGNORED]
-    assert (await tripped.get()).circuit.state is State.HALF_OPEN
+    assert await tripped.report("F", generation=2, permit=probe.permit_id) == [Answer.COUNTED]
+    assert (await tripped.get()).circuit.state is State.OPEN
+
+
+async def test_i17_a_holder_whose_permit_expired_gets_the_same_one_again(
+    tripped: Replica, clock: MovableClock, sql: Sql
+) -> None:
+    clock.advance(seconds=30)
+    first = await tripped.probe("a", hold=20 * SECOND)
+    clock.advance(seconds=20)
+    assert (await tripped.probe("a", hold=40 * SECOND)).permit_id == first.permit_id
+    [row] = await sql("select granted_at, expires_at from breaker.permit")
+    assert tuple(row) == (clock.now, clock.now + 40 * SECOND)
+    assert (await tripped.get()).permits_in_flight == 1
 
 
 async def test_i17_the_same_lease_gets_the_same_permit_from_any_replica(

@@ -5,20 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from datetime import timedelta
+from copy import copy
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
+from services.breaker import listening as listening_module
+from services.breaker import queries
 from services.breaker import watch as watch_module
 from services.breaker.listening import Listener
 from services.breaker.model.states import State
 from services.breaker.model.views import BreakerView
+from services.breaker.store import Changed
 from services.breaker.watch import LOOK_INTERVAL, Batch, Watch
 from services.chassis.loops import run_every
+from services.chassis.settings import DatabaseSettings
+from tests.chaos.proxy import Proxy, Way
 from tests.integration.breaker.conftest import TARGET, MovableClock, OpenReplica, Replica, Sql
 from valkyr.errors import Unavailable
+
+
+async def becomes(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
@@ -34,15 +49,24 @@ async def looking(replica: Replica) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def listening(replica: Replica) -> AsyncIterator[None]:
-    """Beside it the connection that hears of other replicas."""
-    changes = replica.changes
-    listener = Listener(replica.database, replica.store, heard=changes.changed, hearing=changes.hearing)
+async def listening(
+    replica: Replica, *, url: str | None = None, watched: Callable[[], bool] | None = None
+) -> AsyncIterator[None]:
+    """Beside it the connection that hears of other replicas, by another address if one is given."""
+    changes, database = replica.changes, replica.database
+    if url is not None:
+        database = copy(database)
+        database.settings = DatabaseSettings(url=url)
+    listener = Listener(
+        database,
+        replica.store,
+        heard=changes.changed,
+        hearing=changes.hearing,
+        watched=watched or (lambda: changes.is_watched),
+    )
     task = asyncio.create_task(listener.listen())
     try:
-        async with asyncio.timeout(10):
-            while not changes._hearing:
-                await asyncio.sleep(0.01)
+        await becomes(lambda: changes._hearing)
         yield
     finally:
         task.cancel()
@@ -251,12 +275,82 @@ async def test_streams_of_a_breaker_that_is_switched_off_end_as_well(
             await until(batches, is_open, 1.0)
 
 
+async def test_i17_a_connection_of_the_listener_that_dies_without_a_word_brings_looking_back(
+    open_replica: OpenReplica, breaker_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await open_replica(), await open_replica()
+    url = urlsplit(breaker_database_url)
+    place = dict(parse_qsl(url.query))
+    name = f".s.PGSQL.{place['port']}"
+    by_proxy = urlunsplit(url._replace(query=urlencode(place | {"host": str(tmp_path)})))
+    async with (
+        Proxy(Path(place["host"]) / name, socket=tmp_path / name) as proxy,
+        looking(here),
+        listening(here, url=by_proxy),
+        aclosing(Watch(here.store, here.changes, None).batches()) as batches,
+    ):
+        await through_the_snapshot(batches)
+        await there.report(*"FFFFF", target="before")
+        await until(batches, partial(is_open_of, "before"), 1.0)
+        monkeypatch.setattr(watch_module, "LOOK_INTERVAL_HEARING", timedelta(hours=1))
+        await proxy.set(Way.SILENT)
+        await becomes(lambda: not here.changes._hearing)
+        for target in ("one", "two"):
+            await there.report(*"FFFFF", target=target)
+            await until(batches, partial(is_open_of, target), 1.0)
+
+
+async def test_the_listener_asks_nothing_while_nobody_watches(
+    replica: Replica, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening_module, "PROOF_INTERVAL", timedelta(milliseconds=20))
+    asked = (
+        "select query from pg_stat_activity "
+        "where application_name = 'valkyr breaker listen' and datname = current_database()"
+    )
+    rounds = 0
+
+    def watched() -> bool:
+        nonlocal rounds
+        rounds += 1
+        return replica.changes.is_watched
+
+    async with listening(replica, watched=watched):
+        await becomes(lambda: rounds > 3)
+        assert "LISTEN" in (await sql(asked))[0]["query"]
+        async with aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+            await through_the_snapshot(batches)
+            before = rounds
+            await becomes(lambda: rounds > before + 1)
+            assert (await sql(asked))[0]["query"] == queries.ARE_YOU_THERE
+
+
+@pytest.mark.parametrize(("found", "least"), [(0, 0.0), (2_000, 0.19), (10_000, 0.45)])
+async def test_a_look_that_found_many_is_followed_by_a_longer_pause(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, found: int, least: float
+) -> None:
+    view = await replica.get()
+    looks = []
+
+    async def changed_since(*_: object) -> Changed:
+        looks.append(asyncio.get_running_loop().time())
+        return Changed(datetime.now(UTC), [view] * found)
+
+    monkeypatch.setattr(replica.store, "changed_since", changed_since)
+    async with aclosing(Watch(replica.store, replica.changes, None).batches()) as batches:
+        await anext(batches)
+        for _ in range(2):
+            replica.changes.changed()
+            await replica.changes.step()
+    pauses = [after - before for before, after in pairwise(looks)]
+    assert len(pauses) == 2
+    assert all(least <= pause < 0.75 + least for pause in pauses), pauses
+
+
 async def test_a_lost_connection_of_the_listener_brings_looking_back(replica: Replica, sql: Sql) -> None:
     async with listening(replica):
         await sql(
             "select pg_terminate_backend(pid) from pg_stat_activity "
             "where application_name = 'valkyr breaker listen' and datname = current_database()"
         )
-        async with asyncio.timeout(10):
-            while replica.changes._hearing:
-                await asyncio.sleep(0.01)
+        await becomes(lambda: not replica.changes._hearing)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from services.breaker.model.calls import CallOutcome, Key, PermitRequest, fold_outcomes, fold_permits
+from services.breaker.model.calls import CallOutcome, FoldedPermits, Key, PermitRequest, fold_outcomes, fold_permits
 from services.breaker.model.machine import (
     FORCED_RETRY,
     Allow,
@@ -31,6 +31,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 POLICY = Policy()
 EPISODE, OTHER_EPISODE = UUID(int=1), UUID(int=2)
+IDS = [f"00000000-0000-0000-0000-{number:012}" for number in range(500, 600)]
 KEY = Key("default", "http:api.example.com")
 
 CLOSED = Circuit()
@@ -201,6 +202,8 @@ def test_a_shadow_counts_and_never_opens() -> None:
 def test_which_state_may_follow_which(before: State, after: State) -> None:
     causes = {cause for cause in Cause if is_legal(before, after, cause)}
     expected = {BY_ITSELF[before, after]} if (before, after) in BY_ITSELF else set()
+    if before in (State.OPEN, State.HALF_OPEN) and after is State.CLOSED:
+        expected |= {Cause.FORGOTTEN}
     if before is not after and after in FORCED_STATES | {State.CLOSED}:
         expected |= {Cause.OPERATOR}
     assert causes == expected
@@ -235,13 +238,47 @@ def test_an_exclusion_gives_the_permit_back_and_the_next_probe_may_go() -> None:
     assert decided(folded.circuit, held[1]).decision == Probe(None)
 
 
-def test_an_answer_after_the_permit_expired_counts_nothing() -> None:
-    late = a_report(Result.FAILURE, "x", generation=2, permit=a_permit(1).id)
+@pytest.mark.parametrize("result", [Result.SUCCESS, Result.FAILURE])
+def test_i17_a_probe_that_outlasts_its_permit_counts_once(result: Result) -> None:
     expired = a_permit(1, until=10)
+    late = [a_report(result, name, generation=2, permit=expired.id) for name in ("x", "x", "y")]
     folded = fold_outcomes(
-        HALF_OPEN, [expired], [late], reported=(), now=START + 10 * SECOND, policy=POLICY, episode_id=EPISODE
+        HALF_OPEN, [expired], late, reported=(), now=START + 10 * SECOND, policy=POLICY, episode_id=EPISODE
     )
-    assert (folded.circuit, folded.answers) == (HALF_OPEN, [Answer.IGNORED])
+    assert folded.answers == [Answer.COUNTED, Answer.REPEATED, Answer.IGNORED]
+    assert folded.ended == [expired.id]
+    expected = applied(HALF_OPEN, result, has_permit=True, at=10).circuit
+    assert folded.circuit == expected != HALF_OPEN
+
+
+def test_i18_an_expired_permit_of_an_earlier_half_open_counts_nothing() -> None:
+    earlier = a_permit(1, generation=0, until=10)
+    late = a_report(Result.FAILURE, "x", generation=2, permit=earlier.id)
+    folded = fold_outcomes(
+        HALF_OPEN, [earlier], [late], reported=(), now=START + 10 * SECOND, policy=POLICY, episode_id=EPISODE
+    )
+    assert (folded.circuit, folded.answers, folded.ended) == (HALF_OPEN, [Answer.IGNORED], [earlier.id])
+
+
+def fold_asked(*runs: str, permits: list[Permit], at: int) -> FoldedPermits:
+    asked = [PermitRequest(KEY, Holder(run, 1), 30 * SECOND) for run in runs]
+    now = START + at * SECOND
+    return fold_permits(HALF_OPEN, permits, asked, now=now, policy=POLICY, new_id=iter(map(UUID, IDS)).__next__)
+
+
+def test_i17_an_expired_permit_is_kept_for_its_answer_and_is_in_nobodys_way() -> None:
+    expired = [a_permit(1, until=10), a_permit(2, until=10)]
+    folded = fold_asked("c", "d", permits=expired, at=10)
+    assert [isinstance(answer.decision, Probe) for answer in folded.answers] == [True, True]
+    assert folded.ended == []
+
+
+def test_i17_a_holder_whose_permit_expired_gets_the_same_one_again_while_there_is_room() -> None:
+    mine, other = a_permit(1, run="run", until=10), a_permit(2, until=20)
+    folded = fold_asked("run", "run", permits=[mine, other], at=10)
+    assert [answer.permit_id for answer in folded.answers] == [mine.id, mine.id]
+    assert folded.granted == [replace(mine, expires_at=START + 40 * SECOND)]
+    assert isinstance(fold_asked("run", permits=[mine, other, a_permit(3)], at=10).answers[0].decision, Deny)
 
 
 def test_a_transition_ends_the_permits_of_before() -> None:

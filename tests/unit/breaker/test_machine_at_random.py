@@ -42,18 +42,17 @@ class Reference:
             self.go("HALF_OPEN")
         if self.state != "HALF_OPEN":
             return "ALLOWED" if self.state == "CLOSED" else "DENIED"
-        self.permits = {holder: until for holder, until in self.permits.items() if until > now}
-        if run not in self.permits and len(self.permits) >= self.policy.half_open_permits:
-            return "DENIED"
-        self.permits.setdefault(run, now + hold)
+        held = {holder for holder, until in self.permits.items() if until > now}
+        if run not in held:
+            if len(held) >= self.policy.half_open_permits:
+                return "DENIED"
+            self.permits[run] = now + hold
         return "PERMIT"
 
     def report(self, name: str, result: str, generation: int, run: str | None, now: int) -> None:
         if name in self.seen:
             return
-        until = None
-        if run is not None and generation == self.generation:
-            until = self.permits.pop(run, None)
+        probed = run is not None and generation == self.generation and self.permits.pop(run, None) is not None
         if result == "EXCLUDED" or generation != self.generation:
             return
         if self.state == "CLOSED":
@@ -62,7 +61,7 @@ class Reference:
             self.since = [*self.since, (name, True)] if result == "FAILURE" else []
             if len(self.since) >= self.policy.failure_threshold:
                 self.open(now)
-        elif self.state == "HALF_OPEN" and until is not None and until > now:
+        elif self.state == "HALF_OPEN" and probed:
             self.seen.add(name)
             self.since.append((name, result == "FAILURE"))
             if result == "FAILURE":
@@ -129,7 +128,8 @@ class Play:
             self.circuit, self.permits, [request], now=self.now, policy=self.policy, new_id=self.new_id
         )
         self.circuit = folded.circuit
-        self.permits = [permit for permit in (*self.permits, *folded.granted) if permit.id not in folded.ended]
+        permits = {permit.id: permit for permit in (*self.permits, *folded.granted)}
+        self.permits = [permit for permit in permits.values() if permit.id not in folded.ended]
         names = {Allow: "ALLOWED", Deny: "DENIED", Probe: "PERMIT"}
         decision = folded.answers[0].decision
         assert names[type(decision)] == self.reference.ask(str(run), self.seconds, hold)
