@@ -4,9 +4,11 @@ whose target is held back are parked in the same transaction."""
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from services.executor.handoff import Handoff, monotonic
 from services.executor.leasing import Leasing
 from services.executor.model import Candidate, Prepared
 from services.executor.signals import Signals
+from services.executor.steps import node_of
 from services.executor.store import leases as store
 from services.executor.store import parking
 from services.executor.store.parking import Parking
@@ -25,6 +28,9 @@ from services.executor.targets import TargetKey
 from valkyr.telemetry import get_logger
 
 BATCH = 500
+TURN = 1.0
+"""Seconds after which a step ends that is not done yet, so that its loop is seen to go on."""
+
 RESCAN = 1.0
 """Seconds between looks at the whole queue, whatever the watermark says."""
 
@@ -98,6 +104,7 @@ class Dispatcher:
         self._turn = turn
         self._marks = Watermarks()
         self._unusable: set[UUID] = set()
+        self._parking = False
         self._parked: Counter[TargetKey] = Counter()
 
     async def step(self) -> timedelta | None:
@@ -112,13 +119,16 @@ class Dispatcher:
         if urgent is not None:
             self._marks.notice(urgent)
         busy = urgent is not None or self._signals.backlog
+        end = monotonic() + TURN
         while (room := self._room()) > 0:
             if not busy and not await self._anything_ready():
                 return None
-            wanted, taken = await self._lease_batch(room)
+            taken, more = await self._lease_batch(room)
             busy = busy or taken > 0
-            if taken >= wanted:
+            if more:
                 self._signals.backlog = True
+                if monotonic() >= end:
+                    return timedelta()
             elif not self._marks.restart():
                 return await self._next_look(busy=busy)
         return None
@@ -140,63 +150,93 @@ class Dispatcher:
             self._turn.wake.set()
         return room - self._turn.waiting
 
-    async def _lease_batch(self, room: int) -> tuple[int, int]:
-        """How many runs there was room for, and how many were leased or parked."""
+    async def _lease_batch(self, room: int) -> tuple[int, bool]:
+        """How many runs were leased or parked, and whether there may be more."""
         # Before the query: a run that becomes ready meanwhile sets it again.
         self._signals.backlog = False
         try:
             with self._handoff.grant(wanted=min(room, BATCH)) as grant:
-                wanted = grant.left
-                return wanted, await self._lease(wanted)
+                return await self._lease(grant.left)
         except BaseException:
             self._signals.backlog = True  # nobody knows: newcomers queue up until a look has succeeded
             raise
 
-    async def _lease(self, limit: int) -> int:
+    async def _lease(self, room: int) -> tuple[int, bool]:
+        """Where runs are parked, which need no room, many are looked at at once."""
+        limit = max(room, BATCH) if self._parking else room
         granted_at = monotonic()
         while True:
             try:
-                leased, parked = await self._session.repeat(lambda tx: self._lease_in(tx, limit))
+                batch = await self._session.repeat(partial(self._lease_in, room=room, limit=limit))
                 break
             except _NotCached as missing:
-                # Never under a lock, nor with a connection in hand.
-                self._unusable = missing.ids - (await self._cache.get_many(missing.ids)).keys()
-        if parked:
-            self._parked.update((run.namespace, run.target) for run in parked)
+                # Never under a lock, nor with a connection in hand. Memory may not hold as many as were looked at.
+                loaded = await self._cache.get_many(missing.ids)
+                self._unusable = (self._unusable & missing.looked_at) | (missing.ids - loaded.keys())
+                limit = max(room, limit // 2)
+        self._parking = bool(batch.parked)
+        if batch.parked:
+            self._parked.update((run.namespace, run.target) for run in batch.parked)
             self._turn.wake.set()  # perhaps the target has closed since it was looked at
-        await self._leasing.hand_over(leased, granted_at=granted_at)
-        return len(leased) + len(parked)
+        await self._leasing.hand_over(batch.leased, granted_at=granted_at)
+        taken = len(batch.leased) + len(batch.parked)
+        return taken, bool(batch.left) or taken >= limit
 
-    async def _lease_in(self, tx: Any, limit: int) -> tuple[list[Prepared], list[Parking]]:
+    async def _lease_in(self, tx: Any, *, room: int, limit: int) -> _Batch:
         served = await self._served(tx)
         if not served:
-            return [], []
+            return _Batch()
         marks = self._marks.of(served)
         found = await store.select_to_lease(tx, self._handoff.pool, marks=marks, limit=limit)
         known = self._known_of(found)
-        for class_name, candidate in found:
-            self._marks.advance(class_name, candidate)
-        candidates = [candidate for _, candidate in found if candidate.execution_id in known]
-        prepared = await self._leasing.prepare(tx, known, candidates)
-        held = {run.id: self._parking(known[run.execution_id].facts.namespace, run) for run in prepared}
-        leased = [run for run in prepared if held[run.id] is None]
-        parked = [parking for parking in held.values() if parking is not None]
-        await self._leasing.lease(tx, leased)
-        await parking.park_runs(tx, parked)
-        return leased, parked
+        batch = await self._divide(tx, known, [run for _, run in found if run.execution_id in known], room)
+        self._advance(found, batch.left)
+        await self._leasing.lease(tx, batch.leased)
+        await parking.park_runs(tx, batch.parked)
+        return batch
 
-    def _parking(self, namespace: str, run: Prepared) -> Parking | None:
-        """I17: none where the target is closed, as far as this executor knows."""
-        if self._handoff.closed(namespace, run.target):
-            return None
-        return Parking(
-            namespace=namespace,
-            execution_id=run.execution_id,
-            id=run.id,
-            target=run.target,
-            episode_id=self._mirror.episode(namespace, run.target),
-            wait=self._mirror.wait(namespace, run.target),
+    async def _divide(self, tx: Any, known: Mapping[UUID, Known], candidates: Sequence[Candidate], room: int) -> _Batch:
+        """Who is leased, who is parked, and who is left as there is no room. Inputs are made of no more than there is
+        room for at a time."""
+        batch = _Batch()
+        unheld: deque[Candidate] = deque()
+        for candidate in candidates:
+            target = known[candidate.execution_id].version.plan.nodes[node_of(candidate.id)].target
+            if not self._park(batch, known, candidate, target):
+                unheld.append(candidate)
+        while unheld and len(batch.leased) < room:
+            portion = [unheld.popleft() for _ in range(min(len(unheld), room - len(batch.leased)))]
+            for run in await self._leasing.prepare(tx, known, portion):
+                if not self._park(batch, known, run, run.target):
+                    batch.leased.append(run)
+        batch.left.update(candidate.id for candidate in unheld)
+        return batch
+
+    def _park(self, batch: _Batch, known: Mapping[UUID, Known], run: Candidate | Prepared, target: str) -> bool:
+        """I17: not where the target is closed, as far as this executor knows."""
+        namespace = known[run.execution_id].facts.namespace
+        if self._handoff.closed(namespace, target):
+            return False
+        batch.parked.append(
+            Parking(
+                namespace=namespace,
+                execution_id=run.execution_id,
+                id=run.id,
+                target=target,
+                episode_id=self._mirror.episode(namespace, target),
+                wait=self._mirror.wait(namespace, target),
+            )
         )
+        return True
+
+    def _advance(self, found: Sequence[tuple[str, Candidate]], left: Container[UUID]) -> None:
+        """Not past what is left for the next look."""
+        stopped: set[str] = set()
+        for class_name, candidate in found:
+            if candidate.id in left:
+                stopped.add(class_name)
+            if class_name not in stopped:
+                self._marks.advance(class_name, candidate)
 
     def _tell_parked(self) -> None:
         parked, self._parked = self._parked, Counter()
@@ -204,11 +244,11 @@ class Dispatcher:
             log.info("run.parked", namespace=namespace, target=target, runs=runs)
 
     def _known_of(self, found: Sequence[tuple[str, Candidate]]) -> dict[UUID, Known]:
-        ids = {candidate.execution_id for _, candidate in found} - self._unusable
-        known = self._leasing.cached(ids)
+        ids = {candidate.execution_id for _, candidate in found}
+        known = self._leasing.cached(ids - self._unusable)
         missing = {execution_id for execution_id, execution in known.items() if execution is None}
         if missing:
-            raise _NotCached(missing)
+            raise _NotCached(missing, ids)
         return {execution_id: execution for execution_id, execution in known.items() if execution is not None}
 
     async def _next_look(self, *, busy: bool) -> timedelta | None:
@@ -224,8 +264,18 @@ class Dispatcher:
         return soon if due is None else min(due, soon)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction found: `left` stay READY, as there was no room for them."""
+
+    leased: list[Prepared] = field(default_factory=list)
+    parked: list[Parking] = field(default_factory=list)
+    left: set[UUID] = field(default_factory=set)
+
+
 class _NotCached(Exception):
     """Runs were found whose executions are not in memory; their locks are let go of first."""
 
-    def __init__(self, ids: set[UUID]) -> None:
+    def __init__(self, ids: set[UUID], looked_at: set[UUID]) -> None:
         self.ids = ids
+        self.looked_at = looked_at

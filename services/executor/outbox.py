@@ -5,8 +5,8 @@ Any replica may relay: the DLQ takes each (run, quarantine number) once, and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,11 +17,17 @@ from services.executor.facts import ExecutionCache, Known
 from services.executor.gateways import DlqGateway, Told
 from services.executor.inputs import INPUTS_LIMIT, make_inputs, needed_results, results_by_node
 from services.executor.model import AttemptView, ExecutionFacts, Letter, OutboxRow, StoredResult, run_id
-from services.executor.store.outbox import delete_outbox, read_outbox, refuse_outbox
+from services.executor.store.outbox import (
+    delete_outbox,
+    read_outbox,
+    read_told_attempts,
+    readmit_outbox,
+    refuse_outbox,
+)
 from services.executor.store.progress import RunKey, read_results
-from services.executor.store.reads import read_attempts, read_facts
+from services.executor.store.reads import read_facts
 from services.executor.store.session import Session
-from valkyr.errors import DeadlineExceeded, Internal, Overloaded, Unavailable, ValkyrError
+from valkyr.errors import Internal, InvalidRequest, ValkyrError
 from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.plan import Template
 from valkyr.telemetry import get_logger
@@ -30,59 +36,102 @@ log = get_logger(__name__)
 
 BATCH = 100
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-FIRST_ATTEMPTS = 10
-LAST_ATTEMPTS = 90
-STACK_TRACES = 20
-"""Of one letter."""
+AT_ONCE = 5
+"""Letters whose attempts and inputs are read together: either may be some MiB."""
 
-AWAY = (Unavailable, DeadlineExceeded, Overloaded, Internal)
-"""What says nothing about the entries themselves: they are sent again as they are."""
+ROUNDS = 3
+"""So often the DLQ may fail at a batch before it is sent one by one."""
+
+SKIPPED = timedelta(minutes=1)
+"""How long what the DLQ fails at is passed over."""
+
 FIRST_PAUSE = timedelta(milliseconds=200)
 LAST_PAUSE = timedelta(seconds=10)
 
 
 class Outbox:
-    """One step relays until there is nothing left, or the DLQ does not answer."""
+    """One step relays until there is nothing left, or the DLQ does not answer.
 
-    def __init__(self, session: Session, cache: ExecutionCache, dlq: DlqGateway) -> None:
+    Only InvalidRequest is about the entry. Anything else says that the DLQ cannot do its work at present: entries are
+    sent again as they are. If it fails at one entry (Internal), those of that run are passed over for a while.
+    """
+
+    def __init__(
+        self, session: Session, cache: ExecutionCache, dlq: DlqGateway, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._session = session
         self._cache = cache
         self._dlq = dlq
+        self._clock = clock
         self._pause = FIRST_PAUSE
         self._away = False
+        self._readmitted = False
+        self._failures = 0
+        self._skipped: dict[UUID, float] = {}
 
     async def step(self) -> timedelta | None:
         """How long until it is worth trying again; None if nothing is left. That the DLQ is away is no failure."""
+        await self._readmit()
         while True:
+            self._skipped = {run: until for run, until in self._skipped.items() if self._clock() < until}
             async with self._session.reading() as connection:
-                rows = await read_outbox(connection, BATCH)
+                rows = await read_outbox(connection, BATCH, without=self._skipped)
             if not rows:
                 return None
             try:
                 told = await self._tell(await self._entries(rows))
             except ValkyrError as error:
                 return self._note_away(error)
+            if not told.accepted and not told.refused:
+                return self._next_pause()
             self._note_back()
             await self._forget(told)
-            if not told.accepted and not told.refused:
-                return self._pause
+
+    async def _readmit(self) -> None:
+        """What was refused is tried once more by every executor that starts: the DLQ may have come to be another."""
+        if not self._readmitted:
+            async with self._session.transaction() as tx:
+                await readmit_outbox(tx)
+            self._readmitted = True
 
     async def _tell(self, entries: Sequence[OutboxRow | Letter]) -> Told:
         """Where the DLQ will not have them together, each alone: one that it never will have holds up no other."""
         try:
-            return await self._dlq.tell(entries)
-        except AWAY:
-            raise
-        except ValkyrError as error:
-            if len(entries) == 1:
-                return Told([], {_id_of(entries[0]): f"{error.reason}: {error}"})
+            told = await self._dlq.tell(entries)
+        except InvalidRequest as error:
             log.warning("outbox.batch_refused", entries=len(entries), reason=error.reason, error=str(error))
+        except Internal as error:
+            self._failures += 1
+            if self._failures < ROUNDS:
+                raise
+            log.warning("outbox.batch_failed", entries=len(entries), rounds=self._failures, error=str(error))
+        else:
+            self._failures = 0
+            return told
+        return await self._tell_each(entries)
+
+    async def _tell_each(self, entries: Sequence[OutboxRow | Letter]) -> Told:
+        """One after another, those of a run in their order."""
         accepted: list[int] = []
         refused: dict[int, str] = {}
         for entry in entries:
-            told = await self._tell([entry])
-            accepted += told.accepted
-            refused |= told.refused
+            row = _row_of(entry)
+            if row.run_id in self._skipped:
+                continue
+            try:
+                told = await self._dlq.tell([entry])
+            except InvalidRequest as error:
+                refused[row.id] = f"{error.reason}: {error}"
+            except Internal as error:
+                self._skipped[row.run_id] = self._clock() + SKIPPED.total_seconds()
+                log.error("outbox.skipped", entry=row.id, run_id=str(row.run_id), error=str(error))
+            except ValkyrError:
+                if not accepted and not refused:
+                    raise
+                break  # what was told is forgotten first
+            else:
+                accepted += told.accepted
+                refused |= told.refused
         return Told(accepted, refused)
 
     async def _forget(self, told: Told) -> None:
@@ -97,6 +146,9 @@ class Outbox:
         if not self._away:
             log.warning("dlq.away", error=str(error), reason=error.reason)
         self._away = True
+        return self._next_pause()
+
+    def _next_pause(self) -> timedelta:
         pause, self._pause = self._pause, min(self._pause * 2, LAST_PAUSE)
         return pause
 
@@ -106,28 +158,39 @@ class Outbox:
         self._away, self._pause = False, FIRST_PAUSE
 
     async def _entries(self, rows: Sequence[OutboxRow]) -> list[OutboxRow | Letter]:
-        """As many as fit into one message, at least one."""
+        """As many as fit into one message, at least one; read a few at a time, so that no more are in memory."""
         failed = [row for row in rows if row.kind == "QUARANTINED"]
         known = await self._cache.get_many(row.execution_id for row in failed)
+        unplanned = {row.execution_id for row in failed} - known.keys()
         async with self._session.reading() as connection:
-            attempts = await read_attempts(connection, sorted({(row.execution_id, row.run_id) for row in failed}))
-            results = await read_results(connection, sorted(_sources(failed, known)))
-            unplanned = {row.execution_id for row in failed} - known.keys()
             facts = {fact.id: fact for fact in await read_facts(connection, unplanned)} if unplanned else {}
         entries: list[OutboxRow | Letter] = []
         size = 0
+        for start in range(0, len(rows), AT_ONCE):
+            for entry in await self._few_entries(rows[start : start + AT_ONCE], known, facts):
+                size += _size_of(entry) if isinstance(entry, Letter) else 0
+                if entries and size > MAX_BATCH_BYTES:
+                    return entries
+                entries.append(entry)
+        return entries
+
+    async def _few_entries(
+        self, rows: Sequence[OutboxRow], known: Mapping[UUID, Known], facts: Mapping[UUID, ExecutionFacts]
+    ) -> list[OutboxRow | Letter]:
+        failed = [row for row in rows if row.kind == "QUARANTINED"]
+        if not failed:
+            return list(rows)
+        async with self._session.reading() as connection:
+            attempts = await read_told_attempts(connection, failed)
+            results = await read_results(connection, sorted(_sources(failed, known)))
+        entries: list[OutboxRow | Letter] = []
         for row in rows:
-            entry: OutboxRow | Letter = row
-            if row.kind == "QUARANTINED":
-                told = _told(row, attempts.get(row.run_id, ()))
-                if row.execution_id in known:
-                    entry = _letter(row, known[row.execution_id], told, results)
-                else:
-                    entry = _letter_without_plan(row, facts[row.execution_id], told)
-                size += _size_of(entry)
-            if entries and size > MAX_BATCH_BYTES:
-                break
-            entries.append(entry)
+            if row.kind != "QUARANTINED":
+                entries.append(row)
+            elif row.execution_id in known:
+                entries.append(_letter(row, known[row.execution_id], attempts[row.id], results))
+            else:
+                entries.append(_letter_without_plan(row, facts[row.execution_id], attempts[row.id]))
         return entries
 
 
@@ -192,18 +255,8 @@ def _made(
     )
 
 
-def _id_of(entry: OutboxRow | Letter) -> int:
-    return entry.row.id if isinstance(entry, Letter) else entry.id
-
-
-def _told(row: OutboxRow, attempts: Sequence[AttemptView]) -> list[AttemptView]:
-    """Those of this quarantine and before it: of many the first and the last ones, stack traces of the last ones only.
-    So any letter fits into one message."""
-    ended = [attempt for attempt in attempts if attempt.attempt <= row.attempt]
-    if len(ended) > FIRST_ATTEMPTS + LAST_ATTEMPTS:
-        ended = [*ended[:FIRST_ATTEMPTS], *ended[-LAST_ATTEMPTS:]]
-    traceless = [replace(attempt, stack_trace="") for attempt in ended[:-STACK_TRACES]]
-    return [*traceless, *ended[-STACK_TRACES:]]
+def _row_of(entry: OutboxRow | Letter) -> OutboxRow:
+    return entry.row if isinstance(entry, Letter) else entry
 
 
 def _as_saved(config: Template) -> bytes:

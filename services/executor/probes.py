@@ -6,7 +6,7 @@ due; while it cannot, each row's own time does, and then the policy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
@@ -28,7 +28,6 @@ from services.executor.store.parking import ParkedRun, ParkedTarget, ProbeRow
 from services.executor.store.session import Session
 from services.executor.targets import PermitDecision, PermitRequest, TargetKey
 from valkyr.errors import ValkyrError
-from valkyr.flow.states import RunState
 from valkyr.telemetry import get_logger
 
 CHUNK = 500
@@ -140,6 +139,7 @@ class Probes:
         self._turn = turn
         self._slots = slots
         self._timeouts = timeouts
+        self._elsewhere: set[TargetKey] = set()
         mirror.subscribe(lambda _keys: turn.wake.set())
 
     async def step(self) -> timedelta | None:
@@ -153,6 +153,7 @@ class Probes:
 
     async def _look(self) -> timedelta | None:
         looks = await self._looks()
+        self._elsewhere &= {key for key, _ in looks}
         # First, as slots are left free for it; to bring back a long queue takes its time.
         probing = await self._probe_all([key for key, look in looks if look.way is Way.PROBE])
         for key, look in looks:
@@ -175,7 +176,7 @@ class Probes:
         match look.way:
             case Way.BRING_BACK | Way.BRING_BACK_DUE:
                 await self._bring_back(key, only_due=look.way is Way.BRING_BACK_DUE)
-            case Way.POSTPONE:
+            case Way.POSTPONE if key not in self._elsewhere:
                 await self._postpone(key, look.wait)
 
     async def _bring_back(self, key: TargetKey, *, only_due: bool) -> None:
@@ -200,11 +201,13 @@ class Probes:
 
     async def _probe_all(self, due: Sequence[TargetKey]) -> timedelta | None:
         """Probes targets that are due, as far as there is room; how long until it is worth looking again."""
-        found = await self._candidates(due) if due and self._slots else []
+        found = await self._candidates(due[:PERMITS]) if due and self._slots else []
         room = self._handoff.room()
         self._leave_free(min(LEFT_FREE, len(found), max(1, self._slots - 1)))
         if not found:
-            return NOT_HERE if due and self._slots else None
+            if not due or not self._slots:
+                return None
+            return NOT_HERE if len(due) <= PERMITS else timedelta()
         if room == 0:
             return AGAIN
         try:
@@ -222,10 +225,21 @@ class Probes:
             self._signals.runs_ready.set()  # the dispatcher may have found that all room was left to probes
 
     async def _candidates(self, due: Sequence[TargetKey]) -> list[ParkedRun]:
-        targets = [(key, min(PROBES_OF_TARGET, self._mirror.permits(*key))) for key in due[:PERMITS]]
+        targets = [(key, min(PROBES_OF_TARGET, self._mirror.permits(*key))) for key in due]
         classes = None if self._handoff.serves_all else sorted(self._handoff.class_names)
         async with self._session.reading() as connection:
-            return await store.select_probes(connection, targets, pool=self._handoff.pool, class_names=classes)
+            found = await store.select_probes(connection, targets, pool=self._handoff.pool, class_names=classes)
+        self._hold_off(due, {run.key for run in found})
+        return found
+
+    def _hold_off(self, due: Sequence[TargetKey], found: Set[TargetKey]) -> None:
+        """Targets without a run for this pool stand in the way of none that has one. Their rows are left to those
+        whose runs they are."""
+        self._elsewhere.difference_update(found)
+        for key in due:
+            if key not in found:
+                self._elsewhere.add(key)
+                self._mirror.hold(key, NOT_HERE)
 
     async def _probe(self, runs: Sequence[ParkedRun]) -> None:
         known = await self._cache.get_many(run.execution_id for run in runs)
@@ -326,13 +340,9 @@ class Probes:
 
 
 def goes_back(row: ProbeRow | None, epoch: int, permit_id: UUID) -> bool:
-    """Whether a permit that was not used here is used by nobody. A run that is still parked gets the same one when it
-    asks again; another replica may have leased it under this very permit, and answers for it then."""
-    if row is None:
-        return True
-    if row.state is RunState.PARKED and row.epoch < epoch:
-        return False
-    return not (row.epoch >= epoch and row.permit_id == permit_id)
+    """Whether a permit that was not used here is used by nobody. Another replica may have leased the run under this
+    very permit, and answers for it then. One that is still parked may never ask again: it gets another if it does."""
+    return row is None or row.epoch < epoch or row.permit_id != permit_id
 
 
 def _in_turn(runs: Sequence[ParkedRun]) -> list[ParkedRun]:

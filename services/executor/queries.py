@@ -318,7 +318,7 @@ FROM executor.outbox o
 JOIN executor.run_quarantine q ON q.execution_id = o.execution_id AND q.run_id = o.run_id
     AND q.quarantine_number = o.quarantine_number
 JOIN executor.run r ON r.execution_id = o.execution_id AND r.id = o.run_id
-WHERE o.refused_at IS NULL
+WHERE o.refused_at IS NULL AND o.run_id <> ALL($2::uuid[])
 ORDER BY o.id
 LIMIT $1
 """
@@ -330,6 +330,10 @@ DELETE FROM executor.outbox WHERE id = ANY($1::bigint[])
 REFUSE_OUTBOX = """
 UPDATE executor.outbox o SET refused_at = now(), problem = u.problem
 FROM unnest($1::bigint[], $2::text[]) AS u(id, problem) WHERE o.id = u.id
+"""
+
+READMIT_OUTBOX = """
+UPDATE executor.outbox SET refused_at = NULL, problem = NULL WHERE refused_at IS NOT NULL
 """
 
 # One look per class, so that a class without a runner never stands in the way of another. (rank, ready_at) of $2, $3 is
@@ -514,12 +518,34 @@ WHERE r.state = 'SUCCESS' AND r.outputs IS NOT NULL
 ORDER BY r.execution_id DESC, r.id
 """
 
+# The last $3 of each run.
 READ_ATTEMPTS = """
-SELECT a.run_id, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error, a.error_stack_trace
+SELECT a.run_id, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run_attempt a ON a.execution_id = k.execution_id AND a.run_id = k.id
+CROSS JOIN LATERAL (
+    SELECT * FROM executor.run_attempt a
+    WHERE a.execution_id = k.execution_id AND a.run_id = k.id
+    ORDER BY a.epoch DESC LIMIT $3) AS a
 ORDER BY a.run_id, a.epoch
 """
+
+_FAILED_BEFORE = """SELECT a.epoch FROM executor.run_attempt a
+        WHERE a.execution_id = k.execution_id AND a.run_id = k.id AND a.attempt <= k.attempt
+            AND a.outcome NOT IN ('SNOOZED', 'RELEASED', 'OMITTED')
+        ORDER BY a.epoch"""
+
+# Of each quarantine the first $4 and the last $5 that burnt something; stack traces of the last $6.
+READ_TOLD_ATTEMPTS = f"""
+SELECT k.place, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error,
+    CASE WHEN row_number() OVER (PARTITION BY k.place ORDER BY a.epoch DESC) <= $6 THEN a.error_stack_trace END
+FROM unnest($1::uuid[], $2::uuid[], $3::int[]) WITH ORDINALITY AS k(execution_id, id, attempt, place)
+CROSS JOIN LATERAL (
+        ({_FAILED_BEFORE} LIMIT $4)
+        UNION
+        ({_FAILED_BEFORE} DESC LIMIT $5)) AS e
+JOIN executor.run_attempt a ON a.execution_id = k.execution_id AND a.run_id = k.id AND a.epoch = e.epoch
+ORDER BY k.place, a.epoch
+"""  # noqa: S608 - put together from constants
 
 
 def list_executions(

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from services.executor import queries
 from services.executor.events import Resolution
-from services.executor.model import OutboxRow, QuarantineRecord
+from services.executor.model import AttemptView, OutboxRow, QuarantineRecord
+
+FIRST_ATTEMPTS = 10
+LAST_ATTEMPTS = 90
+STACK_TRACES = 20
+"""Of one letter, of the last attempts."""
 
 
-async def read_outbox(connection: Any, limit: int) -> list[OutboxRow]:
-    """In the order in which it happened; without what the DLQ has refused."""
-    return [_row(row) for row in await connection.fetch(queries.SELECT_OUTBOX, limit)]
+async def read_outbox(connection: Any, limit: int, *, without: Iterable[UUID] = ()) -> list[OutboxRow]:
+    """In the order in which it happened; without what the DLQ has refused, and without some runs."""
+    return [_row(row) for row in await connection.fetch(queries.SELECT_OUTBOX, limit, list(without))]
+
+
+async def read_told_attempts(connection: Any, rows: Sequence[OutboxRow]) -> dict[int, list[AttemptView]]:
+    """By the id of the row: the attempts that burnt something up to its quarantine, oldest first. Of many the first and
+    the last ones, stack traces of the last ones only: so any letter fits into one message."""
+    told: dict[int, list[AttemptView]] = {row.id: [] for row in rows}
+    if rows:
+        keys = [(row.execution_id, row.run_id, row.attempt) for row in rows]
+        limits = (FIRST_ATTEMPTS, LAST_ATTEMPTS, STACK_TRACES)
+        for found in await connection.fetch(queries.READ_TOLD_ATTEMPTS, *zip(*keys, strict=True), *limits):
+            view = AttemptView(found[1], found[2], found[3] or "", found[4], found[5], found[6] or "", found[7] or "")
+            told[rows[found[0] - 1].id].append(view)
+    return told
 
 
 def _row(row: Any) -> OutboxRow:
@@ -58,5 +77,10 @@ async def delete_outbox(tx: Any, ids: Sequence[int]) -> None:
 
 
 async def refuse_outbox(tx: Any, problems: Mapping[int, str]) -> None:
-    """What can never arrive stays, with why, and is not sent again."""
+    """What was refused stays, with why, and is not sent again."""
     await tx.execute(queries.REFUSE_OUTBOX, list(problems), list(problems.values()))
+
+
+async def readmit_outbox(tx: Any) -> None:
+    """What was refused is sent again."""
+    await tx.execute(queries.READMIT_OUTBOX)

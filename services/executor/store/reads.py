@@ -16,6 +16,9 @@ from valkyr.flow.states import ExecutionState, RunState
 OUTPUTS_BUDGET = 3 * 512 * 1024
 """How many bytes of outputs, as JSON, go into one answer: as protobuf they may take more than five times as much."""
 
+LAST_ATTEMPTS = 200
+"""Of a run; one that snoozes has an attempt for every time."""
+
 
 @dataclass(frozen=True, slots=True)
 class PinnedGraph:
@@ -164,11 +167,11 @@ async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[R
 
 
 async def read_attempts(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, list[AttemptView]]:
-    """Attempts that did not succeed, by run, oldest first."""
+    """The last attempts of each run that did not succeed, oldest first; without stack traces."""
     attempts: dict[UUID, list[AttemptView]] = {}
     if keys:
-        for row in await connection.fetch(queries.READ_ATTEMPTS, *zip(*keys, strict=True)):
-            view = AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or "", row[7] or "")
+        for row in await connection.fetch(queries.READ_ATTEMPTS, *zip(*keys, strict=True), LAST_ATTEMPTS):
+            view = AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or "")
             attempts.setdefault(row[0], []).append(view)
     return attempts
 

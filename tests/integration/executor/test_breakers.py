@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import structlog
 
 from services.executor.gateways import BreakerGateway
+from services.executor.handoff import Grant, Handoff
 from services.executor.probes import NOT_HERE
 from services.executor.targets import BreakerNews, PermitDecision, PermitRequest
 from tests.breaker_lab import NOT_SOON, TARGET_NAME, BreakerLab, calls, open_breaker, parked
@@ -23,9 +25,10 @@ from tests.builders import a_graph
 from tests.counted_session import CountedSession
 from tests.executor_modules import GATES
 from tests.executor_stack import MODULES, Stack, add_executor, eventually, open_stack, until_true
+from tests.integration.executor.test_outbox import ToldDlq, outbox_of
 from tests.integration.executor.test_parking import park
 from valkyr.errors import Internal, Unavailable
-from valkyr.graph.model import Graph
+from valkyr.graph.model import Graph, Module
 
 EAGER = {"max_attempts": 1000, "backoff_base_ms": 1, "backoff_max_ms": 20}
 RUNNER = {"modules": (*MODULES, "tests.breaker_modules"), "retry": EAGER}
@@ -308,13 +311,150 @@ class _Broken:
     def __init__(self, permits: Any, times: int) -> None:
         self._permits = permits
         self.times = times
+        self.asked: list[UUID] = []
 
     async def acquire_permits(self, requests: Sequence[PermitRequest]) -> list[PermitDecision]:
+        self.asked += [request.run_id for request in requests]
         if self.times:
             self.times -= 1
             raise Internal("what nobody foresaw")
         decisions: list[PermitDecision] = await self._permits.acquire_permits(requests)
         return decisions
+
+
+class _Crowded:
+    """Leave is given, and by then the room has gone, while `crowded`."""
+
+    def __init__(self, handoff: Handoff) -> None:
+        self._handoff = handoff
+        self.crowded = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handoff, name)
+
+    @contextmanager
+    def grant(self, *, wanted: int) -> Iterator[Grant]:
+        with self._handoff.grant(wanted=0 if self.crowded else wanted) as grant:
+            yield grant
+
+
+async def test_i17_a_run_that_is_cancelled_while_it_has_leave_frees_the_probe_for_the_next(opened: Open) -> None:
+    async with opened(runner={"concurrency": 2}) as (stack, breaker):
+        probes = stack.app.parts.probes
+        permits, crowded = _Broken(probes._permits, times=0), _Crowded(probes._handoff)
+        probes._permits, probes._handoff = permits, crowded  # type: ignore[assignment]
+        await breaker.trip()
+        await held(stack)
+        executions = [await stack.start(calls(node)) for node in ("a", "b")]
+        await until_true(lambda: permits.asked, "leave was asked for")
+        owners = {(await stack.row(id, node))["id"]: id for id, node in zip(executions, "ab", strict=True)}
+        holder = owners[permits.asked[0]]
+        await stack.client.executions.cancel(holder)
+        crowded.crowded = False
+        [other] = set(executions) - {holder}
+        assert (await stack.wait(other)).state == "SUCCESS"
+
+
+async def test_i19_a_parked_run_past_its_deadline_is_quarantined_as_held_back_by_its_breaker(opened: Open) -> None:
+    async with opened(timeout_duration=NOT_SOON) as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        graph = calls("a")
+        limited = replace(graph, nodes=tuple(replace(node, deadline=timedelta(seconds=1)) for node in graph.nodes))
+        execution = await stack.start(limited)
+        await parked(stack, execution, 1)
+        assert (await stack.wait(execution)).state == "FAILED"
+        row = await stack.row(execution, "a")
+        assert (row["state"], row["attempt"], TARGET.calls.total()) == ("QUARANTINED", 0, 0)
+        dlq = ToldDlq()
+        assert await outbox_of(stack, dlq).step() is None
+        [letter] = dlq.letters["a"]
+        assert letter.row.record.failure_type == "CIRCUIT_BREAKER"
+        assert letter.row.target == TARGET_NAME
+        assert letter.row.episode_id == UUID((await breaker.get()).episode_id)
+        assert list(letter.attempts) == []
+
+
+async def test_runs_are_parked_many_at_a_time_however_little_room_there_is(opened: Open) -> None:
+    runner = {"concurrency": 2, "poll_interval": NOT_SOON}
+    async with opened(timeout_duration=NOT_SOON, runner=runner) as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        dispatcher = stack.app.parts.dispatcher
+        counted = CountedSession(dispatcher._session)
+        dispatcher._session = counted  # type: ignore[assignment]
+        nodes = [f"n{number}" for number in range(1_000)]
+        well = {f"w{number}": Module(f"w{number}", "CallModule", target="test:well") for number in range(20)}
+        ill = {node: Module(node, "CallModule", target=TARGET_NAME) for node in nodes}
+        execution = await stack.start(a_graph(", ".join([*ill, *well]), modules={**ill, **well}))
+        await parked(stack, execution, 1_000)
+        await stack.until("SELECT count(*) = 20 FROM executor.run WHERE state = 'SUCCESS'")
+        assert counted.statements < 300, "it took a transaction for every two of them"
+        assert TARGET.most <= 2
+
+
+async def test_runs_whose_target_is_known_from_their_config_alone_are_parked_many_at_a_time(opened: Open) -> None:
+    runner = {"concurrency": 2, "poll_interval": NOT_SOON}
+    async with opened(timeout_duration=NOT_SOON, runner=runner) as (stack, breaker):
+        await breaker.trip("http:api.example.com")
+        await held(stack, "http:api.example.com")
+        sizes: list[int] = []
+        dispatcher = stack.app.parts.dispatcher
+        lease_in = dispatcher._lease_in
+
+        async def noted(tx: Any, **options: int) -> Any:
+            batch = await lease_in(tx, **options)
+            sizes.append(len(batch.parked))
+            return batch
+
+        dispatcher._lease_in = noted  # type: ignore[method-assign]
+        nodes = [f"n{number}" for number in range(100)]
+        modules = dict.fromkeys(nodes, ("HttpRequestModule", {"url": "https://${trigger.host}/"}))
+        execution = await stack.start(a_graph(", ".join(nodes), modules=modules), payload={"host": "api.example.com"})
+        await parked(stack, execution, 100)
+        assert max(sizes) >= 90
+
+
+async def test_a_step_that_parks_a_long_queue_ends_now_and_then(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.executor.dispatcher.TURN", 0.0)
+    runner = {"concurrency": 2, "poll_interval": NOT_SOON}
+    async with opened(timeout_duration=NOT_SOON, runner=runner) as (stack, breaker):
+        await breaker.trip()
+        await held(stack)
+        dispatcher = stack.app.parts.dispatcher
+        lease_all, answers = dispatcher._lease_all, []
+
+        async def noted() -> timedelta | None:
+            answers.append(await lease_all())
+            return answers[-1]
+
+        dispatcher._lease_all = noted  # type: ignore[method-assign]
+        execution = await stack.start(calls(*(f"n{number}" for number in range(600))))
+        await parked(stack, execution, 600)
+        assert timedelta() in answers
+
+
+async def test_a_target_that_this_pool_cannot_probe_keeps_no_other_from_it(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.executor.probes.PERMITS", 1)
+    async with opened(timeout_duration=NOT_SOON, runner={"poll_interval": NOT_SOON}) as (stack, breaker):
+        mirror, probes = stack.app.parts.breakers.mirror, stack.app.parts.probes
+        later = f"{TARGET_NAME} later"
+        for target in (TARGET_NAME, later):
+            await breaker.trip(target)
+            await held(stack, target)
+        elsewhere = await parked_elsewhere(stack)
+        await parked(stack, await stack.start(calls("a", target=later)), 1)
+        for target in (TARGET_NAME, later):
+            mirror.hold(("default", target), timedelta())
+        await probes.step()
+        await probes.step()
+        assert timedelta() < mirror.wait(*TARGET_KEY) <= NOT_HERE
+        assert mirror.wait("default", later) > timedelta(minutes=1), "leave was asked for, and refused"
+        await park(stack, elsewhere, "p", due=-1, target=TARGET_NAME)
+        await probes.step()
+        assert await stack.sql.fetchval("SELECT retry_after < now() FROM executor.run WHERE node_id = 'p'"), "moved"
 
 
 async def test_a_breaker_that_cannot_answer_fails_no_loop_and_burns_no_attempt(opened: Open) -> None:
