@@ -60,8 +60,8 @@ async def test_a_breaker_that_opened_is_kept_for_a_week_and_while_its_retry_time
     assert len(await sql("select 1 from breaker.circuit_breaker_state")) == 2
     await age(sql, "circuit_breaker_state", timedelta(days=2))
     await prune(replica)
-    [row] = await sql("select target from breaker.circuit_breaker_state")
-    assert row["target"] == "open"
+    [row] = await sql("select target, state from breaker.circuit_breaker_state")
+    assert tuple(row) == ("open", "OPEN")
 
 
 @pytest.mark.parametrize("half_open", [False, True], ids=["open", "half open"])
