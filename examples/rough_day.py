@@ -23,6 +23,7 @@ BREAKER_FAILURES = 3
 BREAKER_PAUSE = timedelta(seconds=3)
 ORDERS = ("B-1", "B-2", "B-3", "B-4")
 UNLUCKY = ORDERS[0]
+NEW_CARD = "VISA-NEW"
 STUMBLES = 2
 
 BREAKER_SETTINGS = {
@@ -48,7 +49,7 @@ async def start_orders(printer: Printer, client: Client, target: TargetServer) -
     """Four executions, all in one call."""
     step(printer, 5, "Now things fail: four orders at once, on a day when no service is well (examples/rough_day.yaml)")
     saved = await client.graphs.save(read_graph_file(str(ROUGH_DAY)).document.value)
-    cards = {order: EXPIRED_CARD if order == UNLUCKY else "VISA-NEW" for order in ORDERS}
+    cards = {order: EXPIRED_CARD if order == UNLUCKY else NEW_CARD for order in ORDERS}
     return await client.executions.start_many(
         [
             Start(saved.workflow.id, payload={"services": target.url, "order": {"id": order, "card": cards[order]}})
@@ -127,7 +128,7 @@ async def show_the_letter(printer: Printer, client: Client, unlucky: Execution) 
     expect(letter.node_id == "charge_card" and letter.pending, f"expected a letter of charge_card, got {letter}")
     say(printer, "Its execution is FAILED, but nothing is lost. `valkyr dlq get` shows the letter:")
     printer.line("")
-    print_letter(printer, letter)
+    print_letter(printer, letter, stack_lines=1)
     printer.line("")
     return letter
 
@@ -136,7 +137,9 @@ async def mend(printer: Printer, client: Client, letter: DeadLetter) -> None:
     """Step 8: requeued with other inputs, the execution goes on and reaches SUCCESS."""
     step(printer, 8, "Ada has sent another card: the letter is mended and requeued")
     inputs = letter.original_inputs
-    inputs["trigger"]["order"]["card"] = "VISA-NEW"
+    order = inputs["trigger"]["order"]
+    expired, order["card"] = order["card"], NEW_CARD
+    say(printer, f"In its inputs, trigger.order.card is changed: {expired} -> {NEW_CARD}")
     say(printer, f"valkyr dlq requeue {letter.id} --inputs @mended.json")
     settled = await client.dead_letters.requeue(letter.id, inputs=inputs, reason="Ada has sent another card")
     expect(not settled.pending, f"the letter {letter.id} is still {settled.resolution}")

@@ -102,8 +102,21 @@ Event = Quarantined | Resolved
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A resolution that the executor would not do: `problem` is its reason and its sentence."""
+
+    resolution: Resolution
+    requested_by: str
+    problem: str
+    refused_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter. What is heavy is None or empty where letters are listed."""
+    """A dead letter. What is heavy, `refused` too, is None or empty where letters are listed.
+
+    `intent_id` names the intent that is open or has resolved it; None where that was done at the executor directly.
+    """
 
     namespace: str
     id: str
@@ -138,6 +151,7 @@ class Letter:
     inputs: str | None = None
     config: str | None = None
     stack_traces: str = "[]"
+    refused: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +167,7 @@ class ResolveCommand:
     operator: Operator
     request_id: str = ""
     force: bool = False
+    deadline: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

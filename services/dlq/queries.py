@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     null,
     select,
+    true,
     tuple_,
     update,
 )
@@ -170,7 +171,25 @@ def delete_early_resolutions() -> Delete:
 
 
 def select_letter(namespace: str, letter_id: str) -> Select[Any]:
-    return select(dead_letter_queue).where(letter.namespace == namespace, letter.id == letter_id)
+    """Whole, with the last of its intents that was refused."""
+    refused = (
+        select(
+            intent.resolution.label("refused_resolution"),
+            intent.principal_name.label("refused_to"),
+            intent.problem.label("refused_because"),
+            intent.last_modified_date.label("refused_at"),
+        )
+        .where(intent.namespace == letter.namespace, intent.dead_letter_id == letter.id, intent.state == "REFUSED")
+        .order_by(intent.id.desc())
+        .limit(1)
+        .lateral("refused")
+    )
+    statement = select(dead_letter_queue, refused).select_from(dead_letter_queue.outerjoin(refused, true()))
+    return statement.where(letter.namespace == namespace, letter.id == letter_id)
+
+
+def select_now() -> Select[Any]:
+    return select(func.now())
 
 
 def lock_letter(namespace: str, letter_id: str) -> Select[Any]:

@@ -25,7 +25,7 @@ from services.dlq.model import (
     Settlement,
     operator_of,
 )
-from services.dlq.rulings import check_requeues, dead_letter_resolved, decide_request
+from services.dlq.rulings import check_deadline, check_requeues, dead_letter_resolved, decide_request
 from services.dlq.settings import IntentSettings
 from services.dlq.store import Store, Transaction
 from valkyr.errors import QuarantineResolved, Unavailable, ValkyrError
@@ -126,6 +126,8 @@ class Resolutions:
             return await _whole(tx, decided) if isinstance(decided, Letter) else decided
         assert letter is not None
         check_requeues(command, letter, self._max_requeues)
+        if command.deadline is not None:
+            check_deadline(command.deadline, await tx.now())
         return await self._store_intent(tx, command, letter, method)
 
     async def _store_intent(self, tx: Transaction, command: ResolveCommand, letter: Letter, method: str) -> Intent:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from services.dlq.model import AnsweredRequest, Intent, IntentState, Letter, Resolution, ResolveCommand
-from valkyr.errors import DeadLetterNotFound, DeadLetterResolved, RequestIdReused, TooManyRequeues
+from valkyr.errors import DeadLetterNotFound, DeadLetterResolved, InvalidRequest, RequestIdReused, TooManyRequeues
 
 
 def decide_request(
@@ -45,6 +47,12 @@ def check_requeues(command: ResolveCommand, letter: Letter, max_requeues: int) -
         hint="find out why it keeps failing; `force` requeues it once more, FixDeadLetter supplies its outputs",
         metadata={"requeueCount": str(letter.requeue_count), "maxRequeues": str(max_requeues)},
     )
+
+
+def check_deadline(deadline: datetime | None, now: datetime) -> None:
+    """InvalidRequest for a time that has passed; the executor would refuse it later, when nobody waits any more."""
+    if deadline is not None and deadline <= now:
+        raise InvalidRequest.of_field("deadline", f"{deadline.isoformat()} has passed; takes a time to come")
 
 
 def dead_letter_resolved(letter: Letter) -> DeadLetterResolved:

@@ -21,6 +21,7 @@ from services.dlq.model import (
     Key,
     Letter,
     Operator,
+    Refused,
     Resolution,
     Resolved,
     RunKey,
@@ -153,6 +154,11 @@ class Transaction:
         row = (await self._connection.execute(queries.lock_letter(namespace, letter_id))).first()
         return None if row is None else _letter(row)
 
+    async def now(self) -> datetime:
+        """By the database's clock."""
+        moment: datetime = (await self._connection.execute(queries.select_now())).scalar_one()
+        return moment
+
     async def list_letters(
         self, namespace: str, filters: dict[str, Any], *, after: tuple[datetime, str] | None, limit: int
     ) -> list[Letter]:
@@ -284,7 +290,12 @@ def _letter(row: Row[Any]) -> Letter:
         inputs=heavy.get("original_inputs"),
         config=heavy.get("original_config"),
         stack_traces=heavy.get("stack_traces", "[]"),
+        refused=_refused(row) if heavy.get("refused_resolution") else None,
     )
+
+
+def _refused(row: Row[Any]) -> Refused:
+    return Refused(Resolution(row.refused_resolution), row.refused_to, row.refused_because, row.refused_at)
 
 
 def _intent(row: Row[Any]) -> Intent:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,19 +16,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.chassis.interceptors import namespace_of
 from services.chassis.paging import bad_page_token, page_place
-from services.dlq.model import Event, Letter, Operator, Quarantined, Resolution, ResolveCommand, Resolved
+from services.dlq.model import Event, Letter, Operator, Quarantined, Refused, Resolution, ResolveCommand, Resolved
 from valkyr import telemetry
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
 from valkyr.graph.depths import is_deeper
-from valkyr.graph.limits import CARRIED_DEPTH
-from valkyr.rpc.values import plain_to_value, value_to_plain
+from valkyr.rpc.resolutions import read_inputs, read_outputs, read_reason
+from valkyr.rpc.values import plain_to_value
 
 MAX_ENTRIES = 500
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-MAX_INPUTS = 4 * 1024 * 1024
-MAX_OUTPUTS = 1024 * 1024
-MAX_REASON = 10_000
 MAX_REQUEST_ID = 255
 MAX_TARGET = 500
 """Characters that are kept of a target: what an entry of an index holds."""
@@ -176,64 +174,27 @@ def read_uuid(text: str, path: str) -> str:
 def read_requeue(request: pb.RequeueDeadLetterRequest, operator: Operator) -> ResolveCommand:
     content: dict[str, Any] = {"newKey": request.new_key}
     if request.HasField("inputs"):
-        content["inputs"] = _read_inputs(request.inputs)
+        content["inputs"] = read_inputs(request.inputs)
     deadline = _read_time(request, "deadline")
     if deadline is not None:
         content["deadline"] = deadline
-    return _command(request, operator, Resolution.REQUEUED, content, force=request.force)
+    command = _command(request, operator, Resolution.REQUEUED, content, force=request.force)
+    return replace(command, deadline=deadline)
 
 
 def read_fix(request: pb.FixDeadLetterRequest, operator: Operator) -> ResolveCommand:
-    if not request.HasField("outputs"):
-        raise InvalidRequest.of_field("outputs", "is required: what the run would have answered; null is an answer")
-    outputs = value_to_plain(request.outputs, "outputs")
-    _check_payload(outputs, "outputs", MAX_OUTPUTS)
-    return _command(request, operator, Resolution.FIXED, {"outputs": outputs})
+    return _command(request, operator, Resolution.FIXED, {"outputs": read_outputs(request)})
 
 
 def read_discard(request: pb.DiscardDeadLetterRequest, operator: Operator) -> ResolveCommand:
-    if not request.reason.strip():
-        raise InvalidRequest.of_field("reason", f"{request.reason[:64]!r} is empty; say why the run is given up")
     return _command(request, operator, Resolution.DISCARDED, {})
-
-
-def _read_inputs(value: Value) -> Any:
-    inputs = value_to_plain(value, "inputs")
-    if not isinstance(inputs, dict):
-        raise InvalidRequest.of_field(
-            "inputs",
-            f"{_shown(inputs)} is no object; takes one with `trigger` and `nodes`, or leave it out to keep them",
-        )
-    for name in ("trigger", "nodes"):
-        if name not in inputs:
-            raise InvalidRequest.of_field(
-                f"inputs.{name}", "is missing; the inputs are replaced whole, so take the letter's and change these"
-            )
-    for name in inputs.keys() - {"trigger", "nodes"}:
-        raise InvalidRequest.of_field(f"inputs.{name}", "is unknown; inputs have `trigger` and `nodes` only")
-    if not isinstance(inputs["nodes"], dict):
-        raise InvalidRequest.of_field(
-            "inputs.nodes", f"{_shown(inputs['nodes'])} is no object; takes one of node ids, each with its `outputs`"
-        )
-    _check_payload(inputs, "inputs", MAX_INPUTS)
-    return inputs
-
-
-def _check_payload(plain: Any, path: str, limit: int) -> None:
-    if is_deeper(plain, CARRIED_DEPTH):
-        raise LimitExceeded.of_field(path, f"is nested deeper than {CARRIED_DEPTH} levels; flatten it")
-    size = len(orjson.dumps(plain))
-    if size > limit:
-        raise LimitExceeded.of_field(
-            path, f"{size:,} bytes of JSON, over {limit:,}; store it elsewhere, send where it is"
-        )
 
 
 def _command(
     request: Any, operator: Operator, resolution: Resolution, content: dict[str, Any], *, force: bool = False
 ) -> ResolveCommand:
     letter_id = read_uuid(request.dead_letter_id, "deadLetterId")
-    _check_text(request.reason, "reason", MAX_REASON)
+    reason = read_reason(request.reason, required=resolution is Resolution.DISCARDED)
     if len(request.request_id) > MAX_REQUEST_ID or not request.request_id.isprintable():
         raise InvalidRequest.of_field(
             "requestId",
@@ -241,29 +202,18 @@ def _command(
         )
     # Sorted: protobuf keeps no order of fields, and the same content is to have the same hash.
     text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-    said = orjson.dumps([letter_id, resolution, request.reason, force])
+    said = orjson.dumps([letter_id, resolution, reason, force])
     return ResolveCommand(
         namespace=namespace_of(request),
         letter_id=letter_id,
         resolution=resolution,
         content=text.decode(),
-        reason=request.reason,
+        reason=reason,
         request_hash=hashlib.sha256(said + text).digest(),
         operator=operator,
         request_id=request.request_id,
         force=force,
     )
-
-
-def _check_text(text: str, path: str, limit: int) -> None:
-    if len(text) > limit:
-        raise InvalidRequest.of_field(path, f"has {len(text):,} characters; at most {limit:,} are allowed")
-    if "\x00" in text:
-        raise InvalidRequest.of_field(path, f"{text[:64]!r} holds a NUL character, which cannot be stored; remove it")
-
-
-def _shown(plain: Any) -> str:
-    return orjson.dumps(plain).decode()[:64]
 
 
 def read_filters(request: pb.ListDeadLettersRequest) -> dict[str, Any]:
@@ -340,6 +290,17 @@ def write_letter(letter: Letter) -> pb.DeadLetter:
         error_type=letter.error_type,
         requested_resolution=_number_of(pb.DeadLetter.Resolution, letter.requested_resolution or ""),
         traceparent=letter.traceparent,
+        refused=None if letter.refused is None else _refused(letter.refused),
+        resolved_here=letter.resolution is not Resolution.PENDING and letter.intent_id is not None,
+    )
+
+
+def _refused(refused: Refused) -> pb.DeadLetter.Refused:
+    return pb.DeadLetter.Refused(
+        resolution=_number_of(pb.DeadLetter.Resolution, refused.resolution),
+        requested_by=refused.requested_by,
+        problem=refused.problem,
+        refused_time=timestamp_of(refused.refused_at),
     )
 
 

@@ -21,12 +21,10 @@ from services.executor.watch import Watched
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
 from valkyr.flow.states import Ending, ExecutionState, RunState
+from valkyr.rpc.resolutions import read_inputs, read_outputs, read_reason
 from valkyr.rpc.values import plain_to_value, value_to_plain
 
 MAX_REQUEST_ID = 255
-MAX_REASON = 2_000
-MAX_OUTPUTS = 1024 * 1024
-MAX_INPUTS = 4 * 1024 * 1024
 MAX_WATCHED = 10_000
 MAX_WAIT = timedelta(seconds=60)
 DEFAULT_WAIT = timedelta(seconds=20)
@@ -92,13 +90,13 @@ def _read_deadline(request: Any, path: str) -> datetime | None:
 
 def read_cancel(request: pb.CancelExecutionRequest, principal: str) -> EndExecution:
     execution_id = read_uuid(request.execution_id, "executionId")
-    reason = read_reason(request)
+    reason = read_reason(request.reason)
     asked = Request(principal, reason, read_request_id(request.request_id, "requestId"), _hash_of(execution_id, reason))
     return EndExecution(execution_id, Ending.CANCEL, asked)
 
 
 def read_requeue(request: pb.RequeueRunRequest, principal: str) -> Resolve:
-    inputs = _read_inputs(request)
+    inputs = _text_of(read_inputs(request.inputs)) if request.HasField("inputs") else None
     deadline = _read_deadline(request, "deadline")
     asked = (inputs, request.new_key, *_said(request, "deadline"))
     base = _read_resolution(request, Resolution.REQUEUED, principal, asked)
@@ -106,15 +104,11 @@ def read_requeue(request: pb.RequeueRunRequest, principal: str) -> Resolve:
 
 
 def read_completion(request: pb.CompleteRunManuallyRequest, principal: str) -> Resolve:
-    if not request.HasField("outputs"):
-        raise InvalidRequest.of_field("outputs", "is required: what the run would have answered; null is an answer")
-    outputs = _json_of(request.outputs, "outputs", MAX_OUTPUTS)
+    outputs = _text_of(read_outputs(request))
     return replace(_read_resolution(request, Resolution.FIXED, principal, (outputs,)), outputs=outputs)
 
 
 def read_discard(request: pb.DiscardRunRequest, principal: str) -> Resolve:
-    if not request.reason.strip():
-        raise InvalidRequest.of_field("reason", "is required: why this run is given up")
     return _read_resolution(request, Resolution.DISCARDED, principal, ())
 
 
@@ -124,7 +118,7 @@ def _read_resolution(request: Any, resolution: Resolution, principal: str, asked
     number = request.quarantine_number
     if number < 1:
         raise InvalidRequest.of_field("quarantineNumber", f"{number} is no quarantine; ListRuns shows the run's number")
-    reason = read_reason(request)
+    reason = read_reason(request.reason, required=resolution is Resolution.DISCARDED)
     return Resolve(
         execution_id,
         run,
@@ -139,35 +133,9 @@ def _read_resolution(request: Any, resolution: Resolution, principal: str, asked
     )
 
 
-def read_reason(request: Any) -> str:
-    reason: str = request.reason
-    if len(reason) > MAX_REASON or "\0" in reason:
-        raise InvalidRequest.of_field("reason", f"{reason[:64]!r}... takes up to {MAX_REASON} characters, without NUL")
-    return reason
-
-
-def _read_inputs(request: pb.RequeueRunRequest) -> str | None:
-    if not request.HasField("inputs"):
-        return None
-    plain = value_to_plain(request.inputs, "inputs")
-    if not isinstance(plain, dict):
-        raise InvalidRequest.of_field(
-            "inputs", 'takes an object such as {"trigger": ..., "nodes": {"a": {"outputs": ...}}}'
-        )
-    unknown = sorted(plain.keys() - {"trigger", "nodes"})
-    if unknown:
-        raise InvalidRequest.of_field(f"inputs.{unknown[0]}", "is no part of the inputs; takes trigger and nodes")
-    nodes = plain.get("nodes", {})
-    if not isinstance(nodes, dict) or not all(isinstance(result, dict) for result in nodes.values()):
-        raise InvalidRequest.of_field("inputs.nodes", 'takes {"<node id>": {"outputs": ...}}')
-    return _json_of(request.inputs, "inputs", MAX_INPUTS)
-
-
-def _json_of(value: Value, path: str, limit: int) -> str:
-    text = orjson.dumps(value_to_plain(value, path), option=orjson.OPT_SORT_KEYS)
-    if len(text) > limit:
-        raise LimitExceeded.of_field(path, f"{len(text)} bytes of JSON, over {limit}")
-    return text.decode()
+def _text_of(plain: Any) -> str:
+    # Sorted: protobuf keeps no order of fields, and the same content is to have the same hash.
+    return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _read_payload(request: pb.StartExecutionRequest, path: str, limit: int) -> str | None:

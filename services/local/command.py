@@ -112,6 +112,7 @@ async def run(
         hurry = asyncio.create_task(_hurry(supervisor, impatient))
         await supervisor.stop()
         hurry.cancel()
+    speech.say("Valkyr has stopped.", DIM)
     return code
 
 

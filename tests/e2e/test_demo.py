@@ -83,6 +83,7 @@ def test_the_demo_runs_an_order_three_real_graphs_and_a_rough_day_and_leaves_not
         "All four runs are PARKED",
         "The breaker is CLOSED, and 3 of the four orders are done.",
         "PENDING\nwhat      charge_card (HttpRequestModule), failed in a way that no retry mends",
+        "trigger.order.card is changed: VISA-OLD -> VISA-NEW",
         "The letter is REQUEUED; the execution went on where it had stopped and is SUCCESS",
         "─ back-off",
         "[graph_store] version 1",
@@ -90,6 +91,7 @@ def test_the_demo_runs_an_order_three_real_graphs_and_a_rough_day_and_leaves_not
         "[dlq] by demo",
     ):
         assert told in story, f"{told!r} is not in\n{story}"
+    assert 'File "' not in story, "a whole traceback is no part of the story"
     assert "nothing is left running" in story
     expect_nothing_left(tmp_path)
 

@@ -72,6 +72,10 @@ async def get(
     if session.printer.as_json:
         session.printer.document({"breaker": document_of(breaker)})
         return ExitCode.OK
+    if not breaker.generation and breaker.updated_at is None:
+        session.printer.line(f"{target}  never heard of: no call to this target has failed yet; calls go through")
+        session.printer.remark("`valkyr breaker list` lists the targets that have a breaker")
+        return ExitCode.OK
     session.printer.line(f"{breaker.target}  ", state_text(breaker.state), f"  {meaning_of(breaker)}")
     for label, text in _facts(breaker):
         session.printer.line(Text(label.ljust(9), "bold"), text)

@@ -10,13 +10,14 @@ from rich.text import Text
 
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
-from valkyr.cli.letter_view import print_letter
+from valkyr.cli.letter_view import print_letter, why_it_cannot_go_on
 from valkyr.cli.option_values import read_json_value
 from valkyr.cli.printing import moment, state_text
 from valkyr.cli.run_commands import Deadline, Force, Inputs, NewKey, Outputs, Reason
-from valkyr.cli.session import Session, command
+from valkyr.cli.session import CONNECT_TIMEOUT, Session, command
 from valkyr.cli.workflows import workflow_id_of
-from valkyr.client import DeadLetter, DeadLetterType, Resolution
+from valkyr.client import Client, DeadLetter, DeadLetterType, Resolution
+from valkyr.errors import ValkyrError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -103,16 +104,27 @@ async def get(
       valkyr dlq get 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80
       valkyr dlq get 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80 --inputs > inputs.json
     """
+    printer, ended = session.printer, ""
     async with session.client() as client:
         letter = await client.dead_letters.get(letter_id)
-    printer = session.printer
+        if letter.pending and not inputs and not printer.as_json:
+            ended = await _ended(session, client, letter)
     if inputs:
         printer.text(json.dumps(letter.original_inputs, indent=2, ensure_ascii=False, sort_keys=True))
     elif printer.as_json:
         printer.document({"deadLetter": document_of(letter)})
     else:
-        print_letter(printer, letter, namespace=session.namespace)
+        print_letter(printer, letter, namespace=session.namespace, ended=ended)
     return ExitCode.OK
+
+
+async def _ended(session: Session, client: Client, letter: DeadLetter) -> str:
+    """Why its execution cannot go on; empty where it can, and where the executor is not there to say so."""
+    try:
+        return why_it_cannot_go_on(await client.executions.get(letter.execution_id, timeout=CONNECT_TIMEOUT))
+    except ValkyrError as error:
+        session.printer.remark(f"whether its execution can go on is not known: {error.message}")
+        return ""
 
 
 @app.command(no_args_is_help=True)

@@ -21,6 +21,7 @@ _TIMES = {
     "finished_at": "finish_time",
     "opened_at": "opened_time",
     "parked_at": "parked_time",
+    "refused_at": "refused_time",
     "resolved_at": "resolved_time",
 }
 

@@ -11,25 +11,40 @@ from typing import Any
 from rich.text import Text
 
 from valkyr.cli.printing import Printer, joined, moment, seconds, state_text
-from valkyr.client import Attempt, DeadLetter
+from valkyr.client import Attempt, DeadLetter, Execution, ExecutionState
 
 LABEL = 10
 STACK_LINES = 15
 
 
-def print_letter(printer: Printer, letter: DeadLetter, *, namespace: str = "") -> None:
-    """The whole letter; `namespace` is named in the commands where the command line named it."""
+def print_letter(
+    printer: Printer, letter: DeadLetter, *, namespace: str = "", ended: str = "", stack_lines: int = STACK_LINES
+) -> None:
+    """The whole letter; `namespace` is named in the commands where the command line named it, `ended` says why its
+    execution cannot go on, if so."""
     printer.line(Text("letter".ljust(LABEL), "bold"), f"{letter.id}  ", state_text(letter.resolution))
     for label, text in _facts(letter):
         printer.line(Text(label.ljust(LABEL), "bold"), text)
-    _print_attempts(printer, letter)
+    _print_attempts(printer, letter, stack_lines)
     _print_json(printer, "inputs", letter.original_inputs)
     _print_json(printer, "config", letter.original_config)
-    for line in what_to_do(letter, namespace=namespace):
+    for line in what_to_do(letter, namespace=namespace, ended=ended):
         printer.line(line)
 
 
-def what_to_do(letter: DeadLetter, *, namespace: str = "") -> list[str | Text]:
+def why_it_cannot_go_on(execution: Execution) -> str:
+    """What ended the execution, so that nothing of it runs again; empty where a requeue or a fix lets it go on."""
+    if execution.cancel_requested or execution.state is ExecutionState.CANCELLED:
+        who = f" by {execution.cancelled_by}" if execution.cancelled_by else ""
+        return f"its execution was cancelled{who}"
+    if execution.state is not ExecutionState.FAILED:
+        return ""
+    if execution.deadline and execution.finished_at and execution.finished_at >= execution.deadline:
+        return f"its execution was ended by its deadline, {moment(execution.deadline)}"
+    return "its execution failed fast" if execution.run_counts.get("CANCELLED") else ""
+
+
+def what_to_do(letter: DeadLetter, *, namespace: str = "", ended: str = "") -> list[str | Text]:
     """The commands that would settle it, each with when to take it; who did, where it is settled."""
     if not letter.pending:
         why = f": {letter.resolution_reason}" if letter.resolution_reason else ""
@@ -43,16 +58,18 @@ def what_to_do(letter: DeadLetter, *, namespace: str = "") -> list[str | Text]:
     lines: list[str | Text] = ["", Text("what you can do", "bold")]
     if letter.requested_resolution is not None:
         lines.append(f"  {letter.requested_resolution} was asked for, and the executor has not answered yet; ask again")
-    choices = (
+    if ended:
+        lines.append(f"  {ended}: it can be neither requeued nor fixed; start the workflow anew instead")
+    go_on = (
         ("the cause is gone, do it again:", [f"requeue {letter.id}{more} --reason TEXT"]),
         (
             "its inputs were wrong, mend them and do it again:",
             [f"get {letter.id}{more} --inputs > inputs.json", f"requeue {letter.id}{more} --inputs @inputs.json"],
         ),
         ("it was done by hand, go on with this answer:", [f"fix {letter.id}{more} --outputs JSON --reason TEXT"]),
-        ("give it up:", [f"discard {letter.id}{more} --reason TEXT"]),
     )
-    for when, commands in choices:
+    give_up = ("give it up:", [f"discard {letter.id}{more} --reason TEXT"])
+    for when, commands in (*(() if ended else go_on), give_up):
         lines.append(f"  {when}")
         lines.extend(Text(f"    valkyr dlq {command}", "cyan") for command in commands)
     return lines
@@ -74,6 +91,10 @@ def _facts(letter: DeadLetter) -> Iterator[tuple[str, str]]:
         yield "before", f"letter {letter.previous_id}"
     yield "key", f"{letter.idempotency_key or '-'} (idempotency key that the target was given)"
     yield "trace", f"{letter.trace_id or '-'}; `valkyr trace {letter.execution_id}` shows it"
+    if letter.refused is not None:
+        refused = letter.refused
+        asked = f"{refused.resolution}, asked for by {refused.requested_by or '-'}"
+        yield "refused", f"{asked}, at {moment(refused.refused_at)}: {refused.problem}"
     if letter.reviewed_by or letter.notes:
         yield "review", f"{letter.reviewed_by or '-'}: {letter.notes}"
 
@@ -95,7 +116,7 @@ def _what_happened(letter: DeadLetter) -> str:
             return f"failed for good ({other or '-'})"
 
 
-def _print_attempts(printer: Printer, letter: DeadLetter) -> None:
+def _print_attempts(printer: Printer, letter: DeadLetter, stack_lines: int) -> None:
     printer.line(Text("attempts", "bold"), "" if letter.attempts else "  none: it never began")
     for attempt in letter.attempts:
         printer.line(
@@ -103,9 +124,9 @@ def _print_attempts(printer: Printer, letter: DeadLetter) -> None:
         )
     stack = next((attempt.stack_trace for attempt in reversed(letter.attempts) if attempt.stack_trace), "")
     lines = stack.rstrip().splitlines()
-    if len(lines) > STACK_LINES:
-        printer.line(f"       ... {len(lines) - STACK_LINES} lines more with --json")
-    for line in lines[-STACK_LINES:]:
+    if len(lines) > stack_lines:
+        printer.line(f"       ... {len(lines) - stack_lines} lines more with --json")
+    for line in lines[-stack_lines:]:
         printer.line(Text("       "), Text.assemble((joined(line).plain, "dim")))
 
 

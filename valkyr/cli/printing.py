@@ -169,7 +169,13 @@ def _cell(cell: str | Text) -> Text:
 
 def moment(when: datetime | None) -> str:
     """Local time to the second, "-" if there is none."""
-    return "-" if when is None else when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if when is None:
+        return "-"
+    try:
+        local = when.astimezone()
+    except OverflowError:
+        local = when
+    return local.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def seconds(value: float) -> str:

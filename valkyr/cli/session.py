@@ -19,6 +19,7 @@ import typer
 
 from valkyr import telemetry
 from valkyr.cli.exits import ExitCode, exit_code_of
+from valkyr.cli.own_words import in_own_words
 from valkyr.cli.printing import Printer
 from valkyr.client import Client
 from valkyr.errors import Internal, InvalidRequest, ValkyrError
@@ -105,7 +106,7 @@ def command(function: Command) -> Callable[..., None]:
     def run(**arguments: Any) -> None:
         options = {name: arguments.pop(name) for name in _SHARED}
         printer = Printer(as_json=options["as_json"])
-        raise typer.Exit(_run(printer, lambda: function(_session(printer, options), **arguments)))
+        raise typer.Exit(_run(printer, lambda: function(_session(printer, options), **arguments), arguments))
 
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     run.__signature__ = inspect.Signature([*keyword_only, *shared])  # type: ignore[attr-defined]
@@ -113,14 +114,14 @@ def command(function: Command) -> Callable[..., None]:
     return run
 
 
-def _run(printer: Printer, start: Callable[[], Coroutine[Any, Any, ExitCode]]) -> int:
+def _run(printer: Printer, start: Callable[[], Coroutine[Any, Any, ExitCode]], arguments: dict[str, Any]) -> int:
     """The exit code, with errors printed: the one place where the CLI catches them."""
     try:
         with _traced():
             return asyncio.run(start())
     except ValkyrError as error:
         code = exit_code_of(error)
-        printer.error(error, code)
+        printer.error(in_own_words(error, arguments), code)
         return code
     except (BrokenPipeError, typer.TyperException):
         raise

@@ -1,6 +1,6 @@
 """What happened to one run beside the attempts themselves: waits, parking, quarantines and what settled them.
 
-From stored times only. What another service knows is said with its name in brackets; the rest is the executor's.
+From stored times only. What another service knows or did is said with its name in brackets; the rest is the executor's.
 """
 
 from __future__ import annotations
@@ -168,9 +168,8 @@ def _resolution(run: Run, quarantine: Quarantine, letter: DeadLetter | None) -> 
     why = f": {quarantine.reason}" if quarantine.reason else ""
     linked = f"; its own, linked trace is {quarantine.resolution_trace_id}" if quarantine.resolution_trace_id else ""
     said = f"by {quarantine.resolved_by or '-'}{after}{why}{linked}"
-    return Event(
-        quarantine.resolution.lower(), None if at is _FAR else at, None, said, "dlq" if letter is not None else ""
-    )
+    through_dlq = letter is not None and letter.resolved_here
+    return Event(quarantine.resolution.lower(), None if at is _FAR else at, None, said, "dlq" if through_dlq else "")
 
 
 def _both(what: str, detail: str) -> str:

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from rich.text import Text
 
-from valkyr.cli.printing import joined, seconds, state_text
+from valkyr.cli.printing import joined, moment, seconds, state_text
 from valkyr.cli.trace_history import Event, Letters, history_of
 from valkyr.client import Breaker, Execution, ExecutionState, Run, RunState
 from valkyr.graph.model import Edge, EdgeKind, Graph, Join
 
 _FAR = datetime.max.replace(tzinfo=UTC)
+_FAR_AWAY = timedelta(days=1)
+_NARROWEST = ("", " " * 10, " " * 8, " " * 10)
+"""Of the columns before what is said, so that most trees look alike."""
 _KINDS = {
     RunState.SUCCESS: (EdgeKind.SUCCESS, EdgeKind.ALWAYS),
     RunState.FAILED: (EdgeKind.FAILURE, EdgeKind.ALWAYS),
@@ -44,12 +47,14 @@ def trace_tree(
     known = known or Known()
     began = execution.started_at or execution.created_at
     rows = list(_rows(execution, runs, graph, known))
-    labels = [branches + (entry.node_id if isinstance(entry, Run) else entry.label) for branches, entry in rows]
-    width = max(map(len, labels), default=0)
+    cells = [_cells(branches, entry, began) for branches, entry in rows]
+    widths = [max(map(len, column)) for column in zip(_NARROWEST, *(columns for columns, _ in cells), strict=True)]
     lines = [_root(execution, title)]
-    for label, (_, entry) in zip(labels, rows, strict=True):
-        padded = label.ljust(width)
-        lines.append(_run_line(entry, began, padded) if isinstance(entry, Run) else _event_line(entry, began, padded))
+    for (label, offset, took, attempts), said in cells:
+        head = f"{label:<{widths[0]}}  {offset:>{widths[1]}}  {took:>{widths[2]}}  {attempts:<{widths[3]}}  "
+        line = joined(head, said)
+        line.rstrip()
+        lines.append(line)
     return [*lines, *(joined(Text("! ", "yellow"), sentence) for sentence in known.away)]
 
 
@@ -126,31 +131,30 @@ def _root(execution: Execution, title: str) -> Text:
     return joined(
         f"{title or 'execution'} {execution.id}  ",
         state_text(execution.state),
-        f"  {took}  trace {execution.trace_id or '-'}",
+        f"  {took}  trace {execution.trace_id or '-'}  [executor]",
         f"  {execution.error_type}: {execution.error_message}" if execution.error_message else "",
     )
 
 
-def _run_line(run: Run, began: datetime | None, label: str) -> Text:
-    attempts = f"{len(run.attempts)} attempt{'s' if len(run.attempts) != 1 else ' '}"
-    start = run.first_started_at
-    return joined(
-        f"{label}  {_offset(began, start):>10}  {_between(start, run.finished_at):>8}  {attempts}  ",
-        state_text(run.state),
-        f"  {run.error_type}: {run.error}" if run.error else "",
-    )
-
-
-def _event_line(event: Event, began: datetime | None, label: str) -> Text:
-    took = "-" if event.took is None else seconds(max(0.0, event.took.total_seconds()))
-    said = f"[{event.service}] {event.said}" if event.service else event.said
-    return joined(f"{label}  {_offset(began, event.at):>10}  {took:>8}              {said}".rstrip())
+def _cells(branches: str, entry: Run | Event, began: datetime | None) -> tuple[tuple[str, str, str, str], Text]:
+    """Label, when, how long and how many attempts, which stand in columns; and what is said behind them."""
+    if isinstance(entry, Run):
+        start, count = entry.first_started_at, len(entry.attempts)
+        attempts = f"{count} attempt{'s' if count != 1 else ''}"
+        error = f"  {entry.error_type}: {entry.error}" if entry.error else ""
+        columns = (branches + entry.node_id, _offset(began, start), _between(start, entry.finished_at), attempts)
+        return columns, joined(state_text(entry.state), error)
+    took = "-" if entry.took is None else seconds(max(0.0, entry.took.total_seconds()))
+    said = f"[{entry.service}] {entry.said}" if entry.service else entry.said
+    return (branches + entry.label, _offset(began, entry.at), took, ""), joined(said)
 
 
 def _offset(began: datetime | None, when: datetime | None) -> str:
+    """Since the beginning; what is far away, such as a deadline, by its date."""
     if began is None or when is None:
         return "-"
-    return f"+{max(0.0, (when - began).total_seconds()):.3f} s"
+    since = max(timedelta(), when - began)
+    return moment(when) if since >= _FAR_AWAY else f"+{since.total_seconds():.3f} s"
 
 
 def _between(start: datetime | None, end: datetime | None) -> str:

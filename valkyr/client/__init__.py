@@ -11,6 +11,7 @@ from valkyr.client.failures import (
     DeadLetter,
     DeadLetterType,
     OnUnavailable,
+    RefusedResolution,
     Resolution,
 )
 from valkyr.client.pages import Page, Pages
@@ -44,6 +45,7 @@ __all__ = [
     "Page",
     "Pages",
     "Quarantine",
+    "RefusedResolution",
     "Resolution",
     "ResolvedVersions",
     "Run",

@@ -47,17 +47,25 @@ class Calls:
         self._stub: Any = None
 
     async def unary(self, rpc: str, request: Any, *, timeout: timedelta | None = None) -> Any:
-        """The answer of the RPC called `rpc`, within `timeout` (all repeats and waits included), or a ValkyrError."""
+        """The answer of the RPC called `rpc`, within `timeout` (all repeats and waits included), or a ValkyrError.
+
+        Where a repeat runs out of time, what the server said to the one before it: that says more.
+        """
         budget = self._timeout if timeout is None else timeout
         began = time.monotonic()
         expires = began + budget.total_seconds()
         failures = 0
+        said: ValkyrError | None = None
         while True:
             try:
                 answer = await getattr(self._open(), rpc)(request, timeout=_left(expires))
             except grpc.RpcError as error:
                 failures += 1
-                delay = self._delay(self._error(error, budget), failures, self._last_moment(began, expires))
+                failure = self._error(error, budget)
+                if isinstance(failure, DeadlineExceeded) and said is not None:
+                    raise said from None
+                delay = self._delay(failure, failures, self._last_moment(began, expires))
+                said = said if GRPC_CODE in failure.details.metadata else failure
                 await asyncio.sleep(delay)
             else:
                 self._reached = True

@@ -84,11 +84,22 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedResolution:
+    """What somebody asked for and the executor would not do; `problem` is its reason and its sentence."""
+
+    resolution: Resolution
+    requested_by: str
+    problem: str
+    refused_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A run that failed for good, with what is needed to replay it.
 
-    `original_inputs`, `original_config` and the stack traces of `attempts` are there where it was read alone. Until
-    `resolution` leaves PENDING, `requested_resolution` says what was asked for and is not answered yet.
+    `original_inputs`, `original_config`, `refused` (the last one) and the stack traces of `attempts` are there where it
+    was read alone. Until `resolution` leaves PENDING, `requested_resolution` says what was asked for and is not
+    answered yet. `resolved_here` is False where somebody resolved it at the executor directly.
     """
 
     id: str
@@ -122,6 +133,8 @@ class DeadLetter:
     requeue_count: int
     previous_id: str
     idempotency_key: str
+    refused: RefusedResolution | None = None
+    resolved_here: bool = False
 
     @property
     def pending(self) -> bool:

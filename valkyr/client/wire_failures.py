@@ -11,6 +11,7 @@ from valkyr.client.failures import (
     DeadLetter,
     DeadLetterType,
     OnUnavailable,
+    RefusedResolution,
     Resolution,
 )
 from valkyr.client.json_values import json_of
@@ -82,6 +83,17 @@ def dead_letter_of(message: dlq_pb2.DeadLetter) -> DeadLetter:
         requeue_count=message.requeue_count,
         previous_id=message.previous_id,
         idempotency_key=message.idempotency_key,
+        refused=_refused_of(message.refused) if message.HasField("refused") else None,
+        resolved_here=message.resolved_here,
+    )
+
+
+def _refused_of(message: dlq_pb2.DeadLetter.Refused) -> RefusedResolution:
+    return RefusedResolution(
+        resolution=known(_RESOLUTIONS, message.resolution),
+        requested_by=message.requested_by,
+        problem=message.problem,
+        refused_at=time_of(message, "refused_time"),
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
 import pytest
 
+from tests.bad_resolutions import BAD_INPUTS, BAD_REASONS
 from tests.contract.dlq.test_answers import a_letter
 from tests.dlq_lab import FakeExecutor, LetterEnum, a_quarantine, a_run, entries
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
@@ -17,6 +19,7 @@ from valkyr.errors import (
     ExecutionEnded,
     InvalidRequest,
     LimitExceeded,
+    NotQuarantined,
     RequestIdReused,
     TooManyRequeues,
     ValkyrError,
@@ -109,14 +112,8 @@ BAD_REQUEUES = {
     "id": ({"letter_id": "x"}, "deadLetterId", "'x' is no UUID"),
     "no-id": ({"letter_id": ""}, "deadLetterId", "is required"),
     "namespace": ({"namespace": "a b"}, "namespace", "'a b' is no namespace"),
-    "null": ({"inputs": None}, "inputs", "null is no object"),
-    "list": ({"inputs": [1]}, "inputs", "[1] is no object"),
-    "no-nodes": ({"inputs": {"trigger": 1}}, "inputs.nodes", "is missing"),
-    "no-trigger": ({"inputs": {"nodes": {}}}, "inputs.trigger", "is missing"),
-    "unknown-part": ({"inputs": {"trigger": 1, "nodes": {}, "x": 1}}, "inputs.x", "is unknown"),
-    "nodes": ({"inputs": {"trigger": 1, "nodes": [1]}}, "inputs.nodes", "[1] is no object"),
-    "reason": ({"reason": "x" * 10_001}, "reason", "10,001 characters"),
-    "nul": ({"reason": "a\x00"}, "reason", "NUL"),
+    **{f"inputs-{name}": ({"inputs": inputs}, path, says) for name, (inputs, path, says) in BAD_INPUTS.items()},
+    **{f"reason-{name}": ({"reason": reason}, "reason", says) for name, (reason, says) in BAD_REASONS.items()},
     "request-id": ({"request_id": "x" * 256}, "requestId", "255"),
     "request-id-text": ({"request_id": "a\nb"}, "requestId", "'a\\nb' is no request id"),
 }
@@ -126,11 +123,43 @@ BAD_REQUEUES = {
 async def test_i25_a_bad_requeue_is_told_which_field(
     stub: DeadLetterQueueServiceStub, executor: FakeExecutor, fields: dict[str, Any], path: str, says: str
 ) -> None:
-    error = await error_of(stub.RequeueDeadLetter(a_requeue(**{"letter_id": ID, **fields})))
+    letter_id = (await a_letter(stub)).id
+    error = await error_of(stub.RequeueDeadLetter(a_requeue(**{"letter_id": letter_id, **fields})))
     assert isinstance(error, InvalidRequest)
     assert error.details.violations[0].field == path
     assert says in error.details.violations[0].description
     assert not executor.calls
+
+
+async def test_i24_a_deadline_that_has_passed_is_refused_before_anything_is_kept(
+    stub: DeadLetterQueueServiceStub, executor: FakeExecutor
+) -> None:
+    letter = await a_letter(stub)
+    error = await error_of(stub.RequeueDeadLetter(a_requeue(letter.id, deadline=datetime(2026, 1, 1, tzinfo=UTC))))
+    assert isinstance(error, InvalidRequest)
+    assert error.details.violations[0].field == "deadline"
+    assert "2026-01-01T00:00:00+00:00 has passed" in error.message
+    assert not executor.calls
+    again = (await stub.GetDeadLetter(pb.GetDeadLetterRequest(dead_letter_id=letter.id))).dead_letter
+    assert (again.requested_resolution, again.HasField("refused")) == (0, False)
+    to_come = a_requeue(letter.id, deadline=datetime.now(UTC) + timedelta(hours=1))
+    assert (await stub.RequeueDeadLetter(to_come)).dead_letter.resolution == LetterEnum.REQUEUED
+
+
+async def test_i24_what_the_executor_refused_stays_in_sight(
+    stub: DeadLetterQueueServiceStub, executor: FakeExecutor
+) -> None:
+    letter = await a_letter(stub)
+    for refusal in (ExecutionEnded("it was cancelled"), NotQuarantined("it is SUCCESS")):
+        executor.refuse = refusal
+        await error_of(stub.RequeueDeadLetter(a_requeue(letter.id, reason="again")))
+    read = (await stub.GetDeadLetter(pb.GetDeadLetterRequest(dead_letter_id=letter.id))).dead_letter
+    refused = read.refused
+    assert (refused.resolution, refused.requested_by) == (LetterEnum.REQUEUED, "tester")
+    assert refused.problem == "NOT_QUARANTINED: it is SUCCESS"
+    assert abs(refused.refused_time.ToDatetime(tzinfo=UTC) - datetime.now(UTC)) < timedelta(minutes=1)
+    (listed,) = (await stub.ListDeadLetters(pb.ListDeadLettersRequest())).dead_letters
+    assert not listed.HasField("refused")
 
 
 async def test_i25_integers_that_lose_digits_nan_and_bad_deadlines_are_refused(

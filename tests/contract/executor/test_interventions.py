@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Value
 
+from tests.bad_resolutions import BAD_INPUTS, BAD_REASONS
 from tests.builders import a_graph
 from tests.contract.executor.test_errors import ID, call
 from tests.executor_stack import Stack
@@ -30,6 +31,7 @@ from valkyr.errors import (
     ValkyrError,
 )
 from valkyr.graph.model import Graph
+from valkyr.rpc.values import plain_to_value
 
 REQUESTS: dict[str, Any] = {
     "CancelExecution": pb.CancelExecutionRequest,
@@ -70,14 +72,9 @@ async def refused(stub: ExecutorServiceStub, kind: type[ValkyrError], rpc: str, 
     [
         *((rpc, {"execution_id": "blue"}, "executionId") for rpc in REQUESTS),
         *((rpc, {"request_id": "a\nb"}, "requestId") for rpc in REQUESTS),
-        *((rpc, {"reason": "x" * 5_000}, "reason") for rpc in REQUESTS),
-        *((rpc, {"reason": "nul \0"}, "reason") for rpc in REQUESTS),
+        *((rpc, {"reason": reason}, "reason") for rpc in REQUESTS for reason, _ in BAD_REASONS.values()),
         *((rpc, {"run_id": ""}, "runId") for rpc in RESOLUTIONS),
         *((rpc, {"quarantine_number": number}, "quarantineNumber") for rpc in RESOLUTIONS for number in (0, -1)),
-        ("RequeueRun", {"inputs": Value(string_value="text")}, "inputs"),
-        ("RequeueRun", {"inputs": ParseDict({"nodes": [1]}, Value())}, "inputs.nodes"),
-        ("RequeueRun", {"inputs": ParseDict({"nodes": None}, Value())}, "inputs.nodes"),
-        ("RequeueRun", {"inputs": ParseDict({"triggers": 1}, Value())}, "inputs.triggers"),
         ("CompleteRunManually", {"outputs": None}, "outputs"),
         ("CompleteRunManually", {"outputs": Value(number_value=float("nan"))}, "outputs"),
         ("CompleteRunManually", {"outputs": Value(string_value="a\0b")}, "outputs"),
@@ -88,6 +85,15 @@ async def refused(stub: ExecutorServiceStub, kind: type[ValkyrError], rpc: str, 
 async def test_i25_bad_input_is_named(stub: ExecutorServiceStub, rpc: str, fields: dict[str, Any], named: str) -> None:
     error = await refused(stub, InvalidRequest, rpc, ask(rpc, **fields))
     assert [violation.field for violation in error.details.violations] == [named]
+
+
+@pytest.mark.parametrize(("inputs", "named", "says"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
+async def test_i25_bad_inputs_of_a_requeue_are_named(
+    stub: ExecutorServiceStub, inputs: Any, named: str, says: str
+) -> None:
+    error = await refused(stub, InvalidRequest, "RequeueRun", ask("RequeueRun", inputs=plain_to_value(inputs)))
+    (violation,) = error.details.violations
+    assert (violation.field, says in violation.description) == (named, True), violation
 
 
 @pytest.mark.parametrize("rpc", REQUESTS)

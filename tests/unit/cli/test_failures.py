@@ -132,6 +132,129 @@ async def test_the_inputs_of_a_letter_can_be_edited_and_sent_back(script: Any, c
     assert received.metadata["principal"] == "ada"
 
 
+async def test_a_letter_shows_who_was_refused_what_and_why(script: Any, cli: Cli) -> None:
+    letter = a_letter()
+    letter.refused.CopyFrom(
+        dlq_pb2.DeadLetter.Refused(
+            resolution=dlq_pb2.DeadLetter.FIXED,
+            requested_by="bob",
+            problem="EXECUTION_ENDED: it was cancelled",
+            refused_time=after(60),
+        )
+    )
+    script.answer("GetDeadLetter", dlq_pb2.GetDeadLetterResponse(dead_letter=letter))
+    shown = await cli("dlq", "get", LETTER)
+    document = json.loads((await cli("dlq", "get", LETTER, "--json")).stdout)["deadLetter"]
+    said = "refused   FIXED, asked for by bob, at 2026-03-01 12:01:00: EXECUTION_ENDED: it was cancelled"
+    assert said in shown.stdout.splitlines()
+    assert document["refused"] == {
+        "resolution": "FIXED",
+        "requestedBy": "bob",
+        "problem": "EXECUTION_ENDED: it was cancelled",
+        "refusedTime": "2026-03-01T12:01:00Z",
+    }
+
+
+ENDS: dict[str, tuple[dict[str, Any], str]] = {
+    "cancelled": ({"state": executor_pb2.Execution.CANCELLED, "cancelled_by": "eve"}, "was cancelled by eve"),
+    "being cancelled": ({"state": executor_pb2.Execution.RUNNING, "cancel_requested": True}, "was cancelled"),
+    "deadline": (
+        {"state": executor_pb2.Execution.FAILED, "deadline": after(9), "finish_time": after(9)},
+        "was ended by its deadline, 2026-03-01 12:00:09",
+    ),
+    "failed fast": ({"state": executor_pb2.Execution.FAILED, "run_counts": {"CANCELLED": 2}}, "failed fast"),
+    "failed": ({"state": executor_pb2.Execution.FAILED, "deadline": after(9), "finish_time": after(8)}, ""),
+}
+
+
+@pytest.mark.parametrize(("fields", "why"), ENDS.values(), ids=ENDS.keys())
+async def test_only_what_its_execution_allows_is_offered(
+    script: Any, cli: Cli, fields: dict[str, Any], why: str
+) -> None:
+    script.answer("GetDeadLetter", dlq_pb2.GetDeadLetterResponse(dead_letter=a_letter()))
+    execution = executor_pb2.Execution(id=EXECUTION, **fields)
+    script.answer("GetExecution", executor_pb2.GetExecutionResponse(execution=execution))
+    shown = (await cli("dlq", "get", LETTER)).stdout
+    assert f"valkyr dlq discard {LETTER}" in shown
+    assert ("valkyr dlq requeue" in shown, "valkyr dlq fix" in shown) == (not why, not why)
+    assert (f"its execution {why}: it can be neither requeued nor fixed" in shown) is bool(why)
+
+
+RUN = [EXECUTION, "charge", "--reason", "x"]
+HINTS: dict[str, tuple[list[str], str, errors.ValkyrError, str]] = {
+    "no such letter": (
+        ["dlq", "get", LETTER],
+        "GetDeadLetter",
+        errors.DeadLetterNotFound("there is none", hint="ListDeadLetters lists what there is"),
+        "valkyr dlq list",
+    ),
+    "no letter's id": (
+        ["dlq", "get", "WRONG-ID"],
+        "GetDeadLetter",
+        errors.InvalidRequest.of_field("deadLetterId", "'WRONG-ID' is no UUID"),
+        "valkyr dlq list",
+    ),
+    "kept": (
+        ["dlq", "discard", LETTER, "--reason", "x"],
+        "DiscardDeadLetter",
+        errors.Unavailable(
+            "the executor does not answer",
+            hint="repeat the call with the same request_id",
+            metadata={"requestedResolution": "DISCARDED"},
+            retry_after=timedelta(minutes=1),
+        ),
+        f"it is kept, and carried out once the executor answers; `valkyr dlq get {LETTER}`",
+    ),
+    "settled": (
+        ["execution", "cancel", EXECUTION],
+        "CancelExecution",
+        errors.ExecutionSettled("it has ended"),
+        f"valkyr execution get {EXECUTION}",
+    ),
+    "resolved": (
+        ["run", "discard", *RUN],
+        "DiscardRun",
+        errors.QuarantineResolved("bob was first"),
+        f"valkyr trace {EXECUTION}",
+    ),
+    "not quarantined": (
+        ["run", "discard", *RUN],
+        "DiscardRun",
+        errors.NotQuarantined("it is READY"),
+        f"valkyr execution get {EXECUTION}",
+    ),
+    "no run": (["run", "discard", *RUN], "DiscardRun", errors.RunNotFound("none"), f"valkyr execution get {EXECUTION}"),
+}
+
+
+@pytest.mark.parametrize(("words", "rpc", "error", "hint"), HINTS.values(), ids=HINTS.keys())
+async def test_an_error_names_the_command_that_helps(
+    script: Any, cli: Cli, words: list[str], rpc: str, error: errors.ValkyrError, hint: str
+) -> None:
+    script.answer("ListRuns", runs(a_run()))
+    script.answer(rpc, error)
+    answer = await cli(*words)
+    (told,) = [line for line in answer.stderr.splitlines() if line.startswith(" hint: ")]
+    assert hint in told
+    assert "request_id" not in told
+
+
+async def test_an_error_names_arguments_as_the_command_line_does(script: Any, cli: Cli) -> None:
+    script.answer("RequeueDeadLetter", errors.InvalidRequest.of_field("inputs.nodes.a", "3 is no object"))
+    answer = await cli("dlq", "requeue", LETTER, "--inputs", '{"trigger": 1, "nodes": {"a": 3}}')
+    assert answer.stderr.splitlines()[0] == "error: --inputs, nodes.a: 3 is no object"
+    script.answer("GetDeadLetter", errors.InvalidRequest.of_field("deadLetterId", "'x' is no UUID"))
+    assert (await cli("dlq", "get", "x")).stderr.splitlines()[0] == "error: LETTER: 'x' is no UUID"
+
+
+async def test_a_breaker_that_nobody_heard_of_says_so(script: Any, cli: Cli) -> None:
+    unknown = breaker_pb2.Breaker(target="http:typo", state=breaker_pb2.Breaker.CLOSED)
+    script.answer("GetBreaker", breaker_pb2.GetBreakerResponse(breaker=unknown))
+    answer = await cli("breaker", "get", "http:typo")
+    assert "http:typo  never heard of" in answer.stdout
+    assert "valkyr breaker list" in answer.stderr
+
+
 async def test_an_answer_that_is_still_awaited_is_said(script: Any, cli: Cli) -> None:
     letter = a_letter(requested_resolution=dlq_pb2.DeadLetter.FIXED)
     script.answer("FixDeadLetter", dlq_pb2.FixDeadLetterResponse(dead_letter=letter))
@@ -324,7 +447,7 @@ async def test_i23_the_trace_shows_what_every_service_did(script: Any, cli: Cli)
     answer = await cli("trace", EXECUTION)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.splitlines() == [
-        f"orders {EXECUTION}  SUCCESS  69.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736",
+        f"orders {EXECUTION}  SUCCESS  69.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736  [executor]",
         "├─ graph              +0.000 s         -              [graph_store] version 3, 1 nodes, 0 edges, saved -",
         "└─ charge             +1.000 s   68.00 s  3 attempts  SUCCESS",
         "   ├─ attempt 1       +1.000 s    1.00 s              TIMEOUT  no",
@@ -335,10 +458,19 @@ async def test_i23_the_trace_shows_what_every_service_did(script: Any, cli: Cli)
         "   ├─ attempt 2       +6.000 s    1.00 s              PERMANENT  no",
         "   ├─ quarantine 1    +7.000 s         -              PERMANENT_ERROR  PERMANENT: no such card",
         f"   ├─ letter          +7.000 s         -              [dlq] {LETTER}, not told of its end yet",
-        "   ├─ requeued       +67.000 s         -              [dlq] by bob after 60.00 s: mended; "
+        "   ├─ requeued       +67.000 s         -              by bob after 60.00 s: mended; "
         + f"its own, linked trace is {'ab' * 16}",
         "   └─ attempt 3      +68.000 s    1.00 s              SUCCESS",
     ]
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["by the letter", "at the executor"])
+async def test_i22_the_trace_says_whether_a_requeue_was_made_from_the_letter(script: Any, cli: Cli, here: bool) -> None:
+    answer_a_trace(script)
+    letter = a_letter(resolution=dlq_pb2.DeadLetter.REQUEUED, resolved_by="bob", resolved_here=here)
+    script.answer("ListDeadLetters", dlq_pb2.ListDeadLettersResponse(dead_letters=[letter]))
+    (requeued,) = re.findall(r"^.*requeued .*$", (await cli("trace", EXECUTION)).stdout, re.M)
+    assert ("[dlq] by bob after" in requeued) is here, requeued
 
 
 async def test_i24_a_trace_says_who_is_away_and_shows_the_rest(script: Any, cli: Cli, nowhere: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -187,6 +188,19 @@ def test_every_quarantine_has_its_own_end() -> None:
 def test_what_ends_an_execution_from_outside_stands_last(execution: Any, end: str) -> None:
     lines = [line.plain for line in trace_tree(execution, [plain_run("a")], a_graph("a"))]
     assert " ".join(lines[-1].split()) == f"└─ {end}"
+
+
+def test_what_is_far_away_has_its_date_and_columns_stay_columns() -> None:
+    execution = an_execution("RUNNING", deadline=after(days=90_000))
+    runs = [
+        plain_run("long", started_at=after(seconds=0), finished_at=after(minutes=119, seconds=59)),
+        plain_run("short", started_at=after(hours=2), finished_at=after(hours=2, seconds=1)),
+    ]
+    first, second, deadline = [line.plain for line in trace_tree(execution, runs, a_graph("long, short"))][1:]
+    assert "+0.000 s  119 min 59 s  0 attempts" in first
+    assert "  +7200.000 s        1.00 s  0 attempts" in second
+    assert re.search(r"^└─ deadline  2\d{3}-\d\d-\d\d \d\d:00:00 +-", deadline)
+    assert first.index("0 attempts") == second.index("0 attempts") == deadline.index("ends it") - 12
 
 
 def test_who_is_away_is_said_below_the_tree() -> None:

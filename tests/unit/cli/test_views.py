@@ -188,7 +188,7 @@ def test_the_trace_is_a_tree_by_cause() -> None:
     )
     execution = an_execution("SUCCESS", finished_at=after(seconds=5))
     assert [line.plain for line in trace_tree(execution, runs, graph, title="orders")] == [
-        "orders e1  SUCCESS  5.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736",
+        "orders e1  SUCCESS  5.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736  [executor]",
         "└─ first              +0.000 s     20 ms  1 attempt   SUCCESS",
         "   ├─ never                  -         -  0 attempts  SKIPPED",
         "   ├─ slow            +1.000 s    2.50 s  2 attempts  SUCCESS",
@@ -248,7 +248,7 @@ def test_a_predecessor_without_a_run_is_no_cause() -> None:
     runs = [a_run("b", started_at=BEGAN, finished_at=after(seconds=1))]
     tree = trace_tree(an_execution(started_at=None, trace_id=""), runs, a_graph("a -> b"))
     assert [line.plain for line in tree] == [
-        "execution e1  RUNNING  -  trace -",
+        "execution e1  RUNNING  -  trace -  [executor]",
         "└─ b    +0.000 s    1.00 s  0 attempts  SUCCESS",
     ]
 
@@ -259,7 +259,7 @@ def test_times_count_from_the_creation_of_what_has_not_started_and_are_never_neg
     )
     tree = trace_tree(an_execution(started_at=None, finished_at=after(seconds=3)), [early], a_graph("a"))
     assert [line.plain for line in tree] == [
-        "execution e1  RUNNING  3.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736",
+        "execution e1  RUNNING  3.00 s  trace 4bf92f3577b34da6a3ce929d0e0e4736  [executor]",
         "└─ a    +0.000 s      0 ms  0 attempts  FAILED  PERMANENT: no",
     ]
 

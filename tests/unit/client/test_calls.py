@@ -85,6 +85,17 @@ async def test_a_server_that_does_not_answer_is_a_deadline_error_with_a_hint(scr
     assert "request_id" in caught.value.hint
 
 
+async def test_i24_what_the_server_said_is_told_where_a_repeat_runs_out_of_time(script: Any, client: Client) -> None:
+    async def hang(_request: Any, _context: Any) -> None:
+        await asyncio.Event().wait()
+
+    script.answer("DiscardDeadLetter", errors.Unavailable("the executor is away", hint="it is kept"), hang)
+    with pytest.raises(errors.Unavailable, match="the executor is away") as caught:
+        await client.dead_letters.discard("l1", reason="x", timeout=timedelta(seconds=1))
+    assert caught.value.hint == "it is kept"
+    assert len(script.requests("DiscardDeadLetter")) == 2
+
+
 async def test_the_deadline_covers_all_repeats(script: Any, client: Client) -> None:
     script.answer("GetExecution", errors.Unavailable("starting"))
     started = time.monotonic()
