@@ -132,6 +132,32 @@ async def test_i15_a_letter_that_the_dlq_never_will_have_holds_up_no_other(make_
         assert dlq.calls == calls
 
 
+class LeavingDlq(ToldDlq):
+    """Goes away after so many calls."""
+
+    def __init__(self, problem: ValkyrError, *, after: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._leaving = problem
+        self._after = after
+
+    async def tell(self, entries: Sequence[OutboxRow | Letter]) -> Told:
+        if self.calls == self._after:
+            self.problem = self._leaving
+        return await super().tell(entries)
+
+
+async def test_i15_a_dlq_that_goes_away_while_letters_are_sent_one_by_one_loses_none(make_stack: OpenStack) -> None:
+    async with make_stack(runner=ONE_ATTEMPT) as stack:
+        await stack.run(failing("a, b, c"))
+        dlq = LeavingDlq(Forbidden("for a moment"), after=2, poison={"c"})
+        outbox = outbox_of(stack, dlq)
+        assert await outbox.step() is not None
+        assert (sorted(dlq.letters), await kept(stack)) == (["a"], [("b", None), ("c", None)])
+        dlq.problem = None
+        assert await outbox.step() is None
+        assert (sorted(dlq.letters), [node for node, _ in await kept(stack)]) == (["a", "b"], ["c"])
+
+
 async def test_i15_what_was_refused_is_told_once_more_by_an_executor_that_starts(make_stack: OpenStack) -> None:
     async with make_stack(runner=ONE_ATTEMPT) as stack:
         await stack.run(failing("a"))
