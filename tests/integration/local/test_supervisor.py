@@ -115,6 +115,7 @@ def test_ctrl_c_stops_services_and_then_postgresql_and_exits_0(stack: ToyStack) 
     assert not any(lives(pid) for pid in pids)
     assert not (stack.home / "stack.json").exists()
     assert "Stopping: SIGINT was received" in stack.said()
+    assert stack.said().rstrip().endswith("Valkyr has stopped.")
     assert "neither encrypted nor authenticated" in stack.said()
     assert "is shut down" in (stack.home / "logs" / "postgres.log").read_text()
 
