@@ -529,7 +529,9 @@ CROSS JOIN LATERAL (
 ORDER BY a.run_id, a.epoch
 """
 
-_FAILED_BEFORE = """SELECT a.epoch FROM executor.run_attempt a
+_FAILED_BEFORE = """SELECT a.epoch, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error,
+            a.error_stack_trace
+        FROM executor.run_attempt a
         WHERE a.execution_id = k.execution_id AND a.run_id = k.id AND a.attempt <= k.attempt
             AND a.outcome NOT IN ('SNOOZED', 'RELEASED', 'OMITTED')
         ORDER BY a.epoch"""
@@ -542,8 +544,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::int[]) WITH ORDINALITY AS k(execution_id
 CROSS JOIN LATERAL (
         ({_FAILED_BEFORE} LIMIT $4)
         UNION
-        ({_FAILED_BEFORE} DESC LIMIT $5)) AS e
-JOIN executor.run_attempt a ON a.execution_id = k.execution_id AND a.run_id = k.id AND a.epoch = e.epoch
+        ({_FAILED_BEFORE} DESC LIMIT $5)) AS a
 ORDER BY k.place, a.epoch
 """  # noqa: S608 - put together from constants
 
