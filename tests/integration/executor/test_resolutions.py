@@ -312,7 +312,7 @@ async def test_unknown_and_foreign_ids_are_not_found(make_stack: OpenStack) -> N
     [
         pytest.param({"inputs": [1]}, "inputs", id="no object"),
         pytest.param({"inputs": {"trigger": 1, "node": {}}}, "inputs.node", id="unknown part"),
-        pytest.param({"inputs": {"nodes": {"a": 1}}}, "inputs.nodes", id="no result"),
+        pytest.param({"inputs": {"trigger": 1, "nodes": {"a": 1}}}, "inputs.nodes.a", id="no result"),
         pytest.param({"quarantine_number": 0}, "quarantineNumber", id="no number"),
         pytest.param({"reason": "x" * 2001}, "reason", id="reason too long"),
     ],
