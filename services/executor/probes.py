@@ -28,6 +28,7 @@ from services.executor.store.parking import ParkedRun, ParkedTarget, ProbeRow
 from services.executor.store.session import Session
 from services.executor.targets import PermitDecision, PermitRequest, TargetKey
 from valkyr.errors import ValkyrError
+from valkyr.flow.states import RunState
 from valkyr.telemetry import get_logger
 
 CHUNK = 500
@@ -340,9 +341,14 @@ class Probes:
 
 
 def goes_back(row: ProbeRow | None, epoch: int, permit_id: UUID) -> bool:
-    """Whether a permit that was not used here is used by nobody. Another replica may have leased the run under this
-    very permit, and answers for it then. One that is still parked may never ask again: it gets another if it does."""
-    return row is None or row.epoch < epoch or row.permit_id != permit_id
+    """Whether a permit that was not used here is used by nobody. A run that is still parked gets the same one when it
+    asks again, and another replica may be about to lease it under this very permit: giving it back would free a live
+    one. If the run is cancelled before it asks, the permit runs out by its hold."""
+    if row is None:
+        return True
+    if row.state is RunState.PARKED and row.epoch < epoch:
+        return False
+    return not (row.epoch >= epoch and row.permit_id == permit_id)
 
 
 def _in_turn(runs: Sequence[ParkedRun]) -> list[ParkedRun]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -16,7 +16,6 @@ import pytest
 import structlog
 
 from services.executor.gateways import BreakerGateway
-from services.executor.handoff import Grant, Handoff
 from services.executor.probes import NOT_HERE
 from services.executor.targets import BreakerNews, PermitDecision, PermitRequest
 from tests.breaker_lab import NOT_SOON, TARGET_NAME, BreakerLab, calls, open_breaker, parked
@@ -320,39 +319,6 @@ class _Broken:
             raise Internal("what nobody foresaw")
         decisions: list[PermitDecision] = await self._permits.acquire_permits(requests)
         return decisions
-
-
-class _Crowded:
-    """Leave is given, and by then the room has gone, while `crowded`."""
-
-    def __init__(self, handoff: Handoff) -> None:
-        self._handoff = handoff
-        self.crowded = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._handoff, name)
-
-    @contextmanager
-    def grant(self, *, wanted: int) -> Iterator[Grant]:
-        with self._handoff.grant(wanted=0 if self.crowded else wanted) as grant:
-            yield grant
-
-
-async def test_i17_a_run_that_is_cancelled_while_it_has_leave_frees_the_probe_for_the_next(opened: Open) -> None:
-    async with opened(runner={"concurrency": 2}) as (stack, breaker):
-        probes = stack.app.parts.probes
-        permits, crowded = _Broken(probes._permits, times=0), _Crowded(probes._handoff)
-        probes._permits, probes._handoff = permits, crowded  # type: ignore[assignment]
-        await breaker.trip()
-        await held(stack)
-        executions = [await stack.start(calls(node)) for node in ("a", "b")]
-        await until_true(lambda: permits.asked, "leave was asked for")
-        owners = {(await stack.row(id, node))["id"]: id for id, node in zip(executions, "ab", strict=True)}
-        holder = owners[permits.asked[0]]
-        await stack.client.executions.cancel(holder)
-        crowded.crowded = False
-        [other] = set(executions) - {holder}
-        assert (await stack.wait(other)).state == "SUCCESS"
 
 
 async def test_i19_a_parked_run_past_its_deadline_is_quarantined_as_held_back_by_its_breaker(opened: Open) -> None:
