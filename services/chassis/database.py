@@ -106,6 +106,15 @@ class Database:
                     raise
                 await finish(transaction.commit())
 
+    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """`work` in a transaction, again from its start after a deadlock or a serialization failure."""
+
+        async def once() -> T:
+            async with self.transaction() as connection:
+                return await work(connection)
+
+        return await with_retries(once)
+
     @asynccontextmanager
     async def acquire(self, *, reserved: bool = False) -> AsyncIterator[asyncpg.Connection]:
         """A connection of the pool, or of the reserved one. Overloaded if none gets free in time."""

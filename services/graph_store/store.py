@@ -14,7 +14,7 @@ from sqlalchemy import Row, Table
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.chassis.database import Database, with_retries
+from services.chassis.database import Database
 from services.graph_store import queries, tables
 from services.graph_store.model import (
     AnsweredRequest,
@@ -48,13 +48,8 @@ class Store:
             yield Transaction(connection)
 
     async def in_transaction(self, work: Callable[[Transaction], Awaitable[_Result]]) -> _Result:
-        """Runs `work` in a transaction, again from its start after a deadlock or a serialisation failure."""
-
-        async def once() -> _Result:
-            async with self._database.transaction() as connection:
-                return await work(Transaction(connection))
-
-        return await with_retries(once)
+        """Runs `work` in a transaction, again from its start after a deadlock or a serialization failure."""
+        return await self._database.in_transaction(lambda connection: work(Transaction(connection)))
 
     async def prune_requests(self, kept: timedelta, limit: int) -> int:
         """Forgets up to `limit` requests that were answered longer than `kept` ago; how many there were."""
