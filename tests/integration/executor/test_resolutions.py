@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.executor.events import LeaseEnded
 from tests.builders import a_graph
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack
@@ -27,6 +28,8 @@ from valkyr.errors import (
     TooManyRequeues,
     ValkyrError,
 )
+from valkyr.flow.attempts import Fence
+from valkyr.flow.results import Lost
 from valkyr.graph.model import FailurePolicy, Graph, Settings
 
 QUICK = {"retry": {"backoff_base_ms": 10, "backoff_max_ms": 40, "max_attempts": 1}}
@@ -141,9 +144,8 @@ async def test_what_became_ready_behind_a_quarantine_sees_the_same_after_the_qua
         run = (await stack.runs(execution_id))["a"]
         await stack.client.runs.complete(execution_id, run.id, quarantine_number=1, outputs={"n": 1})
         # The lease is lost: the next attempt is made from the rows as they are now.
-        await stack.sql.execute("UPDATE executor.run SET lease_until = now() - interval '1 hour' WHERE node_id = 'c'")
-        stack.app.parts.quiet.until = 0.0
-        await stack.app.parts.reaper.step()
+        lost = LeaseEnded(before["execution_id"], before["id"], before["epoch"], Lost())
+        assert await stack.app.parts.progress.apply([lost]) == [Fence.ACCEPTED]
         GATES.open.set()
         assert (await stack.wait(execution_id)).state is ExecutionState.SUCCESS
         after = await stack.row(execution_id, "c")
