@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -144,17 +145,22 @@ async def test_a_violated_constraint_passes_as_it_is(database: Database) -> None
 async def test_i24_a_connection_cut_in_the_middle_is_unavailable_and_the_pools_recover(
     database: Database, postgres: PostgresForTests, database_url: str
 ) -> None:
-    cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'toys%'"
+    cut = partial(
+        postgres.execute,
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where application_name like 'toys%' and datname = current_database()",
+        url=postgres.admin_url_in(database_url),
+    )
     for reserved in (False, True):
         with pytest.raises(Unavailable) as caught:
             async with database.acquire(reserved=reserved) as connection:
-                await asyncio.to_thread(postgres.execute, cut)
+                await asyncio.to_thread(cut)
                 await connection.fetchval("select 1")
         assert caught.value.details.retry_after is not None
     with pytest.raises(Unavailable):
         async with database.transaction() as tx:
             await tx.execute(text("select 1"))
-            await asyncio.to_thread(postgres.execute, cut)
+            await asyncio.to_thread(cut)
             await tx.execute(text("select 1"))
 
     async def works() -> bool:

@@ -353,7 +353,7 @@ async def test_i12_a_run_whose_runner_was_told_to_stop_is_not_started_again_whil
     execution_id = await started(lab, a_graph("a -> b"), "a")
     key = (UUID(execution_id), run_id(UUID(execution_id), 0))
     promised = (await idle.row(execution_id, "a"))["lease_until"]
-    await idle.sql.execute("UPDATE executor.run SET deadline = now() WHERE node_id = 'a'")
+    await idle.sql.execute("UPDATE executor.run SET deadline = now() - interval '1 min' WHERE node_id = 'a'")
     await lab.progress.apply([RunDeadline(*key)])
     assert (await idle.row(execution_id, "a"))["lease_until"] < promised
     await lab.report(execution_id, "a", BROKEN if reports else Lost())
