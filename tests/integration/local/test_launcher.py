@@ -136,7 +136,9 @@ def test_a_start_right_after_kill_9_of_the(victims: str, cluster: Cluster) -> No
         owner.wait(10)
         cluster.start()
         assert notes(cluster) == 1
-        wait_until(lambda: not lives(server), "the old server ends")
+        if cluster.server_pid != server:  # with its keeper alive it is taken over when we are quicker than its end
+            wait_until(lambda: not lives(server), "the old server ends")
+        assert notes(cluster) == 1
 
 
 def test_a_server_ends_when_its_owner_is_killed(cluster: Cluster) -> None:
