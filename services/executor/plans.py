@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -53,9 +53,13 @@ class Plans:
         self._under_way: dict[VersionKey, asyncio.Task[PlannedVersion]] = {}
         self._resolving = NaturalBatcher[tuple[str, UUID], int](self._resolve_batch, limit=1_000)
 
-    async def latest_version(self, namespace: str, workflow_id: UUID) -> int:
-        """Asks the graph store, for all who ask at the same time in one call. WorkflowNotFound, Unavailable."""
-        return await self._resolving.submit((namespace, workflow_id))
+    async def latest_versions(self, workflows: Iterable[tuple[str, UUID]]) -> dict[tuple[str, UUID], int]:
+        """Of (namespace, workflow). Asks the graph store, for all who ask at the same time in one call.
+
+        WorkflowNotFound, Unavailable.
+        """
+        wanted = list(dict.fromkeys(workflows))
+        return dict(zip(wanted, await asyncio.gather(*map(self._resolving.submit, wanted)), strict=True))
 
     async def get(self, key: VersionKey) -> PlannedVersion:
         """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if new and not to be had."""

@@ -11,11 +11,14 @@ from enum import StrEnum
 
 from valkyr.flow.states import ExecutionState, RunState
 
+# One look along the index for each: as a join it is planned over all that have a request_id.
 FIND_REQUESTS = """
-SELECT e.namespace, e.request_id, e.id, e.request_hash
+SELECT k.namespace, k.request_id, e.id, e.request_hash
 FROM unnest($1::text[], $2::text[]) AS k(namespace, request_id)
-JOIN executor.workflow_execution e ON e.namespace = k.namespace AND e.request_id = k.request_id
-WHERE e.request_id IS NOT NULL
+CROSS JOIN LATERAL (
+    SELECT e.id, e.request_hash FROM executor.workflow_execution e
+    WHERE e.namespace = k.namespace AND e.request_id = k.request_id AND e.request_id IS NOT NULL
+    LIMIT 1) AS e
 """
 
 INSERT_EXECUTIONS = """
@@ -31,7 +34,7 @@ FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::text[], $6::int[]
     AS u(id, namespace, workflow_id, version, state, open_runs, priority, trigger_type, payload, traceparent,
         request_id, request_hash, created_by, created_by_name, deadline, timeout)
 ON CONFLICT (namespace, request_id) WHERE request_id IS NOT NULL DO NOTHING
-RETURNING id, created_date
+RETURNING created_date
 """
 
 INSERT_RUNS = """
@@ -529,6 +532,13 @@ CROSS JOIN LATERAL (
 ORDER BY a.run_id, a.epoch
 """
 
+# Of the last $3 attempts of one run that left one.
+READ_STACK_TRACES = """
+SELECT a.attempt, a.error_stack_trace FROM executor.run_attempt a
+WHERE a.execution_id = $1 AND a.run_id = $2 AND a.error_stack_trace IS NOT NULL
+ORDER BY a.epoch DESC LIMIT $3
+"""
+
 _FAILED_BEFORE = """SELECT a.epoch, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error,
             a.error_stack_trace
         FROM executor.run_attempt a
@@ -575,12 +585,15 @@ def list_executions(
     return f"{select}{conditions}\nORDER BY e.id DESC\nLIMIT $2"
 
 
-def list_runs(*, by_execution: bool, by_workflow: bool, by_id: bool, after: bool, states: Sequence[RunState]) -> str:
+def list_runs(
+    *, by_execution: bool, by_workflow: bool, by_id: bool, by_node: bool, after: bool, states: Sequence[RunState]
+) -> str:
     """By execution, newest first, and by id within. Parameters: namespace, limit, then those of the conditions."""
     conditions = _numbered(
         (by_execution, "r.execution_id = {}::uuid"),
         (by_workflow, "e.workflow_id = {}::uuid"),
         (by_id, "r.id = {}::uuid"),
+        (by_node, "r.node_id = {}::text AND r.map_index = -1"),
         (after, "(r.execution_id < {0}::uuid OR (r.execution_id = {0}::uuid AND r.id > {1}::uuid))"),
     )
     if states:

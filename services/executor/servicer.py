@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from services.executor.starts import Starts
 from services.executor.store.reads import ExecutionFilter, RunFilter
 from services.executor.tracing import traceparent_for_start
 from services.executor.watch import Watch
+from services.executor.watch_one import changes_of_one
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.api.executor.v1 import executor_pb2_grpc
 from valkyr.errors import ExecutionsDisabled, InvalidRequest, LimitExceeded
@@ -46,7 +48,7 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Any) -> pb.StartExecutionResponse:
         start = self._read_start(request, namespace_of(request), context)
-        [execution] = await self._start(start.namespace, [start])
+        [execution] = await self._start([start])
         return pb.StartExecutionResponse(execution=execution)
 
     async def StartExecutions(self, request: pb.StartExecutionsRequest, context: Any) -> pb.StartExecutionsResponse:
@@ -60,7 +62,7 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
             if start.namespace and namespace_of(start) != namespace:
                 raise InvalidRequest.of_field(path + "namespace", f"{start.namespace!r} is not {namespace!r}")
             starts.append(self._read_start(start, namespace, context, path=path))
-        return pb.StartExecutionsResponse(executions=await self._start(namespace, starts))
+        return pb.StartExecutionsResponse(executions=await self._start(starts))
 
     def _read_start(
         self, request: pb.StartExecutionRequest, namespace: str, context: Any, *, path: str = ""
@@ -78,11 +80,10 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
             path=path,
         )
 
-    async def _start(self, namespace: str, starts: Sequence[StartRequest]) -> list[pb.Execution]:
+    async def _start(self, starts: Sequence[StartRequest]) -> list[pb.Execution]:
         if not starts:
             return []
-        ids = await self._starts.start(starts)
-        return [wire.write_execution(view) for view in await self._executions.get_many(namespace, ids)]
+        return [wire.write_execution(view) for view in await self._starts.start(starts)]
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Any) -> pb.GetExecutionResponse:
         execution_id = wire.read_uuid(request.execution_id, "executionId")
@@ -107,6 +108,14 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
                 executions=[wire.write_execution(view) for view in batch.executions],
                 resume_token=wire.resume_token(batch.seen_to),
             )
+
+    async def WatchExecution(
+        self, request: pb.WatchExecutionRequest, context: Any
+    ) -> AsyncIterator[pb.WatchExecutionResponse]:
+        watched = wire.read_watch_of_one(request, namespace_of(request))
+        async with aclosing(changes_of_one(self._executions, self._signals, watched)) as changes:
+            async for view in changes:
+                yield pb.WatchExecutionResponse(execution=wire.write_execution(view))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Any) -> pb.ListExecutionsResponse:
         size = page_size_of(request)
@@ -144,6 +153,12 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
             runs=[wire.write_run(view) for view in page.runs],
             next_page_token=page_token(request, last) if last else "",
         )
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
+        execution_id = wire.read_uuid(request.execution_id, "executionId")
+        run, node_id = wire.read_run_or_node(request)
+        view = await self._executions.get_run(namespace_of(request), execution_id, run=run, node_id=node_id)
+        return pb.GetRunResponse(run=wire.write_run(view))
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Any) -> pb.CancelExecutionResponse:
         event = wire.read_cancel(request, caller(context).principal)

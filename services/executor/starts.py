@@ -14,7 +14,16 @@ from services.executor.events import ControlReady, Event
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, monotonic
 from services.executor.inputs import prepare
-from services.executor.model import ExecutionFacts, LeasePolicy, Prepared, StartRequest, new_id, rank_of, run_id
+from services.executor.model import (
+    ExecutionFacts,
+    ExecutionView,
+    LeasePolicy,
+    Prepared,
+    StartRequest,
+    new_id,
+    rank_of,
+    run_id,
+)
 from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
 from services.executor.preparing import refusals
@@ -22,7 +31,7 @@ from services.executor.progress import Progress
 from services.executor.resolutions import deadline_to_come
 from services.executor.signals import Signals
 from services.executor.store import starts as store
-from services.executor.store.reads import database_now
+from services.executor.store.reads import ExecutionFilter, database_now, list_executions
 from services.executor.store.session import Session
 from services.executor.store.starts import NewExecution
 from valkyr.errors import Conflict, LimitExceeded, RequestIdReused
@@ -58,12 +67,13 @@ class _Written:
     """What one transaction wrote."""
 
     answers: list[list[UUID] | Exception] = field(default_factory=list)
+    views: dict[UUID, ExecutionView] = field(default_factory=dict)
     new: list[NewExecution] = field(default_factory=list)
     known: dict[UUID, Known] = field(default_factory=dict)
 
 
 class _Raced(Exception):
-    """A request_id was taken by another replica between our look and our insert."""
+    """A request_id was used before."""
 
 
 class Starts:
@@ -91,17 +101,17 @@ class Starts:
         self._signals = signals
         self._lease = lease
         self._modules = modules
-        self._batcher = NaturalBatcher[Group, list[UUID]](
+        self._batcher = NaturalBatcher[Group, list[ExecutionView]](
             self._record, limit=RUNS_PER_TRANSACTION, weight=_number_of_rows
         )
 
-    async def start(self, requests: Sequence[StartRequest]) -> list[UUID]:
-        """All or none; the executions in order, those that a request_id made before included.
+    async def start(self, requests: Sequence[StartRequest]) -> list[ExecutionView]:
+        """All or none; the executions in order, those that a request_id made before included, as they are now.
 
         WorkflowNotFound, VersionNotFound, RequestIdReused, LimitExceeded; Unavailable if a version has to be fetched
         and cannot be.
         """
-        group = [await self._resolve(request) for request in requests]
+        group = await self._resolve(requests)
         runs = sum(len(item.planned.plan.nodes) for item in group)
         if runs > self._runs_limit:
             raise LimitExceeded.of_field(
@@ -112,21 +122,27 @@ class Starts:
     async def close(self) -> None:
         await self._batcher.close()
 
-    async def _resolve(self, request: StartRequest) -> _Resolved:
-        version = request.version
-        if version is None:
-            version = await self._plans.latest_version(request.namespace, request.workflow_id)
-        return _Resolved(request, version, await self._plans.get((request.namespace, request.workflow_id, version)))
+    async def _resolve(self, requests: Sequence[StartRequest]) -> Group:
+        unnamed = [(request.namespace, request.workflow_id) for request in requests if request.version is None]
+        latest = await self._plans.latest_versions(unnamed) if unnamed else {}
+        group = []
+        for request in requests:
+            version = request.version or latest[request.namespace, request.workflow_id]
+            planned = await self._plans.get((request.namespace, request.workflow_id, version))
+            group.append(_Resolved(request, version, planned))
+        return group
 
-    async def _record(self, groups: Sequence[Group]) -> Sequence[list[UUID] | Exception]:
+    async def _record(self, groups: Sequence[Group]) -> Sequence[list[ExecutionView] | Exception]:
+        """The insert itself tells whether a request_id was used before, which is rare: only then it is looked for."""
+        look = any(item.request.deadline for group in groups for item in group)
         for _ in range(MAX_RACES):
             try:
-                return await self._record_once(groups)
+                return await self._record_once(groups, look=look)
             except _Raced:
-                continue
+                look = True
         raise Conflict("other calls with the same request_id keep getting in between; repeat this one")
 
-    async def _record_once(self, groups: Sequence[Group]) -> Sequence[list[UUID] | Exception]:
+    async def _record_once(self, groups: Sequence[Group], *, look: bool) -> Sequence[list[ExecutionView] | Exception]:
         roots = sum(len(item.planned.plan.roots) for group in groups for item in group)
         wanted = 0 if self._signals.backlog else roots
         granted_at = monotonic()
@@ -135,7 +151,7 @@ class Starts:
 
             async def attempt(tx: Any) -> _Written:
                 grant.left = size
-                return await self._write(tx, groups, grant)
+                return await self._write(tx, groups, grant, look=look)
 
             written = await self._session.repeat(attempt)
             leased = [run for execution in written.new for run in execution.leased.values()]
@@ -146,21 +162,38 @@ class Starts:
             log.error("starts.follow_up_failed", error=str(error), exc_info=error)
             self._signals.control_ready.set()
         self._signals.executions_changed([execution.id for execution in written.new])
-        return written.answers
+        return [
+            ids if isinstance(ids, Exception) else [written.views[execution_id] for execution_id in ids]
+            for ids in written.answers
+        ]
 
-    async def _write(self, tx: Any, groups: Sequence[Group], grant: Grant) -> _Written:
-        used = await store.find_requests(tx, [item.request for group in groups for item in group])
-        limited = any(item.request.deadline for group in groups for item in group)
-        now = await database_now(tx) if limited else None
+    async def _write(self, tx: Any, groups: Sequence[Group], grant: Grant, *, look: bool) -> _Written:
+        requests = [item.request for group in groups for item in group]
+        used = await store.find_requests(tx, requests) if look else {}
+        now = await database_now(tx) if any(request.deadline for request in requests) else None
         written = _Written()
         for group in groups:
             self._plan_group(group, used, grant, written, now)
         if written.new:
-            created = await store.insert_executions(tx, written.new)
-            if len(created) < len(written.new):
+            created_at = await store.insert_executions(tx, written.new)
+            if created_at is None:
                 raise _Raced
             await store.insert_runs(tx, written.new, self._lease)
+            written.views = {execution.id: execution.as_created(created_at) for execution in written.new}
+        await self._read_earlier(tx, groups, written)
         return written
+
+    async def _read_earlier(self, tx: Any, groups: Sequence[Group], written: _Written) -> None:
+        """The executions that request_ids made before."""
+        earlier: dict[str, list[UUID]] = {}
+        for group, ids in zip(groups, written.answers, strict=True):
+            if not isinstance(ids, Exception):
+                unread = [execution_id for execution_id in ids if execution_id not in written.views]
+                earlier.setdefault(group[0].request.namespace, []).extend(unread)
+        for namespace, ids in earlier.items():
+            if ids:
+                found = await list_executions(tx, ExecutionFilter(namespace, ids), limit=len(ids))
+                written.views.update((view.id, view) for view in found)
 
     def _plan_group(
         self,

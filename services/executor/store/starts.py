@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import LeasePolicy, Prepared, StartRequest, rank_of, run_id
+from services.executor.model import ExecutionView, LeasePolicy, Prepared, StartRequest, rank_of, run_id
 from valkyr.flow.plan import Plan
 from valkyr.flow.states import ExecutionState, RunState
 
@@ -28,6 +28,37 @@ class NewExecution:
     task_ids: Sequence[UUID | None]
     leased: dict[int, Prepared]
 
+    @property
+    def state(self) -> ExecutionState:
+        if not self.plan.nodes:
+            return ExecutionState.SUCCESS
+        return ExecutionState.RUNNING if self.leased else ExecutionState.PENDING
+
+    def as_created(self, created_at: datetime) -> ExecutionView:
+        """As clients see it from then on, until something happens."""
+        request, timeout = self.request, self.plan.settings.timeout
+        ends = [end for end in (request.deadline, created_at + timeout if timeout else None) if end is not None]
+        return ExecutionView(
+            id=self.id,
+            namespace=request.namespace,
+            workflow_id=request.workflow_id,
+            version=self.version,
+            state=self.state,
+            revision=1,
+            priority=request.priority,
+            trigger_type=request.trigger_type,
+            trigger_payload=None,
+            created_at=created_at,
+            started_at=None if self.state is ExecutionState.PENDING else created_at,
+            finished_at=created_at if self.state is ExecutionState.SUCCESS else None,
+            error_type=None,
+            error_message=None,
+            trace_id=request.traceparent.split("-")[1],
+            created_by=request.principal,
+            modified_at=created_at,
+            deadline=min(ends) if ends else None,
+        )
+
 
 async def find_requests(tx: Any, requests: Iterable[StartRequest]) -> dict[tuple[str, str], tuple[UUID, bytes]]:
     """(namespace, request_id) -> (execution, hash of the first request), for those that were used before."""
@@ -38,15 +69,15 @@ async def find_requests(tx: Any, requests: Iterable[StartRequest]) -> dict[tuple
     return {(row[0], row[1]): (row[2], row[3]) for row in rows}
 
 
-async def insert_executions(tx: Any, executions: Sequence[NewExecution]) -> dict[UUID, datetime]:
-    """Inserts executions, not their runs. Those whose request_id was taken meanwhile are missing from the answer."""
+async def insert_executions(tx: Any, executions: Sequence[NewExecution]) -> datetime | None:
+    """Inserts executions, not their runs: when they were created; None if a request_id was taken meanwhile."""
     rows = [
         (
             e.id,
             e.request.namespace,
             e.request.workflow_id,
             e.version,
-            _first_state(e),
+            e.state,
             len(e.plan.roots),
             e.request.priority,
             e.request.trigger_type,
@@ -62,13 +93,7 @@ async def insert_executions(tx: Any, executions: Sequence[NewExecution]) -> dict
         for e in executions
     ]
     inserted = await tx.fetch(queries.INSERT_EXECUTIONS, *zip(*rows, strict=True))
-    return {row[0]: row[1] for row in inserted}
-
-
-def _first_state(execution: NewExecution) -> str:
-    if not execution.plan.nodes:
-        return ExecutionState.SUCCESS
-    return ExecutionState.RUNNING if execution.leased else ExecutionState.PENDING
+    return inserted[0][0] if len(inserted) == len(executions) else None
 
 
 def _uuid_or_none(text: str) -> UUID | None:
