@@ -14,7 +14,7 @@ from services.executor.signals import Signals
 from services.executor.store import reads as store
 from services.executor.store.reads import ExecutionFilter, RunFilter, StoredOutputs
 from services.executor.store.session import Session
-from valkyr.errors import ExecutionNotFound
+from valkyr.errors import ExecutionNotFound, RunNotFound
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
 
 PAGE_CHARACTERS = 2 * 1024 * 1024
@@ -106,6 +106,29 @@ class Executions:
                 stored = await store.read_outputs(connection, [(run.execution_id, run.id) for run in runs])
                 runs = _with_outputs(runs, stored)
         return RunPage(runs, more=len(runs) < len(found))
+
+    async def get_run(self, namespace: str, execution_id: UUID, *, run: UUID | None, node_id: str | None) -> RunView:
+        """With outputs, inputs that a requeue replaced and stack traces. ExecutionNotFound, RunNotFound."""
+        await self.must_exist(namespace, execution_id)
+        wanted = RunFilter(namespace, execution_id=execution_id, run_id=run, node_id=node_id)
+        page = await self.list_runs(wanted, limit=1, include_outputs=True)
+        if not page.runs:
+            what = f"run {run}" if node_id is None else f"node {node_id!r}"
+            raise RunNotFound(
+                f"execution {execution_id} has no {what}",
+                hint="ListRuns (`valkyr execution get`) shows those there are",
+            )
+        [view] = page.runs
+        async with self._session.reading() as connection:
+            traces = await store.read_stack_traces(connection, (view.execution_id, view.id))
+        attempts = [replace(attempt, stack_trace=traces.get(attempt.attempt, "")) for attempt in view.attempts]
+        return replace(view, attempts=attempts)
+
+    async def with_counts(self, view: ExecutionView) -> ExecutionView:
+        """With run counts, without outputs."""
+        async with self._session.reading() as connection:
+            counts = await store.count_runs(connection, [view.id])
+        return replace(view, run_counts=counts.get(view.id, {}))
 
     async def fill(self, views: Sequence[ExecutionView]) -> list[ExecutionView]:
         """With outputs and run counts."""

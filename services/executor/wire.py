@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.executor.events import EndExecution, Request, Resolution, Resolve
 from services.executor.model import AttemptView, ExecutionView, QuarantineRecord, RunView, StartRequest
 from services.executor.watch import Watched
+from services.executor.watch_one import WatchedOne
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
 from valkyr.flow.states import Ending, ExecutionState, RunState
@@ -26,6 +27,7 @@ from valkyr.rpc.values import plain_to_value, value_to_plain
 
 MAX_REQUEST_ID = 255
 MAX_WATCHED = 10_000
+MAX_NODE_ID = 512
 MAX_WAIT = timedelta(seconds=60)
 DEFAULT_WAIT = timedelta(seconds=20)
 _RESUME_TOKEN = re.compile(r"[0-9]{10}\.[0-9]{6}")
@@ -191,6 +193,30 @@ def read_watch(request: pb.WatchExecutionsRequest, namespace: str) -> Watched:
     )
 
 
+def read_watch_of_one(request: pb.WatchExecutionRequest, namespace: str) -> WatchedOne:
+    after = request.after_revision if request.HasField("after_revision") else None
+    if after is not None and after < 0:
+        raise InvalidRequest.of_field(
+            "afterRevision", f"{after} is no revision; take that of the last execution seen, or leave it out"
+        )
+    return WatchedOne(namespace, read_uuid(request.execution_id, "executionId"), after)
+
+
+def read_run_or_node(request: pb.GetRunRequest) -> tuple[UUID | None, str | None]:
+    """Which run is asked for: (run id, None) or (None, node id)."""
+    if request.run_id and request.node_id:
+        raise InvalidRequest.of_field("nodeId", f"{request.node_id[:64]!r} beside runId; name the run by one of them")
+    if not request.run_id and not request.node_id:
+        raise InvalidRequest.of_field("runId", "is required, or nodeId; ListRuns shows both")
+    if request.run_id:
+        return read_uuid(request.run_id, "runId"), None
+    if len(request.node_id) > MAX_NODE_ID or "\0" in request.node_id:
+        raise InvalidRequest.of_field(
+            "nodeId", f"{request.node_id[:64]!r} is no node id; takes up to {MAX_NODE_ID} characters without NUL"
+        )
+    return None, request.node_id
+
+
 def read_ids(texts: Iterable[str]) -> list[UUID]:
     return [read_uuid(text, f"executionIds[{index}]") for index, text in enumerate(texts)]
 
@@ -337,6 +363,7 @@ def _attempt(view: AttemptView) -> pb.Attempt:
         start_time=_timestamp(view.started_at),
         finish_time=_timestamp(view.finished_at),
         error=view.error,
+        stack_trace=view.stack_trace,
     )
 
 

@@ -19,6 +19,9 @@ OUTPUTS_BUDGET = 3 * 512 * 1024
 LAST_ATTEMPTS = 200
 """Of a run; one that snoozes has an attempt for every time."""
 
+LAST_STACK_TRACES = 20
+"""Of a run that is read alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class PinnedGraph:
@@ -135,7 +138,8 @@ async def read_outputs(
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Empty fields do not restrict. `after` is (execution, run): only those that come later."""
+    """Empty fields do not restrict. `after` is (execution, run): only those that come later; `node_id` is for a
+    node's own run, not for items of a map."""
 
     namespace: str
     execution_id: UUID | None = None
@@ -143,6 +147,7 @@ class RunFilter:
     states: Sequence[RunState] = ()
     after: tuple[UUID, UUID] | None = None
     run_id: UUID | None = None
+    node_id: str | None = None
 
 
 async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[RunView]:
@@ -151,10 +156,11 @@ async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[R
         by_execution=wanted.execution_id is not None,
         by_workflow=wanted.workflow_id is not None,
         by_id=wanted.run_id is not None,
+        by_node=wanted.node_id is not None,
         states=wanted.states,
         after=wanted.after is not None,
     )
-    given = [wanted.execution_id, wanted.workflow_id, wanted.run_id, *(wanted.after or ())]
+    given = [wanted.execution_id, wanted.workflow_id, wanted.run_id, wanted.node_id, *(wanted.after or ())]
     arguments = [value for value in given if value is not None]
     rows = await connection.fetch(statement, wanted.namespace, limit, *arguments)
     if not rows:
@@ -174,6 +180,12 @@ async def read_attempts(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> d
             view = AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or "")
             attempts.setdefault(row[0], []).append(view)
     return attempts
+
+
+async def read_stack_traces(connection: Any, key: tuple[UUID, UUID]) -> dict[int, str]:
+    """By attempt: those of the last attempts of a run that left one."""
+    rows = await connection.fetch(queries.READ_STACK_TRACES, *key, LAST_STACK_TRACES)
+    return {row[0]: row[1] for row in rows}
 
 
 async def read_quarantines(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> dict[UUID, list[QuarantineRecord]]:

@@ -22,6 +22,7 @@ from valkyr.errors import (
     InvalidRequest,
     LimitExceeded,
     RequestIdReused,
+    RunNotFound,
     Unavailable,
     ValkyrError,
     VersionNotFound,
@@ -31,13 +32,14 @@ from valkyr.rpc.channel import open_channel
 from valkyr.rpc.status import rpc_errors
 
 ID = "01920000-0000-7000-8000-000000000000"
+STREAMS = {"WatchExecution", "WatchExecutions"}
 
 
 async def call(stub: ExecutorServiceStub, rpc: str, request: Any) -> Any:
     """The answer; of a stream the first."""
     with rpc_errors():
-        if rpc == "WatchExecutions":
-            stream = stub.WatchExecutions(request, timeout=20)
+        if rpc in STREAMS:
+            stream = getattr(stub, rpc)(request, timeout=20)
             try:
                 return await anext(aiter(stream))
             finally:
@@ -182,6 +184,25 @@ BAD = {
     "runs by no uuid": Bad("ListRuns", pb.ListRunsRequest(execution_id="x"), "executionId", ("'x'",)),
     "runs of no workflow": Bad("ListRuns", pb.ListRunsRequest(workflow_id="x"), "workflowId", ("'x'",)),
     "runs with a token of nobody": Bad("ListRuns", pb.ListRunsRequest(page_token="!!"), "pageToken", ("'!!'",)),
+    "watch one without id": Bad("WatchExecution", pb.WatchExecutionRequest(), "executionId", ("required", "01920000")),
+    "watch one by no uuid": Bad("WatchExecution", pb.WatchExecutionRequest(execution_id="x"), "executionId", ("'x'",)),
+    "watch one after no revision": Bad(
+        "WatchExecution",
+        pb.WatchExecutionRequest(execution_id=ID, after_revision=-1),
+        "afterRevision",
+        ("-1", "leave it out"),
+    ),
+    "run without execution": Bad("GetRun", pb.GetRunRequest(node_id="a"), "executionId", ("required",)),
+    "run of no uuid": Bad("GetRun", pb.GetRunRequest(execution_id="x", node_id="a"), "executionId", ("'x'",)),
+    "run without a name": Bad("GetRun", pb.GetRunRequest(execution_id=ID), "runId", ("required", "nodeId")),
+    "run by no uuid": Bad("GetRun", pb.GetRunRequest(execution_id=ID, run_id="a"), "runId", ("'a'", "01920000")),
+    "run by two names": Bad(
+        "GetRun", pb.GetRunRequest(execution_id=ID, run_id=ID, node_id="a"), "nodeId", ("'a'", "one of them")
+    ),
+    "run by too long a node id": Bad(
+        "GetRun", pb.GetRunRequest(execution_id=ID, node_id="n" * 513), "nodeId", ("nnn", "512")
+    ),
+    "run by a node id with nul": Bad("GetRun", pb.GetRunRequest(execution_id=ID, node_id="a\0"), "nodeId", ("NUL",)),
     **{
         f"resume token {token[:12]}": Bad(
             "WatchExecutions", pb.WatchExecutionsRequest(resume_token=token), "resumeToken", ("WatchExecutions",)
@@ -210,9 +231,11 @@ RPCS: dict[str, Any] = {
     "StartExecutions": pb.StartExecutionsRequest,
     "GetExecution": pb.GetExecutionRequest,
     "WaitExecution": pb.WaitExecutionRequest,
+    "WatchExecution": pb.WatchExecutionRequest,
     "WatchExecutions": pb.WatchExecutionsRequest,
     "ListExecutions": pb.ListExecutionsRequest,
     "ListRuns": pb.ListRunsRequest,
+    "GetRun": pb.GetRunRequest,
     "CancelExecution": pb.CancelExecutionRequest,
     "RequeueRun": pb.RequeueRunRequest,
     "CompleteRunManually": pb.CompleteRunManuallyRequest,
@@ -239,11 +262,11 @@ async def test_i25_a_namespace_that_is_none_is_refused_by_every_rpc(stub: Execut
 async def test_i25_bytes_that_are_no_message_are_refused_by_every_rpc(stack: Stack, rpc: str) -> None:
     async with open_channel(stack.app.server.address) as channel:
         path = f"/valkyr.api.executor.v1.ExecutorService/{rpc}"
-        make = channel.unary_stream if rpc == "WatchExecutions" else channel.unary_unary
+        make = channel.unary_stream if rpc in STREAMS else channel.unary_unary
         raw = make(path, request_serializer=lambda data: data, response_deserializer=lambda data: data)
         with pytest.raises(InvalidRequest), rpc_errors():
             answer = raw(b"\xff\xff\xff\xff", timeout=10)
-            await (anext(aiter(answer)) if rpc == "WatchExecutions" else answer)
+            await (anext(aiter(answer)) if rpc in STREAMS else answer)
 
 
 @pytest.mark.parametrize("depth", [55, 100, 1000])
@@ -259,8 +282,12 @@ async def test_i25_a_payload_nested_too_deep_is_refused(stack: Stack, depth: int
     [
         ("GetExecution", pb.GetExecutionRequest(execution_id=ID)),
         ("WaitExecution", pb.WaitExecutionRequest(execution_id=ID)),
+        ("WatchExecution", pb.WatchExecutionRequest(execution_id=ID)),
+        ("WatchExecution", pb.WatchExecutionRequest(execution_id=ID, after_revision=7)),
         ("WatchExecutions", pb.WatchExecutionsRequest(execution_ids=[ID])),
         ("ListRuns", pb.ListRunsRequest(execution_id=ID)),
+        ("GetRun", pb.GetRunRequest(execution_id=ID, run_id=ID)),
+        ("GetRun", pb.GetRunRequest(execution_id=ID, node_id="a")),
     ],
 )
 async def test_an_execution_that_does_not_exist_is_not_found(
@@ -271,13 +298,25 @@ async def test_an_execution_that_does_not_exist_is_not_found(
     assert caught.value.hint
 
 
+async def test_a_run_that_does_not_exist_is_not_found(stack: Stack, stub: ExecutorServiceStub) -> None:
+    one, other = (await stack.run(a_graph("a"))).id, (await stack.run(a_graph("b"))).id
+    theirs = (await stack.runs(other))["b"].id
+    for named in ({"run_id": ID}, {"run_id": theirs}, {"node_id": "b"}, {"node_id": "A"}):
+        with pytest.raises(RunNotFound, match=one) as caught:
+            await call(stub, "GetRun", pb.GetRunRequest(execution_id=one, **named))
+        assert next(iter(named.values())) in caught.value.message
+        assert "ListRuns" in caught.value.hint
+
+
 async def test_what_belongs_to_another_namespace_is_not_found(stack: Stack, stub: ExecutorServiceStub) -> None:
     execution_id = (await stack.run(a_graph("a"))).id
     for rpc, request in (
         ("GetExecution", pb.GetExecutionRequest(execution_id=execution_id)),
         ("WaitExecution", pb.WaitExecutionRequest(execution_id=execution_id)),
+        ("WatchExecution", pb.WatchExecutionRequest(execution_id=execution_id)),
         ("WatchExecutions", pb.WatchExecutionsRequest(execution_ids=[execution_id])),
         ("ListRuns", pb.ListRunsRequest(execution_id=execution_id)),
+        ("GetRun", pb.GetRunRequest(execution_id=execution_id, node_id="a")),
     ):
         await call(stub, rpc, request)
         request.namespace = "other"
@@ -321,9 +360,11 @@ async def test_i24_with_the_database_away_every_rpc_is_unavailable_with_a_delay(
     for rpc, request in (
         ("GetExecution", pb.GetExecutionRequest(execution_id=execution_id)),
         ("WaitExecution", pb.WaitExecutionRequest(execution_id=execution_id)),
+        ("WatchExecution", pb.WatchExecutionRequest(execution_id=execution_id)),
         ("WatchExecutions", pb.WatchExecutionsRequest()),
         ("ListExecutions", pb.ListExecutionsRequest()),
         ("ListRuns", pb.ListRunsRequest()),
+        ("GetRun", pb.GetRunRequest(execution_id=execution_id, node_id="a")),
     ):
         with pytest.raises(Unavailable) as caught:
             await call(stub, rpc, request)
