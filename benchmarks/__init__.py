@@ -1,1 +1,1 @@
-"""What Valkyr costs and how fast it is: workloads, measured from outside through the client SDK. `python -m benchmarks`."""
+"""How fast Valkyr is and what it costs, measured from outside through the client SDK: `python -m benchmarks`."""

@@ -46,7 +46,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of an execution that was started with `{"n": n}`: the leaf's depth, and n times its paths. Depth 0: no outputs."""
+    """Of an execution started with `{"n": n}`: its leaf's depth, and n times the leaf's paths. Depth 0: no outputs."""
 
     leaf: str
     depth: int
@@ -81,5 +81,7 @@ def mosaic() -> Shape:
     fit = {"fit": (*differ, *(f"project{i}" for i in range(96, 100)))}
     correct = {f"correct{i}": ("fit", f"project{i}") for i in images}
     return Shape(
-        "mosaic", {"stage": (), **project, **differ, **fit, **correct, "add": tuple(correct), "publish": ("add",)}, "publish"
+        "mosaic",
+        {"stage": (), **project, **differ, **fit, **correct, "add": tuple(correct), "publish": ("add",)},
+        "publish",
     )

@@ -1,0 +1,97 @@
+"""`python -m benchmarks [W1 W3 ...]`: measures, prints a table against the budgets, and keeps the raw figures."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.errors import BenchError
+from benchmarks.figures import summarise
+from benchmarks.record import Record
+from benchmarks.session import WORKLOADS, measure_all
+from benchmarks.sizes import FULL, QUICK
+from benchmarks.table import HEADINGS, costs, rows, terminal
+from services.local.errors import StackError
+from valkyr.errors import ValkyrError
+
+BUSY = 0.05
+"""Share of the machine that others may use before figures are said to be doubtful."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0 when all was measured, whatever the figures are; 1 when something could not be."""
+    chosen = _parse(arguments)
+    workloads = chosen.workloads or list(WORKLOADS)
+
+    def keep(record: Record) -> None:
+        if chosen.json:
+            record.write(chosen.json)
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="valkyr-bench-", dir=chosen.folder) as folder:
+            measuring = measure_all(
+                workloads,
+                Path(folder),
+                rounds=chosen.rounds,
+                sizes=QUICK if chosen.quick else FULL,
+                tell=lambda text: print(text, file=sys.stderr, flush=True),
+                keep=keep,
+            )
+            record = asyncio.run(measuring)
+    except (BenchError, StackError, ValkyrError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    print(report(record))
+    return 0
+
+
+def report(record: Record) -> str:
+    """The tables, and what makes them doubtful."""
+    parts = [
+        terminal(HEADINGS, rows(summarise(record.figures()))),
+        terminal(("workload", "phase", "CPU us per run"), costs(record.rounds)),
+    ]
+    doubts = _doubts(record)
+    return "\n\n".join([*parts, doubts] if doubts else parts)
+
+
+def _doubts(record: Record) -> str:
+    others = {name: max(round_[name].others for round_ in record.rounds if name in round_) for name in record.rounds[0]}
+    busy = [f"{name} {share:.0%}" for name, share in others.items() if share > BUSY]
+    lines = [f"Doubtful, as others used much of the machine meanwhile: {', '.join(busy)}."] if busy else []
+    if record.machine["filesystem"] == "tmpfs":
+        lines.append("Doubtful, as the data folder is in memory: fsync costs nothing there.")
+    return "\n".join(lines)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("workloads", nargs="*", metavar="W1", help=f"all by default: {' '.join(WORKLOADS)}")
+    parser.add_argument("--rounds", type=_positive, default=3)
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: shows that it works, the figures say nothing"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="raw figures are written there")
+    parser.add_argument("--folder", type=Path, help="where PostgreSQL's data are put; default: the temporary folder")
+    chosen = parser.parse_args(arguments)
+    unknown = [name for name in chosen.workloads if name not in WORKLOADS]
+    if unknown:
+        parser.error(f"there is no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    return chosen
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
