@@ -17,6 +17,7 @@ from valkyr.client.json_values import value_of
 from valkyr.client.pages import Page, Pages
 from valkyr.client.results import Execution, Run, TriggerType
 from valkyr.client.watch import Watch
+from valkyr.client.watch_one import changes_of_one
 from valkyr.client.wire import execution_of, run_of, timestamp, trigger_type_to_wire
 from valkyr.flow.states import ExecutionState, RunState
 
@@ -134,6 +135,15 @@ class Executions:
             include_outputs=include_outputs,
             patience=patience,
         ).changes()
+
+    def watch_one(
+        self, execution_id: str, *, patience: timedelta = timedelta(minutes=1)
+    ) -> AsyncGenerator[Execution, None]:
+        """One execution as it is and as it changes, newest state only, with `run_counts`; ends with the settled one.
+
+        A broken stream is resumed where it was; Unavailable after `patience` of silence. ExecutionNotFound.
+        """
+        return changes_of_one(self._calls, namespace=self._namespace, execution_id=execution_id, patience=patience)
 
     def list(
         self,

@@ -85,7 +85,9 @@ class ResolvedVersions:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One run-through of one version. `outputs` (by leaf node) and `run_counts` are there where it was read alone."""
+    """One run-through of one version. `outputs` (by leaf node) and `run_counts` are there where it was read alone;
+    watched alone it has `run_counts`, and `outputs` once it is settled.
+    """
 
     id: str
     namespace: str
@@ -120,7 +122,7 @@ class Execution:
 class Attempt:
     """One try of a run under one lease; `outcome` is RUNNING, SUCCESS, a failure's type, SNOOZED, RELEASED or OMITTED.
 
-    `stack_trace` is there only in a dead letter that was read alone.
+    `stack_trace` is there only in a run or a dead letter that was read alone.
     """
 
     attempt: int
@@ -155,7 +157,7 @@ class Quarantine:
 @dataclass(frozen=True, slots=True)
 class Run:
     """One node in one execution. `map_index` is -1 but for the items of a map; `outputs`, and `inputs` that a requeue
-    replaced, only where asked for. `parked_duration` is how long it was parked in all before `parked_at`.
+    replaced, only where asked for or read alone. `parked_duration` is how long it was parked in all before `parked_at`.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""client.runs: the three ways out of QUARANTINED, asked of the executor itself.
+"""client.runs: one run with all that happened to it, and the three ways out of QUARANTINED.
 
-Each names the quarantine that it means and matches only that one, and the dead letter follows by itself; from a letter,
-`client.dead_letters` does the same. Whoever comes second gets QuarantineResolved, which says who won.
+Each of the three names the quarantine that it means and matches only that one, and the dead letter follows by itself;
+from a letter, `client.dead_letters` does the same. Whoever comes second gets QuarantineResolved, which says who won.
 """
 
 from __future__ import annotations
@@ -18,11 +18,24 @@ from valkyr.client.wire import run_of, timestamp
 
 
 class Runs:
-    """Calls to the executor. All raise ExecutionNotFound, RunNotFound, QuarantineResolved and NotQuarantined."""
+    """Calls to the executor. All raise ExecutionNotFound and RunNotFound; the ways out of QUARANTINED also
+    QuarantineResolved and NotQuarantined."""
 
     def __init__(self, calls: Calls, namespace: str) -> None:
         self._calls = calls
         self._namespace = namespace
+
+    async def get(
+        self, execution_id: str, run_id: str = "", *, node_id: str = "", timeout: timedelta | None = None
+    ) -> Run:
+        """One run, named by its id or by its node's, with outputs, and stack traces of its attempts.
+
+        InvalidRequest where both are given or neither is.
+        """
+        request = executor_pb2.GetRunRequest(
+            namespace=self._namespace, execution_id=execution_id, run_id=run_id, node_id=node_id
+        )
+        return run_of((await self._calls.unary("GetRun", request, timeout=timeout)).run)
 
     async def requeue(
         self,

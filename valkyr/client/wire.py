@@ -184,6 +184,7 @@ def _attempt_of(message: executor_pb2.Attempt) -> Attempt:
         started_at=time_of(message, "start_time"),
         finished_at=time_of(message, "finish_time"),
         error=message.error,
+        stack_trace=message.stack_trace,
     )
 
 

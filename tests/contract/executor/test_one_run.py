@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from google.protobuf.json_format import MessageToDict
-
 from tests.builders import a_graph
 from tests.contract.executor.test_answers import SERVICE, grpcurl
 from tests.contract.executor.test_errors import call
@@ -13,6 +11,7 @@ from tests.executor_stack import Stack
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.api.executor.v1.executor_pb2_grpc import ExecutorServiceStub
 from valkyr.graph.model import Retry
+from valkyr.rpc.values import value_to_plain
 
 
 async def test_a_run_is_found_by_its_id_and_by_its_node(stack: Stack, stub: ExecutorServiceStub) -> None:
@@ -24,7 +23,7 @@ async def test_a_run_is_found_by_its_id_and_by_its_node(stack: Stack, stub: Exec
     for named in ({"run_id": run_id}, {"run_id": run_id.upper()}, {"node_id": "a"}):
         run = (await stub.GetRun(pb.GetRunRequest(execution_id=execution.id, **named))).run
         assert run == listed
-        assert MessageToDict(run.outputs) == [1, "two"]
+        assert value_to_plain(run.outputs, "outputs") == [1, "two"]
 
 
 async def test_a_run_shows_its_attempts_with_their_stack_traces_and_its_quarantines(
@@ -56,7 +55,7 @@ async def test_what_a_requeue_put_in_is_shown(stack: Stack, stub: ExecutorServic
     await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1, inputs=given)
     await stack.wait(execution.id)
     found = (await call(stub, "GetRun", pb.GetRunRequest(execution_id=execution.id, node_id="a"))).run
-    assert MessageToDict(found.inputs) == given
+    assert value_to_plain(found.inputs, "inputs") == given
     assert [quarantine.resolution for quarantine in found.quarantines] == ["REQUEUED", "PENDING"]
 
 
