@@ -9,9 +9,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from services.executor.events import LeaseEnded
 from services.executor.handoff import Handoff
-from services.executor.model import LeasePolicy, run_id
+from services.executor.model import LeasePolicy
 from services.executor.modules import Modules
 from services.executor.progress import Progress
 from services.executor.reaper import QuietPeriod, Reaper
@@ -19,6 +18,8 @@ from services.executor.store.session import Session
 from services.executor.transaction import Rules
 from tests.executor_stack import Stack
 from valkyr.flow.attempts import RetryPolicy
+from valkyr.flow.events import LeaseEnded
+from valkyr.flow.ids import run_id
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Result, Success
 from valkyr.runner.leases import LeasedRun
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.executor.model import run_id
+from valkyr.flow.ids import run_id
 from valkyr.graph.model import EdgeKind, Graph, Node
 
 TERMINAL = frozenset({"SUCCESS", "FAILED", "SKIPPED", "CANCELLED"})

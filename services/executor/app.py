@@ -21,7 +21,6 @@ from services.chassis.settings import PORT_OFFSETS, SettingsError
 from services.executor.breakers.wiring import Breakers
 from services.executor.deadlines import Deadlines
 from services.executor.dispatcher import Dispatcher
-from services.executor.events import LeaseEnded
 from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
 from services.executor.gateways import DlqGateway, GraphStoreGateway
@@ -47,6 +46,7 @@ from services.executor.transaction import Rules
 from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
 from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.attempts import RetryPolicy
+from valkyr.flow.events import LeaseEnded
 from valkyr.flow.results import Release
 from valkyr.module import ModuleSpec, registered_modules
 from valkyr.modules import HttpRules, builtin_modules

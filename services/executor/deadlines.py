@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from services.executor.events import EndExecution, Event, RunDeadline
 from services.executor.progress import Progress
 from services.executor.store import leases as store
 from services.executor.store.session import Session
 from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import EndExecution, Event, RunDeadline
 from valkyr.flow.states import Ending
 from valkyr.telemetry import get_logger
 

@@ -17,14 +17,15 @@ from services.executor.breakers.turns import ProbeTurn
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff, monotonic
 from services.executor.leasing import Leasing
-from services.executor.model import Candidate, Prepared
+from services.executor.model import Candidate
 from services.executor.signals import Signals
-from services.executor.steps import node_of
 from services.executor.store import leases as store
 from services.executor.store import parking
 from services.executor.store.parking import Parking
 from services.executor.store.session import Session
 from services.executor.targets import TargetKey
+from valkyr.flow.effects import Prepared
+from valkyr.flow.ids import node_of
 from valkyr.telemetry import get_logger
 
 BATCH = 500

@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.executor.facts import ExecutionCache
-from services.executor.model import ExecutionView, RunView, run_id
+from services.executor.model import ExecutionView, RunView
 from services.executor.signals import Signals
 from services.executor.store import reads as store
 from services.executor.store.reads import ExecutionFilter, RunFilter, StoredOutputs
 from services.executor.store.session import Session
 from valkyr.errors import ExecutionNotFound, RunNotFound
+from valkyr.flow.ids import run_id
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
 
 PAGE_CHARACTERS = 2 * 1024 * 1024

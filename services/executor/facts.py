@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.executor.model import ExecutionFacts
 from services.executor.plans import PlannedVersion, Plans, VersionKey
 from services.executor.store.reads import read_facts
 from services.executor.store.session import Session
 from valkyr.expressions import ExpressionError
+from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.plan import Plan
 from valkyr.graph.model import Settings
 from valkyr.telemetry import get_logger

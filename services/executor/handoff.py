@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
-from services.executor.model import ExecutionFacts, LeasePolicy, Prepared
+from services.executor.model import LeasePolicy
 from services.executor.signals import Signals
+from valkyr.flow.effects import Prepared
+from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.runner.leases import LeasedRun, LeaseRef
 from valkyr.telemetry import attempt_traceparent

@@ -15,9 +15,12 @@ from uuid import UUID
 import orjson
 
 from services.executor.compiled import CompiledConfig, canonical, digest_of
-from services.executor.model import NO_REPLAY, ExecutionFacts, Prepared, Replay, StoredResult, idempotency_key, run_id
+from services.executor.model import StoredResult, idempotency_key
 from services.executor.modules import Modules
 from valkyr.flow.edges import CannotEvaluate
+from valkyr.flow.effects import Prepared
+from valkyr.flow.facts import NO_REPLAY, ExecutionFacts, Replay
+from valkyr.flow.ids import run_id
 from valkyr.flow.plan import Plan, PlannedNode, Sight
 from valkyr.flow.states import RunState
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
-from services.executor.events import EndExecution, Resolve
 from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
 from services.executor.model import ExecutionView, RunView
@@ -18,6 +17,7 @@ from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
 from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError, WrongState
+from valkyr.flow.events import EndExecution, Resolve
 
 
 class Interventions:

@@ -8,11 +8,12 @@ from uuid import UUID
 
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff
-from services.executor.model import Candidate, LeasePolicy, Prepared
+from services.executor.model import Candidate, LeasePolicy
 from services.executor.preparing import Wanted, refusals
 from services.executor.progress import Progress
-from services.executor.steps import node_of
 from services.executor.store import leases as store
+from valkyr.flow.effects import Prepared
+from valkyr.flow.ids import node_of
 from valkyr.flow.joins import Gate, taken_edges
 
 

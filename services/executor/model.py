@@ -6,35 +6,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import orjson
 import uuid_utils
 
-from services.executor.events import Resolution
-from valkyr.flow.attempts import LeaseFacts
-from valkyr.flow.outcomes import RunFacts
-from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
-
-MAX_INDEX = (1 << 14) - 1
-_TAIL = (1 << 28) - 1
+from valkyr.flow.facts import NO_REPLAY, QuarantineRecord, Replay
+from valkyr.flow.states import ExecutionState, RunState
 
 
 def new_id() -> UUID:
     """A fresh UUIDv7."""
     return UUID(int=uuid_utils.uuid7().int)
-
-
-def run_id(execution_id: UUID, node_index: int, map_index: int = -1) -> UUID:
-    """The id of a run: the execution's UUIDv7 with its last 28 bits naming node and item. I07 by construction.
-
-    So the key of the table keeps one row per (execution, node, map index), and successors are found without a look-up.
-    ValueError beyond 16,383 nodes or items.
-    """
-    if not (0 <= node_index <= MAX_INDEX and -1 <= map_index < MAX_INDEX):
-        raise ValueError(f"node index {node_index} or map index {map_index} is over {MAX_INDEX}")
-    return UUID(int=(execution_id.int & ~_TAIL) | (node_index << 14) | (map_index + 1))
 
 
 def rank_of(execution_priority: int, node_priority: int) -> int:
@@ -62,105 +45,6 @@ class StartRequest:
     principal: str
     traceparent: str
     deadline: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionFacts:
-    """What never changes about an execution; cached."""
-
-    id: UUID
-    namespace: str
-    workflow_id: UUID
-    version: int
-    priority: int
-    trigger_json: bytes
-    traceparent: str
-
-    @property
-    def version_key(self) -> tuple[str, UUID, int]:
-        """What names the version in the graph store."""
-        return (self.namespace, self.workflow_id, self.version)
-
-    @property
-    def trigger(self) -> Any:
-        return orjson.loads(self.trigger_json)
-
-    @property
-    def visible(self) -> dict[str, Any]:
-        """What expressions see as `execution`."""
-        return {"id": str(self.id), "workflowId": str(self.workflow_id), "version": self.version}
-
-
-@dataclass(frozen=True, slots=True)
-class LockedExecution:
-    """The counters of an execution whose row is locked."""
-
-    id: UUID
-    state: ExecutionState
-    revision: int
-    open_runs: int
-    bad_runs: int
-    ending: Ending | None = None
-    deadline_passed: bool = False
-    # The database's clock.
-    now: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """What requeues have left on a run: inputs that replace the assembled ones, a new key, the trace of the last one
-    and the attempt after which it came."""
-
-    inputs: str | None = None
-    key_number: int = 0
-    traceparent: str | None = None
-    after_attempt: int = 0
-
-
-NO_REPLAY = Replay()
-
-
-@dataclass(frozen=True, slots=True)
-class LockedRun:
-    """A run whose row is locked, as far as decisions need it."""
-
-    execution_id: UUID
-    id: UUID
-    node_index: int
-    attempt: int
-    quarantine_number: int
-    runner_id: str | None
-    lease: LeaseFacts
-    facts: RunFacts
-    lease_expired: bool
-    due: bool
-    ready_revision: int | None
-    parked_by: str | None = None
-    stop_reason: StopReason | None = None
-    permit_id: UUID | None = None
-    target: str | None = None
-    replay: Replay = NO_REPLAY
-    # A runner that was told to stop and said nothing may still be at it.
-    trusted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantineRecord:
-    """One quarantine of a run, as it is stored."""
-
-    quarantine_number: int
-    failure_type: str
-    error_type: str
-    error: str | None
-    revision: int
-    quarantined_at: datetime
-    resolution: Resolution
-    resolved_by: str | None
-    resolved_at: datetime | None
-    reason: str | None
-    request_id: str | None = None
-    request_hash: bytes | None = None
-    resolution_traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,30 +101,6 @@ class Candidate:
     ready_at: datetime
     idempotency_key: str | None
     target: str | None = None
-    replay: Replay = NO_REPLAY
-    deadline: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run with its inputs and config resolved. `problem` is set where they could not be: it fails unstarted.
-
-    `target` is what its module will call, empty if nothing that a breaker guards; `permit_id` that of a probe.
-    """
-
-    execution_id: UUID
-    id: UUID
-    node_index: int
-    epoch: int
-    attempt: int
-    config: bytes
-    inputs: bytes
-    inputs_hash: str
-    config_hash: str
-    idempotency_key: str
-    problem: str = ""
-    target: str = ""
-    permit_id: UUID | None = None
     replay: Replay = NO_REPLAY
     deadline: datetime | None = None
 

@@ -16,7 +16,7 @@ from services.executor.compiled import CompiledConfig
 from services.executor.facts import ExecutionCache, Known
 from services.executor.gateways import DlqGateway, Told
 from services.executor.inputs import INPUTS_LIMIT, make_inputs, needed_results, results_by_node
-from services.executor.model import AttemptView, ExecutionFacts, Letter, OutboxRow, StoredResult, run_id
+from services.executor.model import AttemptView, Letter, OutboxRow, StoredResult
 from services.executor.store.outbox import (
     delete_outbox,
     read_outbox,
@@ -24,10 +24,12 @@ from services.executor.store.outbox import (
     readmit_outbox,
     refuse_outbox,
 )
-from services.executor.store.progress import RunKey, read_results
+from services.executor.store.progress import read_results
 from services.executor.store.reads import read_facts
 from services.executor.store.session import Session
 from valkyr.errors import Internal, InvalidRequest, ValkyrError
+from valkyr.flow.facts import ExecutionFacts
+from valkyr.flow.ids import RunKey, run_id
 from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.plan import Template
 from valkyr.telemetry import get_logger

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from services.executor.events import LeaseEnded
 from services.executor.model import LeasePolicy
 from services.executor.progress import Progress
 from services.executor.store.heartbeats import Connect, HeartbeatLink
 from valkyr.errors import Internal, Unavailable
+from valkyr.flow.events import LeaseEnded
 from valkyr.runner.leases import HeartbeatAnswer, LeasedRun, LeaseRef, ReportAnswer, RunResult
 
 # By whether the lease may go on; None where it is not held any more.

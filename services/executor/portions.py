@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
-from services.executor.events import Event
-from services.executor.steps import Answer
 from services.executor.store.session import took_too_long
 from valkyr.errors import Internal, Overloaded, ValkyrError
+from valkyr.flow.events import Event
+from valkyr.flow.intake import Answer
 
 MOST_STUCK = 5
 """Executions that take too long alone, before the rest of a batch is left for another time: each costs a time limit."""

@@ -8,14 +8,16 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
-from services.executor.events import AttemptEnded, LeaseEnded
 from services.executor.facts import Known
 from services.executor.handoff import leased_run
 from services.executor.inputs import needed_results, prepare, results_by_node
-from services.executor.model import NO_REPLAY, LeasePolicy, Prepared, Replay, StoredResult, run_id
+from services.executor.model import LeasePolicy, StoredResult
 from services.executor.modules import Modules
 from services.executor.store import progress as store
-from services.executor.store.progress import RunKey
+from valkyr.flow.effects import AttemptEnded, Prepared
+from valkyr.flow.events import LeaseEnded
+from valkyr.flow.facts import NO_REPLAY, Replay
+from valkyr.flow.ids import RunKey, run_id
 from valkyr.flow.results import Failure, FailureType
 from valkyr.runner.leases import LeasedRun
 

@@ -20,14 +20,14 @@ from services.executor.breakers.turns import ProbeTurn
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff, monotonic
 from services.executor.leasing import Leasing
-from services.executor.model import Prepared
 from services.executor.signals import Signals
-from services.executor.steps import node_of
 from services.executor.store import parking as store
 from services.executor.store.parking import ParkedRun, ParkedTarget, ProbeRow
 from services.executor.store.session import Session
 from services.executor.targets import PermitDecision, PermitRequest, TargetKey
 from valkyr.errors import ValkyrError
+from valkyr.flow.effects import Prepared
+from valkyr.flow.ids import node_of
 from valkyr.flow.states import RunState
 from valkyr.telemetry import get_logger
 

@@ -4,26 +4,25 @@ where somebody can see it."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
-from services.executor.events import EndExecution, Event, LeaseEnded, Resolve
+from services.executor.compiled import new_memory
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, monotonic
-from services.executor.model import (
-    LeasePolicy,
-    new_id,
-)
+from services.executor.model import LeasePolicy, new_id
 from services.executor.modules import Modules
 from services.executor.portions import apply_in_portions
 from services.executor.preparing import Calls, Preparing
 from services.executor.signals import Signals
-from services.executor.steps import Answer
 from services.executor.store.session import Session, took_too_long
 from services.executor.transaction import Applied, Means, Rules, Transaction
 from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, RequestIdReused, Unavailable, ValkyrError
+from valkyr.flow.events import EndExecution, Event, LeaseEnded, Resolve
+from valkyr.flow.intake import Answer, StepRules
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -53,7 +52,8 @@ class Progress:
         self._signals = signals
         self._calls = calls
         self.preparing = Preparing(modules, calls, lease, rules.timeouts)
-        self._means = Means(handoff, self.preparing, modules, lease, rules)
+        step_rules = StepRules(modules.retry_of, random.random, new_memory, rules.max_requeues)
+        self._means = Means(handoff, self.preparing, step_rules, lease, rules)
 
     async def apply(self, events: Sequence[Event]) -> list[Answer]:
         """One transaction; the answers in order, an error for a request that is refused. Unavailable and the like when

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from services.executor.events import LeaseEnded
 from services.executor.model import LeasePolicy
 from services.executor.progress import Progress
 from services.executor.store import leases as store
@@ -15,6 +14,7 @@ from services.executor.store.leases import LeaseCensus
 from services.executor.store.session import Session
 from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import LeaseEnded
 from valkyr.flow.results import Omitted
 from valkyr.telemetry import get_logger
 

@@ -10,31 +10,25 @@ from typing import Any
 from uuid import UUID
 
 from services.chassis.batching import NaturalBatcher
-from services.executor.events import ControlReady, Event
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, monotonic
 from services.executor.inputs import prepare
-from services.executor.model import (
-    ExecutionFacts,
-    ExecutionView,
-    LeasePolicy,
-    Prepared,
-    StartRequest,
-    new_id,
-    rank_of,
-    run_id,
-)
+from services.executor.model import ExecutionView, LeasePolicy, StartRequest, new_id, rank_of
 from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
 from services.executor.preparing import refusals
 from services.executor.progress import Progress
-from services.executor.resolutions import deadline_to_come
 from services.executor.signals import Signals
 from services.executor.store import starts as store
 from services.executor.store.reads import ExecutionFilter, database_now, list_executions
 from services.executor.store.session import Session
 from services.executor.store.starts import NewExecution
 from valkyr.errors import Conflict, LimitExceeded, RequestIdReused
+from valkyr.flow.effects import Prepared
+from valkyr.flow.events import ControlReady, Event
+from valkyr.flow.facts import ExecutionFacts
+from valkyr.flow.ids import run_id
+from valkyr.flow.resolutions import deadline_to_come
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from services.executor.events import ControlReady, TimerDue
 from services.executor.progress import Progress
 from services.executor.store import leases as store
 from services.executor.store.session import Session
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import ControlReady, TimerDue
 
 BATCH = 500
 STUCK_PAUSE = timedelta(seconds=1)

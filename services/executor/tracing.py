@@ -11,7 +11,7 @@ from dataclasses import replace
 from opentelemetry import trace
 from opentelemetry.trace import Link
 
-from services.executor.events import Resolve
+from valkyr.flow.events import Resolve
 from valkyr.telemetry import current_traceparent, parse_traceparent, traceparent_of, tracer
 
 

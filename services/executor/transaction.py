@@ -9,35 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
-from services.executor.events import AttemptEnded, EndExecution, Event, LeaseEnded, Resolve
 from services.executor.facts import Known
 from services.executor.handoff import Grant, Handoff
 from services.executor.inputs import results_by_node, sight_of, visible_result
-from services.executor.model import (
-    LeasePolicy,
-    Prepared,
-    QuarantineRecord,
-    StoredResult,
-    rank_of,
-    run_id,
-)
-from services.executor.modules import Modules
+from services.executor.model import LeasePolicy, StoredResult, rank_of
 from services.executor.preparing import Preparing, Wanted, refusals
-from services.executor.steps import Answer, ExecutionStep, node_of, touched_nodes
 from services.executor.store import progress as store
-from services.executor.store.progress import ChangedRun, RunKey
 from services.executor.store.reads import read_quarantines
-from services.executor.writes import Writes
 from valkyr.flow.advance import taken_edges
 from valkyr.flow.attempts import Fence
+from valkyr.flow.effects import AttemptEnded, ChangedRun, Prepared
+from valkyr.flow.events import EndExecution, Event, LeaseEnded, Resolve
+from valkyr.flow.facts import QuarantineRecord
+from valkyr.flow.ids import RunKey, node_of, run_id
+from valkyr.flow.intake import Answer, StepRules
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import Change, ControlBudget, Loaded, Need, RunFacts
 from valkyr.flow.plan import PlannedNode
 from valkyr.flow.states import FINAL_RUN_STATES, RunState, StopReason
+from valkyr.flow.step import ExecutionStep, touched_nodes
+from valkyr.flow.writes import Writes
 from valkyr.runner.leases import LeasedRun
 
 Walk = Generator[Need, Loaded, list[Change]]
@@ -63,7 +57,7 @@ class Means:
 
     handoff: Handoff
     preparing: Preparing
-    modules: Modules
+    step_rules: StepRules
     lease: LeasePolicy
     rules: Rules
 
@@ -140,7 +134,7 @@ class Transaction:
         for row in await store.lock_runs(self._tx, sorted(keys)):
             rows[row.execution_id][row.node_index] = row
         quarantines = await self._quarantines(events)
-        modules, rules = self._means.modules, self._means.rules
+        rules = self._means.step_rules
         for execution_id, execution in locked.items():
             known = self._known[execution_id]
             self._steps[execution_id] = ExecutionStep(
@@ -148,9 +142,8 @@ class Transaction:
                 known.version.plan,
                 execution,
                 rows[execution_id],
-                partial(modules.retry_of, settings=known.version.plan.settings),
+                rules,
                 quarantines=quarantines,
-                max_requeues=rules.max_requeues,
             )
 
     async def _quarantines(self, events: Sequence[Event]) -> dict[tuple[UUID, int], QuarantineRecord]:

@@ -15,12 +15,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.executor.events import EndExecution, Request, Resolution, Resolve
-from services.executor.model import AttemptView, ExecutionView, QuarantineRecord, RunView, StartRequest
+from services.executor.model import AttemptView, ExecutionView, RunView, StartRequest
 from services.executor.watch import Watched
 from services.executor.watch_one import WatchedOne
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
+from valkyr.flow.events import EndExecution, Request, Resolution, Resolve
+from valkyr.flow.facts import QuarantineRecord
 from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.rpc.resolutions import read_inputs, read_outputs, read_reason
 from valkyr.rpc.values import plain_to_value, value_to_plain

@@ -15,7 +15,6 @@ import asyncpg
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from services.executor.model import run_id
 from services.local.stack import LocalStack
 from tests import run_history
 from tests.builders import a_graph
@@ -24,6 +23,7 @@ from tests.otlp import OtlpReceiver
 from tests.run_history import Event
 from valkyr import telemetry
 from valkyr.client import Client, Execution, ExecutionState, Run
+from valkyr.flow.ids import run_id
 
 pytestmark = pytest.mark.e2e
 

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.breaker.model.policy import Policy
-from services.executor.model import run_id
 from tests.builders import a_graph
 from tests.chaos.ledger import late_leases, permit_problems, too_many_probes, transition_problems
 from tests.run_history import Event, leases_ended_early, leases_without_success, violations
+from valkyr.flow.ids import run_id
 
 EXECUTION = UUID("01920000-0000-7000-8000-00000000e000")
 GRAPH = a_graph("a -> b")

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from services.executor.events import AttemptEnded
 from services.executor.targets import CallOutcome, CallResult, TargetKey
 from valkyr.errors import Conflict, DeadlineExceeded, Overloaded, Unavailable, ValkyrError
+from valkyr.flow.effects import AttemptEnded
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Result, Success
 from valkyr.retry import backoff
 from valkyr.telemetry import get_logger

@@ -9,8 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.events import LeaseEnded
-from services.executor.model import NO_REPLAY, Candidate, LeasePolicy, Prepared, Replay
+from services.executor.model import Candidate, LeasePolicy
+from valkyr.flow.effects import Prepared
+from valkyr.flow.events import LeaseEnded
+from valkyr.flow.facts import NO_REPLAY, Replay
 from valkyr.flow.results import Lost
 
 

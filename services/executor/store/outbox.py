@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.events import Resolution
-from services.executor.model import AttemptView, OutboxRow, QuarantineRecord
+from services.executor.model import AttemptView, OutboxRow
+from valkyr.flow.events import Resolution
+from valkyr.flow.facts import QuarantineRecord
 
 FIRST_ATTEMPTS = 10
 LAST_ATTEMPTS = 90

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -13,120 +12,24 @@ from uuid import UUID
 import asyncpg
 
 from services.executor import queries
-from services.executor.events import EndExecution, Resolve
-from services.executor.model import (
-    NO_REPLAY,
-    LeasePolicy,
-    LockedExecution,
-    LockedRun,
-    Prepared,
-    QuarantinedAs,
-    Replay,
-    StoredResult,
-)
+from services.executor.model import LeasePolicy, QuarantinedAs, StoredResult
 from valkyr.errors import RequestIdReused
 from valkyr.flow.attempts import LeaseFacts
+from valkyr.flow.effects import (
+    ChangedExecution,
+    ChangedRun,
+    EndedAttempt,
+    EndedRun,
+    FinishedRun,
+    NewQuarantine,
+    OutboxEntry,
+)
+from valkyr.flow.events import EndExecution, Resolve
+from valkyr.flow.facts import NO_REPLAY, LockedExecution, LockedRun, Replay
+from valkyr.flow.ids import RunKey
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import RunFacts
 from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
-
-RunKey = tuple[UUID, UUID]  # (execution_id, run id)
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedRun:
-    """An accepted success."""
-
-    key: RunKey
-    epoch: int
-    outputs: str
-    duration_ms: int | None
-    cost_tokens: float | None
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """An accepted end of a lease that was no success. `wait` is set where the run goes back to READY."""
-
-    key: RunKey
-    epoch: int
-    state: RunState
-    raise_epoch: bool
-    failures: int
-    lost_leases: int
-    error: str | None
-    error_type: str | None
-    revision: int | None
-    wait: timedelta | None
-    duration_ms: int | None
-    always_decided: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ChangedRun:
-    """A run that was not leased and changes by what others did. `prepared` is set where it is leased at once.
-
-    `deadline` counts from when the run leaves PENDING.
-    """
-
-    key: RunKey
-    state: RunState
-    gate: Gate
-    outputs: str | None
-    error: str | None
-    error_type: str | None
-    revision: int
-    wake_after: timedelta | None
-    prepared: Prepared | None
-    always_decided: bool = False
-    deadline: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ChangedExecution:
-    id: UUID
-    state: ExecutionState
-    revision: int
-    open_runs: int
-    bad_runs: int
-    error_type: str | None
-    error_message: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class EndedAttempt:
-    """An attempt for the history: everything but a success."""
-
-    key: RunKey
-    epoch: int
-    attempt: int
-    outcome: str
-    error: str
-    stack_trace: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewQuarantine:
-    """A failure for good that no edge handled."""
-
-    namespace: str
-    key: RunKey
-    quarantine_number: int
-    failure_type: str
-    error_type: str
-    error: str
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxEntry:
-    """What the DLQ is to be told: QUARANTINED or RESOLVED."""
-
-    namespace: str
-    key: RunKey
-    quarantine_number: int
-    kind: str
 
 
 async def lock_executions(tx: Any, ids: Iterable[UUID]) -> dict[UUID, LockedExecution]:

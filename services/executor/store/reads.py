@@ -9,8 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.events import Resolution
-from services.executor.model import AttemptView, ExecutionFacts, ExecutionView, QuarantineRecord, RunView
+from services.executor.model import AttemptView, ExecutionView, RunView
+from valkyr.flow.events import Resolution
+from valkyr.flow.facts import ExecutionFacts, QuarantineRecord
 from valkyr.flow.states import ExecutionState, RunState
 
 OUTPUTS_BUDGET = 3 * 512 * 1024

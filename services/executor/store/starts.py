@@ -10,7 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import ExecutionView, LeasePolicy, Prepared, StartRequest, rank_of, run_id
+from services.executor.model import ExecutionView, LeasePolicy, StartRequest, rank_of
+from valkyr.flow.effects import Prepared
+from valkyr.flow.ids import run_id
 from valkyr.flow.plan import Plan
 from valkyr.flow.states import ExecutionState, RunState
 

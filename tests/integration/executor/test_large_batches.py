@@ -14,9 +14,6 @@ import pytest
 
 from services.executor import queries
 from services.executor.deadlines import Deadlines
-from services.executor.events import EndExecution, Event, TimerDue
-from services.executor.model import run_id
-from services.executor.steps import Answer
 from services.executor.store.session import Session
 from tests.builders import a_graph
 from tests.executor_lab import DONE, Lab
@@ -25,6 +22,9 @@ from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
 from valkyr.client.executions import Start
 from valkyr.errors import Overloaded
+from valkyr.flow.events import EndExecution, Event, TimerDue
+from valkyr.flow.ids import run_id
+from valkyr.flow.intake import Answer
 from valkyr.flow.states import Ending
 from valkyr.graph.model import Graph, Join
 

@@ -14,7 +14,7 @@ from services.executor import queries
 from services.executor.gateways import Told
 from services.executor.model import Letter, OutboxRow, StoredResult
 from services.executor.outbox import AT_ONCE, ROUNDS, SKIPPED, Outbox
-from services.executor.store.progress import RunKey, read_results
+from services.executor.store.progress import read_results
 from tests.builders import a_graph
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
@@ -32,6 +32,7 @@ from valkyr.errors import (
     UnknownMethod,
     ValkyrError,
 )
+from valkyr.flow.ids import RunKey
 from valkyr.graph.model import Graph
 
 ONE_ATTEMPT = {"retry": {"backoff_base_ms": 1, "backoff_max_ms": 1, "max_attempts": 1}}

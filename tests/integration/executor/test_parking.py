@@ -11,7 +11,6 @@ import asyncpg
 import pytest
 
 from services.executor import queries_parking as queries
-from services.executor.model import run_id
 from services.executor.store import parking
 from services.executor.store.parking import ParkedRun
 from services.executor.store.session import PINNED_PLANNER
@@ -19,6 +18,7 @@ from tests.builders import a_graph
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
 from tests.integration.executor.test_schema import buffers, explain, ways_into_run
+from valkyr.flow.ids import run_id
 
 KEY = ("default", "t")
 

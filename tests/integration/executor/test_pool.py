@@ -15,7 +15,6 @@ from services.chassis.settings import SettingsError
 from services.executor.app import kept_runner_id
 from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff
-from services.executor.model import run_id
 from services.executor.signals import Signals
 from tests.builders import a_chain, a_fan, a_graph
 from tests.executor_lab import DONE, Lab, NotingPool
@@ -24,6 +23,7 @@ from tests.executor_stack import Stack, add_executor, until_true
 from tests.integration.executor.conftest import OpenStack
 from tests.unit.executor.breakers import Silent
 from valkyr.client import ExecutionState, Start
+from valkyr.flow.ids import run_id
 from valkyr.flow.results import Lost, Omitted, Release
 from valkyr.graph.model import Graph
 from valkyr.runner.leases import HeartbeatAnswer, LeaseRef

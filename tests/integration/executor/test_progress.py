@@ -10,7 +10,14 @@ import asyncpg
 import orjson
 import pytest
 
-from services.executor.events import (
+from tests.builders import a_fan, a_graph
+from tests.executor_lab import BROKEN, DONE, Lab, Sabotage
+from tests.executor_modules import GATES
+from tests.executor_stack import Stack, until_true
+from tests.integration.executor.conftest import OpenStack
+from valkyr.client import ExecutionState
+from valkyr.errors import Unavailable
+from valkyr.flow.events import (
     ControlReady,
     EndExecution,
     LeaseEnded,
@@ -20,14 +27,7 @@ from services.executor.events import (
     RunDeadline,
     TimerDue,
 )
-from services.executor.model import run_id
-from tests.builders import a_fan, a_graph
-from tests.executor_lab import BROKEN, DONE, Lab, Sabotage
-from tests.executor_modules import GATES
-from tests.executor_stack import Stack, until_true
-from tests.integration.executor.conftest import OpenStack
-from valkyr.client import ExecutionState
-from valkyr.errors import Unavailable
+from valkyr.flow.ids import run_id
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Success
 from valkyr.flow.states import Ending
 from valkyr.graph.model import FailurePolicy, Graph, Settings

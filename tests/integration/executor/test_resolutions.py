@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.executor.events import LeaseEnded
 from tests.builders import a_graph
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack
@@ -29,6 +28,7 @@ from valkyr.errors import (
     ValkyrError,
 )
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import LeaseEnded
 from valkyr.flow.results import Lost
 from valkyr.graph.model import FailurePolicy, Graph, Settings
 

@@ -9,14 +9,15 @@ from uuid import UUID
 import pytest
 
 from services.executor.dispatcher import Watermarks
-from services.executor.events import TimerDue
-from services.executor.model import run_id
 from services.executor.store.leases import heartbeat_runs, select_to_lease
-from services.executor.store.progress import EndedRun, FinishedRun, end_runs, finish_runs, stop_runs
+from services.executor.store.progress import end_runs, finish_runs, stop_runs
 from tests.builders import a_graph
 from tests.executor_lab import Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
+from valkyr.flow.effects import EndedRun, FinishedRun
+from valkyr.flow.events import TimerDue
+from valkyr.flow.ids import run_id
 from valkyr.flow.states import RunState, StopReason
 
 

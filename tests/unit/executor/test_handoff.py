@@ -10,11 +10,12 @@ import pytest
 
 from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff, leased_run
-from services.executor.model import NO_REPLAY, LeasePolicy, Replay, new_id
+from services.executor.model import LeasePolicy, new_id
 from services.executor.signals import Signals
 from tests.builders import a_graph
 from tests.unit.executor.breakers import Silent, a_mirror, a_status
 from tests.unit.executor.executions import a_fact, plan_of, prepared
+from valkyr.flow.facts import NO_REPLAY, Replay
 from valkyr.graph.model import Module
 from valkyr.runner.leases import LeasedRun
 from valkyr.telemetry import attempt_traceparent

@@ -10,11 +10,11 @@ import pytest
 
 from services.executor.breakers import outcomes as module
 from services.executor.breakers.outcomes import Outcomes, call_result
-from services.executor.events import AttemptEnded
 from services.executor.model import new_id
 from services.executor.targets import CallOutcome, CallResult, TargetKey
 from tests.unit.executor.breakers import Clock
 from valkyr.errors import InvalidRequest, Unavailable, ValkyrError
+from valkyr.flow.effects import AttemptEnded
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Snooze, Success
 
 DONE = Success(b"{}")

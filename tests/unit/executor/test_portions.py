@@ -8,12 +8,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from services.executor.events import Event, TimerDue
-from services.executor.model import run_id
 from services.executor.portions import MOST_STUCK, apply_in_portions
-from services.executor.steps import Answer
 from valkyr.errors import Internal, Overloaded
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import Event, TimerDue
+from valkyr.flow.ids import run_id
+from valkyr.flow.intake import Answer
 
 
 def an_event(execution: int, node: int = 0) -> TimerDue:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
-from services.executor.events import Resolution, Resolve
-from services.executor.model import LockedRun, QuarantineRecord
 from valkyr.errors import (
     DeadlinePassed,
     ExecutionEnded,
@@ -17,6 +16,8 @@ from valkyr.errors import (
     ValkyrError,
 )
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import Resolution, Resolve
+from valkyr.flow.facts import LockedRun, QuarantineRecord
 from valkyr.flow.states import RunState
 
 
@@ -60,6 +61,17 @@ def refusal_of(
             f"the deadline of execution {event.execution_id} has passed", hint="requeue with a new deadline"
         )
     return None
+
+
+def as_resolved(record: QuarantineRecord, event: Resolve) -> QuarantineRecord:
+    """The record after an accepted resolution."""
+    return replace(
+        record,
+        resolution=event.resolution,
+        resolved_by=event.request.principal,
+        request_id=event.request.request_id,
+        request_hash=event.request.hash,
+    )
 
 
 def _times(count: int) -> str:

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import orjson
 
-from services.executor.events import AttemptEnded, EndExecution, LeaseEnded, Resolve
-from services.executor.store.progress import (
+from valkyr.flow.attempts import Cancel, FailForGood, Finish, LeaseFacts, RetryAfter
+from valkyr.flow.effects import (
+    AttemptEnded,
     ChangedExecution,
     ChangedRun,
     EndedAttempt,
@@ -18,9 +19,10 @@ from services.executor.store.progress import (
     FinishedRun,
     NewQuarantine,
     OutboxEntry,
-    RunKey,
 )
-from valkyr.flow.attempts import Cancel, FailForGood, Finish, LeaseFacts, RetryAfter
+from valkyr.flow.events import EndExecution, LeaseEnded, Resolve
+from valkyr.flow.facts import ExecutionFacts, LockedRun
+from valkyr.flow.ids import RunKey
 from valkyr.flow.outcomes import Change
 from valkyr.flow.results import Failure, Lost, Omitted, Snooze, Success
 from valkyr.flow.states import RunState
@@ -108,21 +110,36 @@ def changed_run(
     )
 
 
-def noted(event: LeaseEnded) -> tuple[str, str, str] | None:
-    """An attempt for the history: outcome, error, stack trace; a success stands in the run itself."""
+def noted_attempt(event: LeaseEnded, row: LockedRun) -> EndedAttempt | None:
+    """An attempt for the history; None for a success, which stands in the run itself."""
     match event.result:
         case Success():
             return None
         case Failure() as failure:
-            return (failure.type, failure.message, failure.stack_trace)
+            said: tuple[str, str, str] = (failure.type, failure.message, failure.stack_trace)
         case Lost():
-            return ("RUNNER_LOST", "the lease ended without a report", "")
+            said = ("RUNNER_LOST", "the lease ended without a report", "")
         case Omitted():
-            return ("OMITTED", "", "")
+            said = ("OMITTED", "", "")
         case Snooze():
-            return ("SNOOZED", "", "")
+            said = ("SNOOZED", "", "")
         case _:
-            return ("RELEASED", "", "")
+            said = ("RELEASED", "", "")
+    return EndedAttempt((event.execution_id, event.run_id), event.epoch, row.attempt, *said)
+
+
+def call_of(event: LeaseEnded, row: LockedRun, facts: ExecutionFacts) -> AttemptEnded:
+    """What the breaker of the run's target is told; only for a run that has one."""
+    return AttemptEnded(
+        namespace=facts.namespace,
+        target=row.target or "",
+        run_id=event.run_id,
+        epoch=event.epoch,
+        result=event.result,
+        duration_ms=event.duration_ms,
+        permit_id=row.permit_id,
+        traceparent=row.replay.traceparent or facts.traceparent,
+    )
 
 
 def retried_run(event: LeaseEnded, after: RetryAfter) -> EndedRun:

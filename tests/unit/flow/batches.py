@@ -8,17 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from services.executor.events import EndExecution, Event, LeaseEnded, Request, Resolution, Resolve, RunDeadline
-from services.executor.model import LockedExecution, LockedRun, QuarantineRecord, run_id
-from services.executor.steps import Answer, ExecutionStep
-from services.executor.store.progress import ChangedRun, EndedRun
-from services.executor.writes import Writes
+from services.executor.compiled import new_memory
 from tests.unit.executor.executions import EXECUTION, POLICY, a_fact, plan_of
 from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import LeaseFacts
+from valkyr.flow.effects import ChangedRun, EndedRun
+from valkyr.flow.events import EndExecution, Event, LeaseEnded, Request, Resolution, Resolve, RunDeadline
+from valkyr.flow.facts import LockedExecution, LockedRun, QuarantineRecord
+from valkyr.flow.ids import run_id
+from valkyr.flow.intake import Answer, StepRules
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import Loaded, RunFacts
 from valkyr.flow.states import MOVABLE_RUN_STATES, Ending, ExecutionState, RunState
+from valkyr.flow.step import ExecutionStep
+from valkyr.flow.writes import Writes
 from valkyr.graph.model import Graph
 
 NOTHING = {"outputs": None, "error": None}
@@ -63,9 +66,8 @@ class Batch:
             self.plan,
             replace(locked, **(execution or {})),
             rows,
-            lambda _: POLICY,
+            StepRules(lambda _node, _settings: POLICY, lambda: 0.5, new_memory, max_requeues),
             quarantines=records,
-            max_requeues=max_requeues,
         )
         self.results: dict[int, Any] = {}
         self.writes = Writes()

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from services.executor.events import ControlReady, TimerDue
-from services.executor.model import run_id
-from services.executor.steps import touched_nodes
 from tests.builders import a_graph
-from tests.unit.executor.batches import Batch
 from tests.unit.executor.executions import EXECUTION, plan_of
+from tests.unit.flow.batches import Batch
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import ControlReady, TimerDue
+from valkyr.flow.ids import run_id
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Success
 from valkyr.flow.states import ExecutionState, RunState
+from valkyr.flow.step import touched_nodes
 
 R = RunState
 DONE = Success(b'{"ok":true}')

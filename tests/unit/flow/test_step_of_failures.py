@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from services.executor.events import EndExecution, Event, TimerDue
-from services.executor.model import Replay
 from tests.builders import a_graph
-from tests.unit.executor.batches import Batch, an_end
 from tests.unit.executor.executions import EXECUTION
+from tests.unit.flow.batches import Batch, an_end
 from valkyr.errors import ExecutionSettled
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import EndExecution, Event, TimerDue
+from valkyr.flow.facts import Replay
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Snooze, Success
 from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 from valkyr.graph.model import FailurePolicy, Settings

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from services.executor.events import Event, Resolution
-from services.executor.model import Replay
 from tests.builders import a_graph
-from tests.unit.executor.batches import NOON, Batch, a_request, an_end
 from tests.unit.executor.executions import EXECUTION
+from tests.unit.flow.batches import NOON, Batch, a_request, an_end
 from valkyr.errors import ExecutionEnded, QuarantineResolved
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import Event, Resolution
+from valkyr.flow.facts import Replay
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import RunFacts
 from valkyr.flow.plan import Sight

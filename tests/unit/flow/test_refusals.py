@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.executor.events import Resolution, Resolve
-from services.executor.model import LockedRun, QuarantineRecord
-from services.executor.resolutions import refusal_of
 from tests.builders import a_graph
-from tests.unit.executor.batches import NOON, Batch, a_record, a_request
+from tests.unit.flow.batches import NOON, Batch, a_record, a_request
 from valkyr.errors import (
     DeadlinePassed,
     ExecutionEnded,
@@ -23,6 +20,9 @@ from valkyr.errors import (
     ValkyrError,
 )
 from valkyr.flow.attempts import Fence
+from valkyr.flow.events import Resolution, Resolve
+from valkyr.flow.facts import LockedRun, QuarantineRecord
+from valkyr.flow.resolutions import refusal_of
 from valkyr.flow.states import RunState
 
 R = RunState

@@ -97,17 +97,3 @@ class Resolve:
 
 
 Event = LeaseEnded | TimerDue | ControlReady | RunDeadline | EndExecution | Resolve
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
-    """For the breaker: what a call of a target came to. `result` says whether it was the target's doing."""
-
-    namespace: str
-    target: str
-    run_id: UUID
-    epoch: int
-    result: Result | Omitted | Lost
-    duration_ms: int | None
-    permit_id: UUID | None
-    traceparent: str

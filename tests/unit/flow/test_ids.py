@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from services.executor.model import MAX_INDEX, idempotency_key, new_id, rank_of, run_id
-from services.executor.steps import node_of
+from services.executor.model import new_id
+from valkyr.flow.ids import MAX_INDEX, is_run_of, node_of, run_id
 
 EXECUTION = UUID("0199b1f0-7c3a-7def-8abc-0123456789ab")
 EDGES_OF_THE_RANGE = [0, 1, 2, 9_999, MAX_INDEX - 1, MAX_INDEX]
@@ -32,6 +32,13 @@ def test_a_run_id_names_its_node(node: int, item: int) -> None:
     assert node_of(run_id(EXECUTION, node, item)) == node
 
 
+def test_only_the_run_of_a_node_is_a_run_of_its_execution() -> None:
+    assert all(is_run_of(run_id(EXECUTION, node), EXECUTION) for node in EDGES_OF_THE_RANGE)
+    assert not is_run_of(run_id(EXECUTION, 1, 0), EXECUTION)
+    assert not is_run_of(run_id(new_id(), 1), EXECUTION)
+    assert not is_run_of(UUID(int=EXECUTION.int | 1), EXECUTION)
+
+
 def test_run_ids_sort_by_node_and_item_whatever_the_last_bits_of_the_execution() -> None:
     for execution in (EXECUTION, UUID(int=EXECUTION.int | (1 << 28) - 1)):
         ids = [run_id(execution, node, item) for node in range(3) for item in (-1, 0, 5)]
@@ -48,18 +55,3 @@ def test_a_run_id_is_a_uuid_of_version_7_like_its_execution() -> None:
 def test_beyond_the_limits_there_is_no_run_id(node: int, item: int) -> None:
     with pytest.raises(ValueError, match=str(MAX_INDEX)):
         run_id(EXECUTION, node, item)
-
-
-@pytest.mark.parametrize(
-    ("execution", "node", "rank"),
-    [(0, 0, 0), (5, -2, -3), (100, 100, -100), (-100, -1, 100), (60, 60, -100), (-3, 0, 3)],
-)
-def test_higher_priorities_have_lower_ranks_within_a_hundred(execution: int, node: int, rank: int) -> None:
-    assert rank_of(execution, node) == rank
-
-
-def test_the_idempotency_key_depends_on_every_part() -> None:
-    parts = {"scope": "e/a/-1", "class_name": "Charge", "inputs_hash": "i" * 64, "config_hash": "c" * 64}
-    keys = {idempotency_key(**{**parts, name: parts[name] + "x"}) for name in parts}
-    assert len(keys | {idempotency_key(**parts)}) == 5
-    assert idempotency_key(**parts) == idempotency_key(**parts)
