@@ -18,10 +18,10 @@ from services.breaker.settings import BreakerSettings
 from services.breaker.store import PINNED_PLANNER, Clock, Store
 from services.breaker.switched_off import AllowingPermits, ClosedBreakers, IgnoringOutcomes
 from services.breaker.watch import LOOK_INTERVAL, Changes, Watch
-from services.chassis import migrate
 from services.chassis.database import Database
 from services.chassis.health import Health
 from services.chassis.loops import run_every
+from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
 from valkyr.api.breaker.v1 import breaker_pb2, breaker_pb2_grpc
 from valkyr.telemetry import get_logger
@@ -70,7 +70,7 @@ async def _parts(
             settings.database, schema=ROOM, application_name="valkyr breaker", hot_settings=PINNED_PLANNER
         )
         stack.push_async_callback(database.close)
-        await migrate.upgrade(settings.database.url, ROOM)
+        await bring_up_to_date(database, ROOM)
         health, store = Health(), Store(database, clock)
         changes = Changes(store)
         pruner = Pruner(store, settings.retention)

@@ -1,5 +1,5 @@
-"""The database of a service: an SQLAlchemy engine for transactions, an asyncpg pool for hot statements, and a small
-reserved pool, so that overload never delays a heartbeat or a report. Driver exceptions become ValkyrErrors here."""
+"""The database of a service: an asyncpg pool for hot statements, a small reserved pool, so that overload never delays a
+heartbeat or a report, and an SQLAlchemy engine where a room asks for one. Driver exceptions become ValkyrErrors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.chassis.health import Health
 from services.chassis.postgres_errors import SERIALIZATION_FAILURES, explained, is_refusal, sqlstate_of, translated
@@ -21,6 +21,9 @@ from services.chassis.settings import DatabaseSettings, SettingsError, require_s
 from valkyr.errors import Overloaded, Unavailable
 from valkyr.retry import backoff
 from valkyr.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 __all__ = ["Database", "connect", "session_settings", "translated", "with_retries"]
 
@@ -50,15 +53,16 @@ class Database:
         settings: DatabaseSettings,
         *,
         schema: str,
-        engine: AsyncEngine,
+        application_name: str,
         pool: asyncpg.Pool,
         reserved: asyncpg.Pool,
     ) -> None:
         self.settings = settings
         self.schema = schema
-        self.engine = engine
         self.pool = pool
         self.reserved = reserved
+        self._application_name = application_name
+        self._engine: AsyncEngine | None = None
 
     @classmethod
     async def open(
@@ -74,21 +78,19 @@ class Database:
         `pool` and `reserved`: what pins the planner, say."""
         await _wait_until_up(settings, application_name)
 
-        async def connect_for_engine(*_arguments: Any, **_options: Any) -> asyncpg.Connection:
-            return await connect(settings, application_name)
-
-        engine = create_async_engine(
-            "postgresql+asyncpg://",
-            async_creator=connect_for_engine,
-            pool_size=settings.transaction_pool_size,
-            max_overflow=0,
-            pool_timeout=settings.acquire_timeout.total_seconds(),
-            pool_use_lifo=True,
-        )
         size, few = settings.pool_size, settings.reserved_pool_size
         pool = await _open_pool(settings, application_name, size=size, more=hot_settings)
         reserved = await _open_pool(settings, f"{application_name} reserved", size=few, more=hot_settings)
-        return cls(settings, schema=schema, engine=engine, pool=pool, reserved=reserved)
+        return cls(settings, schema=schema, application_name=application_name, pool=pool, reserved=reserved)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """Made when it is first asked for; a room whose statements are text never loads SQLAlchemy."""
+        if self._engine is None:
+            from services.chassis.engine import make_engine
+
+            self._engine = make_engine(self.settings, partial(connect, self.settings, self._application_name))
+        return self._engine
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -96,7 +98,7 @@ class Database:
         seen to its end even when the caller is cancelled. Overloaded if no connection gets free in time."""
         with translated():
             async with asyncio.timeout((self.settings.acquire_timeout + CONNECT_SLACK).total_seconds()):
-                connection = await self.engine.connect()
+                connection = await self._connection()
             async with _released(connection.close):
                 transaction = await connection.begin()
                 try:
@@ -105,6 +107,11 @@ class Database:
                     await finish(transaction.rollback())
                     raise
                 await finish(transaction.commit())
+
+    async def _connection(self) -> AsyncConnection:
+        from services.chassis.engine import connection_of  # as in `engine`
+
+        return await connection_of(self.engine)
 
     async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """`work` in a transaction, again from its start after a deadlock or a serialization failure."""
@@ -154,7 +161,8 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection; those in use after five seconds are cut."""
-        await self.engine.dispose()
+        if self._engine is not None:
+            await self._engine.dispose()
         for pool in (self.pool, self.reserved):
             try:
                 async with asyncio.timeout(5):

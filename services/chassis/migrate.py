@@ -1,6 +1,6 @@
 """Brings a room's schema to the newest revision, under an advisory lock, so that any number of pods may start at once.
 
-python -m services.chassis.migrate [room...]
+python -m services.chassis.migrate [room...]; a service that starts runs it where there is something to do (schema.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,10 +25,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.chassis.postgres_errors import explained, is_outage, sqlstate_of
+from services.chassis.schema import SERVICES, MigrationError
 from services.chassis.settings import SettingsError, require_supported
 from valkyr import telemetry
 
-SERVICES = Path(__file__).resolve().parent.parent
 LOCK_TIMEOUT = "2s"
 WAIT_FOR_OTHERS = timedelta(minutes=2)
 MAX_LOCKED_OUT = 15
@@ -37,10 +36,6 @@ _NOT_ALLOWED = "42501"
 _AT_THE_DOOR = ("28", "3D")
 _LOCK_NOT_AVAILABLE = "55P03"
 _log = telemetry.get_logger(__name__)
-
-
-class MigrationError(Exception):
-    """The schema cannot be brought to this version of the code; the text says why."""
 
 
 async def upgrade(database_url: str, room: str, *, revision: str = "head") -> None:
@@ -58,6 +53,11 @@ async def downgrade(database_url: str, room: str, *, revision: str = "base") -> 
     """Back to `revision`, with whatever is lost by that."""
     script = _script(room)
     await _run(database_url, room, lambda revisions, _context: script._downgrade_revs(revision, revisions), script)
+
+
+def lock_key(room: str) -> int:
+    """Of the advisory lock that whoever migrates the room holds meanwhile."""
+    return int.from_bytes(hashlib.sha256(f"valkyr.migrate.{room}".encode()).digest()[:8], signed=True)
 
 
 def rooms() -> list[str]:
@@ -151,12 +151,11 @@ async def _alone(database_url: str, room: str) -> AsyncIterator[None]:
 
     Asked for again and again and not waited for: a waiting statement would hold up CREATE INDEX CONCURRENTLY.
     """
-    key = int.from_bytes(hashlib.sha256(f"valkyr.migrate.{room}".encode()).digest()[:8], signed=True)
     settings = {"application_name": f"valkyr migrate {room} lock"}
     connection = await asyncpg.connect(database_url, server_settings=settings)
     try:
         require_supported(connection.get_server_version().major)
-        await _lock(connection, key, room)
+        await _lock(connection, lock_key(room), room)
         yield
     finally:
         await connection.close()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import asyncpg
-import sqlalchemy.exc
 
 from valkyr.errors import Conflict, InvalidRequest, Overloaded, Unavailable, ValkyrError
 
@@ -118,8 +117,6 @@ def _meaning(error: BaseException) -> _Meaning | None:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return next((_MEANINGS[state[:size]] for size in (5, 3, 2) if state[:size] in _MEANINGS), None)
-    if isinstance(error, sqlalchemy.exc.TimeoutError):
-        return _Meaning(Overloaded, "all connections to the database are in use")
     if isinstance(error, asyncio.TimeoutError | OSError | asyncpg.InternalClientError):
         return _AWAY
     if isinstance(error, asyncpg.InterfaceError) and any(words in str(error) for words in _LOST):
@@ -128,7 +125,7 @@ def _meaning(error: BaseException) -> _Meaning | None:
 
 
 def _driver_error(error: BaseException) -> BaseException:
-    """SQLAlchemy wraps its adapter's exception, which has the driver's as its cause."""
-    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
-        return error.orig.__cause__ or error.orig
-    return error
+    """SQLAlchemy wraps its adapter's exception, which has the driver's as its cause. Known by its shape: not every
+    room loads SQLAlchemy."""
+    adapted = getattr(error, "orig", None)
+    return adapted.__cause__ or adapted if isinstance(adapted, BaseException) else error

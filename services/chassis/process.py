@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from services.chassis.migrate import MigrationError
+from services.chassis.schema import MigrationError
 from services.chassis.settings import RoomSettings, SettingsError, load_settings
 from valkyr import telemetry
 from valkyr.errors import ValkyrError

@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from services.chassis.settings import (
     DEFAULT_PORT_BASE,
@@ -65,13 +63,9 @@ class Sources:
     def _from_file(self) -> Tree:
         if self._file is None:
             return {}
-        try:
-            tree = YAML(typ="safe").load(self._file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"the settings file {self._file} cannot be read: {error}") from error
-        except YAMLError as error:
-            where = f" at line {error.problem_mark.line + 1}" if _marked(error) else ""  # type: ignore[attr-defined]
-            raise SettingsError(f"the settings file {self._file} is no YAML{where}: {_problem(error)}") from error
+        from services.chassis.settings_file import read_yaml
+
+        tree = read_yaml(self._file)
         if tree is None:
             return {}
         if not isinstance(tree, dict):
@@ -225,11 +219,3 @@ def _how_to_give(path: tuple[str, ...]) -> str:
     if path[-2:] == ("database", "url"):
         return "; set VALKYR_DATABASE_URL to postgresql://user:password@host/name"
     return f"; set VALKYR_{'__'.join(part.replace('-', '_').upper() for part in path)}"
-
-
-def _marked(error: YAMLError) -> bool:
-    return isinstance(error, MarkedYAMLError) and error.problem_mark is not None
-
-
-def _problem(error: YAMLError) -> str:
-    return str(getattr(error, "problem", None) or error)

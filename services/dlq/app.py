@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import uuid_utils
 
-from services.chassis import migrate
 from services.chassis.database import Database
 from services.chassis.health import Health
 from services.chassis.loops import run_every
+from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
 from services.chassis.settings import PORT_OFFSETS
 from services.dlq.gateways import ExecutorGateway
@@ -64,7 +64,7 @@ async def _parts(settings: DlqSettings) -> AsyncIterator[tuple[Database, list[Se
     async with AsyncExitStack() as stack:
         database = await Database.open(settings.database, schema=ROOM, application_name="valkyr dlq")
         stack.push_async_callback(database.close)
-        await migrate.upgrade(settings.database.url, ROOM)
+        await bring_up_to_date(database, ROOM)
         gateway = ExecutorGateway(settings.executor or _neighbour(settings), timeout=settings.intents.call_timeout)
         stack.push_async_callback(gateway.close)
         store, health, wake = Store(database), Health(), asyncio.Event()

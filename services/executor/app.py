@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from services.chassis import migrate
 from services.chassis.database import Database, connect
 from services.chassis.health import Health
 from services.chassis.loops import run_every
+from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
 from services.chassis.settings import PORT_OFFSETS, SettingsError
 from services.executor.breakers.wiring import Breakers
@@ -113,7 +113,7 @@ async def _running(settings: ExecutorSettings) -> AsyncIterator[Parts]:
             settings.database, schema=ROOM, application_name="valkyr executor", hot_settings=PINNED_PLANNER
         )
         stack.push_async_callback(database.close)
-        await migrate.upgrade(settings.database.url, ROOM)
+        await bring_up_to_date(database, ROOM)
         parts = Parts(settings, database)
         stack.push_async_callback(parts.close)
         await parts.start()

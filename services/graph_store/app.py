@@ -10,10 +10,10 @@ from datetime import timedelta
 
 import uuid_utils
 
-from services.chassis import migrate
 from services.chassis.database import Database
 from services.chassis.health import Health
 from services.chassis.loops import run_every
+from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
 from services.graph_store.graphs import Graphs
 from services.graph_store.servicer import GraphStoreServicer
@@ -64,7 +64,7 @@ async def run(settings: GraphStoreSettings) -> None:
 async def _parts(settings: GraphStoreSettings) -> AsyncIterator[tuple[Database, list[Servicer], Health]]:
     database = await Database.open(settings.database, schema=ROOM, application_name="valkyr graph-store")
     try:
-        await migrate.upgrade(settings.database.url, ROOM)
+        await bring_up_to_date(database, ROOM)
         health, store = Health(), Store(database)
         tasks = [
             asyncio.create_task(database.watch(health), name="database"),
