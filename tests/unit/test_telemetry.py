@@ -136,3 +136,31 @@ def test_the_span_id_of_an_attempt_is_never_all_zero(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(hashlib, "sha256", lambda _: Zeros())
     assert telemetry.attempt_span_id("r1", 1) == "0000000000000001"
+
+
+def test_without_a_collector_spans_have_ids_below_their_parent_and_are_not_sampled() -> None:
+    telemetry.configure("x", stream=io.StringIO())
+    try:
+        above = f"00-{'a' * 32}-{'b' * 16}-01"
+        with telemetry.tracer().start_as_current_span("one", context=telemetry.context_of(above)):
+            one = telemetry.current_traceparent()
+            with telemetry.tracer().start_as_current_span("two") as span:
+                two = telemetry.current_traceparent()
+                assert not span.is_recording()
+    finally:
+        telemetry.reset()
+    trace_ids, span_ids, flags = zip(*(text.split("-")[1:] for text in (above, one, two)), strict=True)
+    assert set(trace_ids) == {"a" * 32}
+    assert len(set(span_ids)) == 3
+    assert flags == ("01", "00", "00")
+    assert telemetry.current_traceparent() == ""
+
+
+def test_without_a_collector_each_root_begins_a_trace_of_its_own() -> None:
+    telemetry.configure("x", stream=io.StringIO())
+    try:
+        roots = [telemetry.tracer().start_span("root").get_span_context() for _ in range(100)]
+    finally:
+        telemetry.reset()
+    assert len({root.trace_id for root in roots}) == len({root.span_id for root in roots}) == 100
+    assert all(root.is_valid for root in roots)

@@ -30,7 +30,7 @@ from valkyr.telemetry.traces import (
 )
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from valkyr.telemetry.traces import Provider
 
 __all__ = [
     "LogFormat",
@@ -65,7 +65,7 @@ if not structlog.is_configured():
 class Telemetry:
     """What `configure` set up; `shutdown` flushes it."""
 
-    provider: TracerProvider
+    provider: Provider
     logs: LogQueue
     _done: bool = field(default=False, repr=False)
 

@@ -12,8 +12,12 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, NonRecordingSpan, SpanContext, TraceFlags
 
+from valkyr.telemetry.unrecorded import UnrecordedTracerProvider
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+
+    Provider = TracerProvider | UnrecordedTracerProvider
 
 chosen_span_id: ContextVar[int] = ContextVar("chosen_span_id", default=0)
 """The id of the span that is being started, 0 for a random one. Set by `start_attempt_span` alone."""
@@ -133,29 +137,32 @@ def install(provider: trace.TracerProvider) -> None:
     _Proxy.provider = provider
 
 
-def provider_of(service_name: str, *, otlp_endpoint: str | None, sample_ratio: float) -> TracerProvider:
+def provider_of(service_name: str, *, otlp_endpoint: str | None, sample_ratio: float) -> Provider:
     """Without an endpoint spans have ids, so that logs and rows can name them, and are recorded nowhere."""
+    return (
+        UnrecordedTracerProvider() if otlp_endpoint is None else _recording(service_name, otlp_endpoint, sample_ratio)
+    )
+
+
+def _recording(service_name: str, otlp_endpoint: str, sample_ratio: float) -> Provider:
     # The SDK and the exporter are imported here: most processes that import this module trace nothing.
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler, TraceIdRatioBased
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 
+    from valkyr.telemetry.exporter import CollectorExporter
     from valkyr.telemetry.span_ids import ChosenOrRandomIds
 
     ratio = TraceIdRatioBased(sample_ratio)
     # A caller that records nothing itself does not decide that nobody does.
-    sampler: Sampler = ParentBased(ratio, remote_parent_not_sampled=ratio) if otlp_endpoint else ALWAYS_OFF
+    sampler = ParentBased(ratio, remote_parent_not_sampled=ratio)
     resource = Resource({"service.name": service_name})
     provider = TracerProvider(
         sampler=sampler, resource=resource, shutdown_on_exit=False, id_generator=ChosenOrRandomIds()
     )
-    if otlp_endpoint:
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-
-        from valkyr.telemetry.exporter import CollectorExporter
-
-        exporter = CollectorExporter(otlp_endpoint)
-        provider.add_span_processor(
-            BatchSpanProcessor(exporter, max_queue_size=16384, schedule_delay_millis=1000, export_timeout_millis=2000)
-        )
+    exporter = CollectorExporter(otlp_endpoint)
+    provider.add_span_processor(
+        BatchSpanProcessor(exporter, max_queue_size=16384, schedule_delay_millis=1000, export_timeout_millis=2000)
+    )
     return provider
