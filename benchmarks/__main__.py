@@ -18,6 +18,7 @@ from benchmarks.table import HEADINGS, costs, rows, terminal
 from services.local.errors import StackError
 from valkyr.errors import ValkyrError
 
+STATEMENT = ("ms", "calls", "rows", "query")
 BUSY = 0.05
 """Share of the machine that others may use before figures are said to be doubtful."""
 
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     print(report(record))
+    if chosen.statements:
+        print(f"\n{statements(record)}")
     return 0
 
 
@@ -59,6 +62,16 @@ def report(record: Record) -> str:
     ]
     doubts = _doubts(record)
     return "\n\n".join([*parts, doubts] if doubts else parts)
+
+
+def statements(record: Record) -> str:
+    """What PostgreSQL was asked in the last round, migrations and warming up included."""
+    cells = [
+        (workload, *(str(each[name]) for name in STATEMENT))
+        for workload, measured in record.rounds[-1].items()
+        for each in measured.detail["statements"]
+    ]
+    return terminal(("workload", *STATEMENT), cells)
 
 
 def _doubts(record: Record) -> str:
@@ -78,6 +91,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="small sizes: shows that it works, the figures say nothing"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="raw figures are written there")
+    parser.add_argument("--statements", action="store_true", help="also those that PostgreSQL spent most time on")
     parser.add_argument("--folder", type=Path, help="where PostgreSQL's data are put; default: the temporary folder")
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.workloads if name not in WORKLOADS]

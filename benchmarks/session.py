@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import asyncpg
-
+from benchmarks.database import Database, Databases
 from benchmarks.figures import Measured
 from benchmarks.machine import machine, postgres_settings, versions
 from benchmarks.record import Record
 from benchmarks.sizes import Sizes
 from benchmarks.stack import CONCURRENCY, SETTINGS
-from services.local.data_folder import ROLE
 from services.local.home import Home
 from services.local.postgres import Cluster
 
-Measure = Callable[[str, Sizes], Awaitable[Measured]]
+Measure = Callable[[Database, Sizes], Coroutine[Any, Any, Measured]]
 Tell = Callable[[str], None]
 
 WORKLOADS = {
@@ -29,34 +28,14 @@ WORKLOADS = {
     "W2": "w02_idle",
     "W3": "w03_chains",
     "W4": "w04_fan",
+    "W5": "w05_backlog",
+    "W6": "w06_mosaic",
+    "W7": "w07_dispatch",
+    "W9": "w09_full_tables",
+    "W10": "w10_idle_cost",
+    "W11": "w11_memory",
 }
 """By name, the file that measures it. (W8 is that of runners in other processes.)"""
-
-
-class Databases:
-    """Empty databases on one PostgreSQL, one after the other."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._numbers = itertools.count(1)
-
-    @contextlib.asynccontextmanager
-    async def fresh(self) -> AsyncIterator[str]:
-        """Its URL; it is dropped at the end."""
-        name = f"bench_{next(self._numbers)}"
-        await self._execute(f"CREATE DATABASE {name} OWNER {ROLE}")
-        try:
-            yield self._cluster.url_of(ROLE, name)
-        finally:
-            await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
-            await self._execute("CHECKPOINT")  # what one workload wrote is not written to disk during the next
-
-    async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(self._cluster.admin_url)
-        try:
-            await connection.execute(statement)
-        finally:
-            await connection.close()
 
 
 @contextlib.asynccontextmanager
@@ -87,8 +66,10 @@ async def measure_all(
             record.rounds.append({})
             for workload in workloads:
                 tell(f"round {number + 1} of {rounds}: {workload} ...")
-                async with databases.fresh() as url:
-                    record.rounds[-1][workload] = await measure_of(workload)(url, sizes)
+                async with databases.fresh() as database:
+                    measured = await measure_of(workload)(database, sizes)
+                    detail = {**measured.detail, "statements": await database.top_statements()}
+                record.rounds[-1][workload] = replace(measured, detail=detail)
                 keep(record)
     return record
 

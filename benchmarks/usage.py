@@ -83,10 +83,12 @@ def memory_of(pid: int) -> Memory:
     return Memory(sizes["Rss"], sizes["Pss"])
 
 
-def resident(pid: int) -> float:
-    """Resident MiB; cheaper than `memory_of`."""
-    pages = int((PROC / str(pid) / "statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def peak(pid: int) -> float:
+    """The most MiB that were resident at any time of the process's life."""
+    for line in (PROC / str(pid) / "status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"process {pid} has no memory any more")
 
 
 def busy_seconds() -> float:

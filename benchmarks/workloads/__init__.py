@@ -1,1 +1,1 @@
-"""One file for each workload: `measure(database_url, size)` on an empty database gives what one round gives."""
+"""One file for each workload: `measure(database, sizes)` on an empty database gives what one round gives."""

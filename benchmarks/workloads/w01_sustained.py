@@ -5,29 +5,40 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from benchmarks.client import Job
+from benchmarks.database import Database
 from benchmarks.figures import Measured
 from benchmarks.graphs import NOOP, Shape, single
 from benchmarks.sizes import Sizes
 from benchmarks.stack import Stack, open_stack, rate_of, work
 
 
-async def measure(database_url: str, sizes: Sizes) -> Measured:
-    async with open_stack(database_url) as stack:
-        job = await sustained(stack, single(), sizes)
-        one, one_used = await work(stack, job)
-        half = replace(job, count=job.count // 2, warm=job.warm // 2)
-        other = replace(half, workflow_id=await stack.save(single(), "single, of the other client"))
-        two, two_used = await work(stack, half, other)
-        noop, noop_used = await work(stack, await sustained(stack, single(NOOP), sizes, name="single no-op"))
+async def measure(database: Database, sizes: Sizes) -> Measured:
+    async with open_stack(database.url) as stack:
+        one = await by_one_client(stack, sizes)
+        two = await _by_two_clients(stack, sizes)
+        noop = await _without_a_user(stack, sizes)
     return Measured(
-        {"W1.one": rate_of(one), "W1.two": rate_of(two), "W1.noop": rate_of(noop)},
-        cost={
-            "1 client": one_used.per_run(job.count),
-            "2 clients": two_used.per_run(2 * half.count),
-            "NoopModule": noop_used.per_run(job.count),
-        },
-        others=max(used.others for used in (one_used, two_used, noop_used)),
-        detail={"per_second": one[0].per_second},
+        {**one.figures, **two.figures, **noop.figures},
+        cost={**one.cost, **two.cost, **noop.cost},
+        others=max(one.others, two.others, noop.others),
+        detail=one.detail,
+    )
+
+
+async def measure_one(database: Database, sizes: Sizes) -> Measured:
+    """By one client alone."""
+    async with open_stack(database.url) as stack:
+        return await by_one_client(stack, sizes)
+
+
+async def by_one_client(stack: Stack, sizes: Sizes) -> Measured:
+    job = await sustained(stack, single(), sizes)
+    done, used = await work(stack, job)
+    return Measured(
+        {"W1.one": rate_of(done)},
+        cost={"1 client": used.per_run(job.count)},
+        others=used.others,
+        detail={"per_second": done[0].per_second},
     )
 
 
@@ -41,3 +52,19 @@ async def sustained(stack: Stack, shape: Shape, sizes: Sizes, *, name: str = "")
         count=sizes.sustained,
         warm=sizes.warm,
     )
+
+
+async def _by_two_clients(stack: Stack, sizes: Sizes) -> Measured:
+    halves = replace(sizes, sustained=sizes.sustained // 2, warm=sizes.warm // 2)
+    jobs = [await sustained(stack, single(), halves, name=f"single, of client {number}") for number in (1, 2)]
+    done, used = await work(stack, *jobs)
+    return Measured(
+        {"W1.two": rate_of(done)}, cost={"2 clients": used.per_run(2 * halves.sustained)}, others=used.others
+    )
+
+
+async def _without_a_user(stack: Stack, sizes: Sizes) -> Measured:
+    """No module of a user's: what remains is the engine."""
+    job = await sustained(stack, single(NOOP), sizes, name="single no-op")
+    done, used = await work(stack, job)
+    return Measured({"W1.noop": rate_of(done)}, cost={"NoopModule": used.per_run(job.count)}, others=used.others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from benchmarks.client import Job
+from benchmarks.database import Database
 from benchmarks.figures import Measured, quantile
 from benchmarks.graphs import single
 from benchmarks.sizes import Sizes
@@ -13,9 +14,9 @@ from benchmarks.stack import open_stack, work
 WARM_CALLS = 20
 
 
-async def measure(database_url: str, sizes: Sizes) -> Measured:
+async def measure(database: Database, sizes: Sizes) -> Measured:
     shape = single()
-    async with open_stack(database_url) as stack:
+    async with open_stack(database.url) as stack:
         workflow_id = await stack.save(shape)
         job = Job(
             "one_by_one", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.calls, warm=WARM_CALLS

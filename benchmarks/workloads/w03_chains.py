@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from benchmarks.client import Job
+from benchmarks.database import Database
 from benchmarks.figures import Measured, quantile
 from benchmarks.graphs import chain
 from benchmarks.sizes import Sizes
@@ -14,9 +15,9 @@ LENGTH = 10
 WARM_CALLS = 5
 
 
-async def measure(database_url: str, sizes: Sizes) -> Measured:
+async def measure(database: Database, sizes: Sizes) -> Measured:
     shape = chain(LENGTH)
-    async with open_stack(database_url) as stack:
+    async with open_stack(database.url) as stack:
         workflow_id = await stack.save(shape)
         job = Job(
             "one_by_one", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.chain_calls, warm=WARM_CALLS

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from benchmarks.client import Job
+from benchmarks.database import Database
 from benchmarks.figures import Measured, quantile
 from benchmarks.graphs import fan
 from benchmarks.sizes import Sizes
 from benchmarks.stack import open_stack, work
 
 
-async def measure(database_url: str, sizes: Sizes) -> Measured:
+async def measure(database: Database, sizes: Sizes) -> Measured:
     shape = fan(sizes.fan)
-    async with open_stack(database_url) as stack:
+    async with open_stack(database.url) as stack:
         workflow_id = await stack.save(shape)
         job = Job(
             "one_by_one", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.fan_calls, warm=2, pause=0.1

@@ -1,0 +1,76 @@
+"""W5: a backlog is started while the executor has no room for runs (`concurrency` 0); the executor is started again with
+room and drains it, while the client that asked watches.
+
+The rates are by the database's clock: from the first lease to the end of the last execution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import asyncpg
+
+from benchmarks.client import Job
+from benchmarks.database import Database
+from benchmarks.errors import BenchError
+from benchmarks.figures import Measured
+from benchmarks.graphs import single
+from benchmarks.sizes import Sizes
+from benchmarks.stack import clients, free_ports, open_stack
+
+ENDS = """
+SELECT extract(epoch FROM finished_at - (SELECT min(started_at) FROM executor.run))::float8 AS seconds
+FROM executor.workflow_execution WHERE state = 'SUCCESS' ORDER BY finished_at
+"""
+ENDED = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
+
+
+async def measure(database: Database, sizes: Sizes) -> Measured:
+    ports, shape = free_ports(), single()
+    async with contextlib.AsyncExitStack() as whole:
+        async with open_stack(database.url, port_base=ports, concurrency=0) as stack:
+            workflow_id = await stack.save(shape)
+            job = Job("backlog", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.backlog)
+            [client] = await whole.enter_async_context(clients(job))
+        async with open_stack(database.url, port_base=ports) as stack:
+            meter, before = stack.meter([client]), await stack.sql.fetchval(ENDED)
+            done = await client.go()
+            used = meter.read()
+            ends = await _ends(stack.sql, sizes.backlog)
+    first, last = tenths(ends)
+    return Measured(
+        {"W5.rate": len(ends) / ends[-1], "W5.first": first, "W5.last": last, "W5.decay": last / first},
+        cost={"drained": used.per_run(max(1, done.count - before))},
+        others=used.others,
+        detail={"per_second": per_second(ends)},
+    )
+
+
+def tenths(ends: Sequence[float]) -> tuple[float, float]:
+    """Executions per second in the first and the last tenth. `ends`: seconds since the beginning, in order; what one
+    transaction ended has one time, and is not cut in two. ValueError where all ended at once."""
+    tenth = max(1, len(ends) // 10)
+    first = bisect_right(ends, ends[tenth - 1])
+    last = bisect_right(ends, ends[-1 - tenth])
+    if last == len(ends):
+        last = bisect_left(ends, ends[-1])
+    if not 0 < last < len(ends):
+        raise ValueError("all ended at once")
+    return first / ends[first - 1], (len(ends) - last) / (ends[-1] - ends[last - 1])
+
+
+def per_second(ends: Sequence[float]) -> dict[str, int]:
+    """How many ended in each second."""
+    counts = Counter(int(end) for end in ends)
+    return {str(second): counts[second] for second in sorted(counts)}
+
+
+async def _ends(sql: asyncpg.Connection, expected: int) -> Sequence[float]:
+    ends = [row["seconds"] for row in await sql.fetch(ENDS)]
+    if len(ends) != expected:
+        raise BenchError(f"of {expected} executions {len(ends)} have succeeded")
+    return ends

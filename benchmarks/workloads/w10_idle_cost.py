@@ -1,0 +1,35 @@
+"""W10: what a stack costs that has nothing to do: CPU of the four services, their supervisor and PostgreSQL, and
+statements that PostgreSQL is asked."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks.database import Database
+from benchmarks.figures import Measured
+from benchmarks.graphs import single
+from benchmarks.sizes import Sizes
+from benchmarks.stack import Stack, open_stack
+
+
+async def measure(database: Database, sizes: Sizes) -> Measured:
+    async with open_stack(database.url) as stack:
+        await run_one(stack)
+        await asyncio.sleep(sizes.settle_seconds)
+        meter, before = stack.meter(), await database.statements()
+        await asyncio.sleep(sizes.idle_seconds)
+        used, after = meter.read(), await database.statements()
+    share = sum(used.cpu.values()) / used.seconds * 100
+    return Measured(
+        {"W10.cpu": share, "W10.queries": (after - before) / used.seconds},
+        others=used.others,
+        detail={"percent_of_a_core": {name: seconds / used.seconds * 100 for name, seconds in used.cpu.items()}},
+    )
+
+
+async def run_one(stack: Stack) -> None:
+    """An idle stack has done something before: what is loaded on first use is loaded."""
+    workflow_id = await stack.save(single())
+    async with stack.client() as client:
+        execution = await client.executions.start(workflow_id, payload={"n": 1})
+        await client.executions.wait(execution.id)
