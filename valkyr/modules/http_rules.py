@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-
-import httpx
+from typing import TYPE_CHECKING
 
 from valkyr.module import PermanentError
+
+if TYPE_CHECKING:
+    import httpx
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -103,6 +105,8 @@ class HttpRules:
 
     def check_url(self, text: str) -> httpx.URL:
         """The URL, taken apart. PermanentError if its form or its scheme is refused; no name is resolved here."""
+        import httpx  # by the first request: the rules are part of every executor's settings
+
         if len(text) > MAX_URL:
             raise PermanentError(f"the URL has {len(text)} characters, and {MAX_URL} are allowed")
         if _UNPRINTABLE.search(text):

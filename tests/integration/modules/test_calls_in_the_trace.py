@@ -35,7 +35,7 @@ async def request(worker: Any, told: Traced, traceparent: str = SAMPLED, **confi
 
 @pytest.fixture
 def _rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("valkyr.modules.http_request._DEFAULT_RULES", RULES)
+    monkeypatch.setattr("valkyr.modules.http_call._DEFAULT_RULES", RULES)
 
 
 pytestmark = pytest.mark.usefixtures("_rules")
