@@ -1,8 +1,9 @@
-"""valkyr execution: get, list and cancel."""
+"""valkyr execution: get, list, watch and cancel."""
 
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -10,9 +11,12 @@ from rich.text import Text
 
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
+from valkyr.cli.following import follow
+from valkyr.cli.option_values import read_duration
 from valkyr.cli.printing import moment, state_text
+from valkyr.cli.run_command import exit_code_after, failures_of, print_result
 from valkyr.cli.session import Session, command
-from valkyr.cli.views import RUN_COLUMNS, counts_text, run_row
+from valkyr.cli.views import RUN_COLUMNS, counts_text, run_row, view_for
 from valkyr.cli.workflows import workflow_id_of
 from valkyr.client import Execution, ExecutionState, RunState
 
@@ -88,6 +92,36 @@ async def list_(
     else:
         session.printer.remark("no executions; start one with `valkyr run WORKFLOW`")
     return ExitCode.OK
+
+
+@app.command(no_args_is_help=True)
+@command
+async def watch(
+    session: Session,
+    execution_id: Annotated[str, typer.Argument(metavar="EXECUTION", help="Its id.")],
+    timeout: Annotated[
+        timedelta | None, typer.Option(parser=read_duration, metavar="DURATION", help="Stop watching then.")
+    ] = None,
+) -> ExitCode:
+    """Shows an execution and its runs until it ends.
+
+    On a terminal as a table that moves, else as a line for each run that ended, waits or is tried again.
+
+    Ends with 0 if the execution was a SUCCESS, 1 if it FAILED or was CANCELLED, 6 if --timeout came first. The
+    execution goes on whether it is watched or not.
+
+    \b
+    Examples:
+      valkyr execution watch 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80
+      valkyr execution watch 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80 --timeout 2m --json
+    """
+    async with session.client() as client:
+        execution = await client.executions.get(execution_id)
+        with view_for(session.printer) as view:
+            execution = await follow(client, execution, view, timeout=timeout)
+        failures = await failures_of(client, execution)
+    print_result(session.printer, execution, failures, as_stream=True)
+    return exit_code_after(execution)
 
 
 @app.command(no_args_is_help=True)

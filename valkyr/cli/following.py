@@ -53,7 +53,7 @@ async def follow(client: Client, execution: Execution, view: View, *, timeout: t
 
 async def _watch(client: Client, execution_id: str, moved: asyncio.Event) -> None:
     try:
-        async for _ in client.executions.watch([execution_id]):
+        async for _ in client.executions.watch_one(execution_id):
             moved.set()
     finally:
         moved.set()

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.text import Text
 
-from valkyr.cli.printing import Printer, joined, moment, seconds, state_text
+from valkyr.cli.blocks import STACK_LINES, print_fact, print_json, print_stack_trace
+from valkyr.cli.printing import Printer, moment, seconds, state_text
 from valkyr.client import Attempt, DeadLetter, Execution, ExecutionState
-
-LABEL = 10
-STACK_LINES = 15
 
 
 def print_letter(
@@ -22,12 +18,12 @@ def print_letter(
 ) -> None:
     """The whole letter; `namespace` is named in the commands where the command line named it, `ended` says why its
     execution cannot go on, if so."""
-    printer.line(Text("letter".ljust(LABEL), "bold"), f"{letter.id}  ", state_text(letter.resolution))
+    print_fact(printer, "letter", f"{letter.id}  ", state_text(letter.resolution))
     for label, text in _facts(letter):
-        printer.line(Text(label.ljust(LABEL), "bold"), text)
+        print_fact(printer, label, text)
     _print_attempts(printer, letter, stack_lines)
-    _print_json(printer, "inputs", letter.original_inputs)
-    _print_json(printer, "config", letter.original_config)
+    print_json(printer, "inputs", letter.original_inputs)
+    print_json(printer, "config", letter.original_config)
     for line in what_to_do(letter, namespace=namespace, ended=ended):
         printer.line(line)
 
@@ -122,19 +118,8 @@ def _print_attempts(printer: Printer, letter: DeadLetter, stack_lines: int) -> N
         printer.line(
             f"  {attempt.attempt:>3}  {_clock(attempt)}  {_took(attempt):>8}  {attempt.outcome}  {attempt.error}"
         )
-    stack = next((attempt.stack_trace for attempt in reversed(letter.attempts) if attempt.stack_trace), "")
-    lines = stack.rstrip().splitlines()
-    if len(lines) > stack_lines:
-        printer.line(f"       ... {len(lines) - stack_lines} lines more with --json")
-    for line in lines[-stack_lines:]:
-        printer.line(Text("       "), Text.assemble((joined(line).plain, "dim")))
-
-
-def _print_json(printer: Printer, label: str, value: Any) -> None:
-    printer.line(Text(label, "bold"), "" if value is not None else "  none")
-    if value is not None:
-        for line in json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True).splitlines():
-            printer.line(f"  {line}")
+    stack_trace = next((attempt.stack_trace for attempt in reversed(letter.attempts) if attempt.stack_trace), "")
+    print_stack_trace(printer, stack_trace, limit=stack_lines)
 
 
 def _clock(attempt: Attempt) -> str:

@@ -25,6 +25,7 @@ from valkyr.errors import (
 _ARGUMENTS = {
     "deadLetterId": "LETTER",
     "executionId": "EXECUTION",
+    "nodeId": "NODE_OR_RUN",
     "runId": "NODE_OR_RUN",
     "run": "NODE_OR_RUN",
     "workflowId": "WORKFLOW",

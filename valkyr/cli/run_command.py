@@ -75,7 +75,7 @@ async def start(
             _print_started(session.printer, execution)
             return ExitCode.OK
         execution = await _to_the_end(session.printer, client, execution, watch=watch, timeout=timeout)
-        failures = [] if execution.state is ExecutionState.SUCCESS else await _failures(client, execution)
+        failures = await failures_of(client, execution)
     print_result(session.printer, execution, failures, as_stream=watch)
     return exit_code_after(execution)
 
@@ -119,8 +119,9 @@ async def _to_the_end(
         return await follow(client, execution, view, timeout=timeout)
 
 
-async def _failures(client: Client, execution: Execution) -> list[Run]:
-    if not execution.settled:
+async def failures_of(client: Client, execution: Execution) -> list[Run]:
+    """The first runs that failed, of an execution that is settled and was no success."""
+    if not execution.settled or execution.state is ExecutionState.SUCCESS:
         return []
     bad = (RunState.QUARANTINED, RunState.FAILED)
     return list(await client.executions.list_runs(execution.id, states=bad).first(SHOWN_FAILURES))

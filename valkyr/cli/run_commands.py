@@ -1,10 +1,13 @@
-"""valkyr run: `run WORKFLOW` starts one; `run requeue`, `complete` and `discard` are the ways out of QUARANTINED."""
+"""valkyr run: `run WORKFLOW` starts one; `run get` shows one run; `run requeue`, `complete` and `discard` are the ways
+out of QUARANTINED."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 from typer.core import TyperGroup
@@ -13,6 +16,7 @@ from valkyr.cli import run_command
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.option_values import JSON_METAVAR, read_json_value, read_moment
+from valkyr.cli.run_view import print_run
 from valkyr.cli.session import Session, command
 from valkyr.client import Client, Run, RunState
 from valkyr.errors import InvalidRequest, NotQuarantined, RunNotFound
@@ -65,8 +69,8 @@ app = typer.Typer(
     cls=RunGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
-    short_help="Starts a workflow; settles a run that failed for good.",
-    help="""Starts a workflow, or settles a run that failed for good.
+    short_help="Starts a workflow; shows a run, settles one that failed for good.",
+    help="""Starts a workflow, shows one run of it, or settles a run that failed for good.
 
     Prints the execution's id, at once unless --wait or --watch is given. Ends with 0 if the execution was a SUCCESS (or
     was only started), 1 if it FAILED or was CANCELLED, 6 if --timeout came first: the execution then goes on.
@@ -76,12 +80,35 @@ app = typer.Typer(
       valkyr run orders
       valkyr run orders --payload '{"order": 17}' --watch
       valkyr run orders --payload @order.json --wait --timeout 2m --json
+      valkyr run get EXECUTION charge_card
       valkyr run requeue EXECUTION charge_card --reason "the bank is back"
 
     A workflow that is called as one of the commands is started with `valkyr run start NAME`.
     """,
 )
 app.command(name=DEFAULT, no_args_is_help=True)(command(run_command.start))
+
+
+@app.command(no_args_is_help=True)
+@command
+async def get(session: Session, execution_id: ExecutionId, node: NodeOrRun) -> ExitCode:
+    """Shows one run: what it does, and all that happened to it.
+
+    Its attempts, who made them and how they ended, the waits between them, parking, failures for good and what was done
+    about them; then the last stack trace, and its outputs.
+
+    \b
+    Examples:
+      valkyr run get 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80 charge_card
+      valkyr run get 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80 charge_card --json
+    """
+    async with session.client() as client:
+        run = await _run_named(client, execution_id, node)
+    if session.printer.as_json:
+        session.printer.document({"run": document_of(run)})
+    else:
+        print_run(session.printer, run)
+    return ExitCode.OK
 
 
 @app.command(no_args_is_help=True)
@@ -170,6 +197,25 @@ async def discard(
         found, number = await quarantined(client, execution_id, node, quarantine)
         run = await client.runs.discard(execution_id, found.id, quarantine_number=number, reason=reason)
     return _print_settled(session, run, number, "discarded", "what waits for its success is skipped")
+
+
+async def _run_named(client: Client, execution_id: str, name: str) -> Run:
+    """The run with this id, or else that of the node: ids of nodes may look like anything."""
+    try:
+        if _is_uuid(name):
+            with contextlib.suppress(RunNotFound):
+                return await client.runs.get(execution_id, name)
+        return await client.runs.get(execution_id, node_id=name)
+    except RunNotFound as error:
+        raise RunNotFound(error.message) from error  # the hint is said in the words of the command line
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def quarantined(client: Client, execution_id: str, node: str, quarantine: int | None) -> tuple[Run, int]:

@@ -45,6 +45,13 @@ def history_of(
     is_tried_again = len(run.attempts) > 1 or (run.attempts and run.state is RunState.READY)
     if not is_tried_again and not run.quarantines and not _was_parked(run):
         return ()
+    return timeline_of(run, letters=letters, breakers=breakers, letters_known=letters_known)
+
+
+def timeline_of(
+    run: Run, *, letters: Letters, breakers: Mapping[str, Breaker], letters_known: bool = True
+) -> Sequence[Event]:
+    """As `history_of`, of any run: its attempts at least."""
     parked = _parked_span(run)
     events = [
         *_waits(run, parked),
