@@ -22,7 +22,7 @@ TOP_STATEMENTS = """
 SELECT round(s.total_exec_time)::int AS ms, s.calls::int AS calls, s.rows::int AS rows,
     left(regexp_replace(s.query, '\\s+', ' ', 'g'), 90) AS query
 FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
-WHERE d.datname = $1 ORDER BY s.total_exec_time DESC LIMIT $2
+WHERE d.datname = $1 AND s.query !~* '^(create|alter) ' ORDER BY s.total_exec_time DESC LIMIT $2
 """
 
 

@@ -1,4 +1,4 @@
-"""W5: a backlog is started while the executor has no room for runs (`concurrency` 0); the executor is started again with
+"""W5: a backlog is started while the executor has no room for runs (`concurrency` 0); then the executor is started with
 room and drains it, while the client that asked watches.
 
 The rates are by the database's clock: from the first lease to the end of the last execution.
