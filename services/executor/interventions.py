@@ -1,4 +1,4 @@
-"""What operators, and the DLQ for them, do to executions and runs: cancel, requeue, complete, discard."""
+"""What operators, and the DLQ for them, do to executions and runs: end, pause, resume, requeue, complete, discard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
 from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError, WrongState
-from valkyr.flow.events import EndExecution, Resolve
+from valkyr.flow.events import EndExecution, OfExecution, PauseExecution, Resolve, ResumeExecution
 
 
 class Interventions:
@@ -56,6 +56,20 @@ class Interventions:
         await self._apply(event)
         return await self._executions.get(namespace, event.execution_id)
 
+    async def pause(self, namespace: str, event: PauseExecution) -> ExecutionView:
+        """The execution as it is then; it stays as it is where it is paused already, or where this very request was
+        answered before. ExecutionNotFound, ExecutionSettled, RequestIdReused."""
+        return await self._change(namespace, event)
+
+    async def resume(self, namespace: str, event: ResumeExecution) -> ExecutionView:
+        """As `pause`; the execution stays as it is where it is not paused."""
+        return await self._change(namespace, event)
+
+    async def _change(self, namespace: str, event: PauseExecution | ResumeExecution) -> ExecutionView:
+        await self._executions.must_exist(namespace, event.execution_id)
+        await self._apply(event)
+        return await self._executions.get(namespace, event.execution_id)
+
     async def resolve(self, namespace: str, event: Resolve) -> RunView:
         """The run as it is then. ExecutionNotFound, RunNotFound, NotQuarantined, QuarantineResolved, ExecutionEnded,
         TooManyRequeues, DeadlinePassed, RequestIdReused."""
@@ -76,7 +90,7 @@ class Interventions:
             await self._apply(traced)
         return await self._run(namespace, event.execution_id, event.run_id)
 
-    async def _apply(self, event: EndExecution | Resolve) -> None:
+    async def _apply(self, event: OfExecution | Resolve) -> None:
         async with self._turn():
             [answer] = await self._progress.apply([event])
         if isinstance(answer, ValkyrError):

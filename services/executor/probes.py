@@ -341,12 +341,12 @@ class Probes:
 
 
 def goes_back(row: ProbeRow | None, epoch: int, permit_id: UUID) -> bool:
-    """Whether a permit that was not used here is used by nobody. A run that is still parked gets the same one when it
-    asks again, and another replica may be about to lease it under this very permit: giving it back would free a live
-    one. If the run is cancelled before it asks, the permit runs out by its hold."""
+    """Whether a permit that was not used here is used by nobody. A run that its breaker still holds back gets the same
+    one when it asks again, and another replica may be about to lease it under this very permit: giving it back would
+    free a live one. If the run is cancelled or paused before it asks, the permit runs out by its hold."""
     if row is None:
         return True
-    if row.state is RunState.PARKED and row.epoch < epoch:
+    if row.state is RunState.PARKED and row.parked_by == store.BREAKER and row.epoch < epoch:
         return False
     return not (row.epoch >= epoch and row.permit_id == permit_id)
 

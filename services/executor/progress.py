@@ -21,7 +21,7 @@ from services.executor.signals import Signals
 from services.executor.store.session import Session, took_too_long
 from services.executor.transaction import Applied, Means, Rules, Transaction
 from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, RequestIdReused, Unavailable, ValkyrError
-from valkyr.flow.events import EndExecution, Event, LeaseEnded, Resolve
+from valkyr.flow.events import Event, LeaseEnded, OfExecution, Resolve
 from valkyr.flow.intake import Answer, StepRules
 from valkyr.telemetry import get_logger
 
@@ -108,7 +108,7 @@ class Progress:
             error=str(error),
             exc_info=error,
         )
-        if any(isinstance(event, Resolve | EndExecution) for event in events):
+        if any(isinstance(event, Resolve | OfExecution) for event in events):
             # Somebody asked for this and is told: nothing has changed.
             raise Internal("this change cannot be made; see the log", metadata={"correlationId": correlation_id})
         problem = f"the engine could not carry on after this run; correlation id {correlation_id} finds it in the log"
@@ -125,7 +125,7 @@ class Progress:
         reserved = any(isinstance(event, LeaseEnded) for event in events)
         known = await self._known(events, reserved=reserved)
         own = sum(isinstance(event, LeaseEnded) and event.makes_room for event in events)
-        going_on = sum(not isinstance(event, EndExecution) for event in events)
+        going_on = sum(not isinstance(event, OfExecution) for event in events)
         granted_at = monotonic()
         with ExitStack() as granted:
 
@@ -145,9 +145,9 @@ class Progress:
         return applied.answers
 
     async def _known(self, events: Sequence[Event], *, reserved: bool) -> dict[UUID, Known]:
-        """With their plans, but for what is only to end: that must be possible even where no plan can be made, and
-        what is leased then must be able to end as well."""
-        going_on = {event.execution_id for event in events if not isinstance(event, EndExecution)}
+        """With their plans, but for what is only to end or to pause: that must be possible even where no plan can be
+        made, and what is leased then must be able to end as well."""
+        going_on = {event.execution_id for event in events if not isinstance(event, OfExecution)}
         known = await self._cache.get_many(going_on, reserved=reserved)
         others = {event.execution_id for event in events} - known.keys()
         return known | await self._cache.get_without_plans(others, reserved=reserved)

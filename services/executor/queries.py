@@ -128,7 +128,8 @@ SET state = u.state, epoch = r.epoch + u.raise_epoch, failures = u.failures, los
     ready_at = CASE WHEN u.wait IS NOT NULL THEN now() + u.wait ELSE r.ready_at END,
     retry_after = CASE WHEN u.wait > interval '0' THEN now() + u.wait END,
     finished_at = CASE WHEN u.wait IS NULL THEN now() END,
-    duration_ms = coalesce(u.duration_ms, r.duration_ms), lease_until = NULL, leased_by = NULL
+    duration_ms = coalesce(u.duration_ms, r.duration_ms), lease_until = NULL, leased_by = NULL,
+    parked_by = CASE WHEN u.state = 'PARKED' THEN 'PAUSE' END, parked_at = CASE WHEN u.state = 'PARKED' THEN now() END
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::int[], $7::int[], $8::text[], $9::text[],
     $10::int[], $11::interval[], $12::int[], $13::int[], $14::bool[])
     AS u(execution_id, id, epoch, state, raise_epoch, failures, lost_leases, error, error_type, revision, wait,
@@ -146,20 +147,20 @@ SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_e
         ELSE u.error_type END,
     quarantine_number = r.quarantine_number + (u.state = 'QUARANTINED')::int,
     always_decided = r.always_decided OR u.always_decided,
-    ready_at = CASE WHEN r.ready_at IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'SUCCESS')
+    ready_at = CASE WHEN r.ready_at IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'PARKED', 'SUCCESS')
         THEN greatest(now(), r.trusted_until) ELSE r.ready_at END,
     ready_revision = CASE WHEN r.ready_revision IS NULL AND u.state <> 'PENDING' THEN u.revision
         ELSE r.ready_revision END,
-    deadline = CASE WHEN r.deadline IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING') THEN now() + u.deadline
-        ELSE r.deadline END,
+    deadline = CASE WHEN r.deadline IS NULL AND u.state IN ('READY', 'LEASED', 'WAITING', 'PARKED')
+        THEN now() + u.deadline ELSE r.deadline END,
     settled_revision = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED', 'CANCELLED')
         THEN u.revision END,
     finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'SKIPPED', 'QUARANTINED', 'CANCELLED') THEN now() END,
     started_at = CASE WHEN u.lease = 1 OR r.started_at IS NULL AND u.state IN ('WAITING', 'SUCCESS') THEN now()
         ELSE r.started_at END,
-    parked_by = NULL, parked_at = NULL,
+    parked_by = CASE WHEN u.state = 'PARKED' THEN 'PAUSE' END, parked_at = CASE WHEN u.state = 'PARKED' THEN now() END,
     parked_ms = r.parked_ms + coalesce((extract(epoch FROM now() - r.parked_at) * 1000)::bigint, 0),
-    retry_after = CASE WHEN u.state = 'READY' AND r.trusted_until > now() THEN r.trusted_until
+    retry_after = CASE WHEN u.state IN ('READY', 'PARKED') AND r.trusted_until > now() THEN r.trusted_until
         ELSE now() + u.wake END,
     epoch = r.epoch + u.lease, attempt = r.attempt + u.lease,
     leased_by = CASE WHEN u.lease = 1 THEN $18::text END,

@@ -87,7 +87,7 @@ RETURNING r.*
 """  # noqa: S608 - put together from constants
 
 READ_PROBES = """
-SELECT r.execution_id, r.id, r.state, r.epoch, r.permit_id
+SELECT r.execution_id, r.id, r.state, r.epoch, r.permit_id, r.parked_by
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
 JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
 """

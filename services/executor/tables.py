@@ -204,6 +204,21 @@ outbox = Table(
     _text("problem", nullable=True),
 )
 
+# Pauses and resumes.
+execution_intervention = Table(
+    "execution_intervention",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _text("namespace"),
+    _uuid("execution_id"),
+    _short("kind", 20),
+    _text("principal"),
+    _text("reason", nullable=True),
+    _text("request_id", nullable=True),
+    Column("request_hash", LargeBinary, nullable=True),
+    _when("created_date"),
+)
+
 run_quarantine = Table(
     "run_quarantine",
     metadata,

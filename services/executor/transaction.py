@@ -17,13 +17,14 @@ from services.executor.handoff import Grant, Handoff
 from services.executor.inputs import results_by_node, sight_of, visible_result
 from services.executor.model import LeasePolicy, StoredResult, rank_of
 from services.executor.preparing import Preparing, Wanted, refusals
+from services.executor.store import pausing
 from services.executor.store import progress as store
 from services.executor.store.reads import read_quarantines
 from valkyr.flow.advance import taken_edges
 from valkyr.flow.attempts import Fence
 from valkyr.flow.effects import AttemptEnded, ChangedRun, Prepared
-from valkyr.flow.events import EndExecution, Event, LeaseEnded, Resolve
-from valkyr.flow.facts import QuarantineRecord
+from valkyr.flow.events import Event, LeaseEnded, OfExecution, PauseExecution, Resolve, ResumeExecution
+from valkyr.flow.facts import Asked, QuarantineRecord
 from valkyr.flow.ids import RunKey, node_of, run_id
 from valkyr.flow.intake import Answer, StepRules
 from valkyr.flow.joins import Gate
@@ -77,6 +78,10 @@ class Applied:
     changed: list[UUID] = field(default_factory=list)
     calls: Sequence[AttemptEnded] = ()
 
+    def leave_ready(self, rank: int) -> None:
+        """A run of this rank is READY, and nobody has taken it up yet."""
+        self.left_ready = rank if self.left_ready is None else min(rank, self.left_ready)
+
 
 class Transaction:
     """One attempt at one batch. `grant` sets room aside, once its rows are locked: until then the room is others'."""
@@ -109,6 +114,7 @@ class Transaction:
         applied.refused = refusals(leased)
         self._note_rest(writes, applied)
         await self._write(writes)
+        await self._pause_and_resume(writes, applied)
         applied.changed = [execution.id for execution in writes.executions]
         return applied
 
@@ -119,7 +125,7 @@ class Transaction:
             if known is None:
                 continue
             named = nodes.setdefault(event.execution_id, [])
-            if isinstance(event, EndExecution):
+            if isinstance(event, OfExecution):
                 continue
             planned = len(known.version.plan.nodes)
             if not planned or node_of(event.run_id) < planned:
@@ -134,6 +140,7 @@ class Transaction:
         for row in await store.lock_runs(self._tx, sorted(keys)):
             rows[row.execution_id][row.node_index] = row
         quarantines = await self._quarantines(events)
+        asked = await self._asked(events)
         rules = self._means.step_rules
         for execution_id, execution in locked.items():
             known = self._known[execution_id]
@@ -144,6 +151,7 @@ class Transaction:
                 rows[execution_id],
                 rules,
                 quarantines=quarantines,
+                asked=asked,
             )
 
     async def _quarantines(self, events: Sequence[Event]) -> dict[tuple[UUID, int], QuarantineRecord]:
@@ -152,10 +160,16 @@ class Transaction:
         found = await read_quarantines(self._tx, keys)
         return {(run, record.quarantine_number): record for run, records in found.items() for record in records}
 
+    async def _asked(self, events: Sequence[Event]) -> Mapping[tuple[str, str], Asked]:
+        """What the request_ids of pauses and resumes were used for; their executions are locked."""
+        pauses = [event for event in events if isinstance(event, PauseExecution | ResumeExecution)]
+        known = [(self._known[event.execution_id], event) for event in pauses if event.execution_id in self._known]
+        return await pausing.read_asked(self._tx, [(of.facts.namespace, event) for of, event in known])
+
     def _take_all(self, events: Sequence[Event]) -> list[Answer]:
-        """In order, but ends of executions first: what else is in the batch came too late to be carried on."""
+        """In order, but those of whole executions first: what else is in the batch came too late to be carried on."""
         answers: dict[int, Answer] = {}
-        for place in sorted(range(len(events)), key=lambda place: not isinstance(events[place], EndExecution)):
+        for place in sorted(range(len(events)), key=lambda place: not isinstance(events[place], OfExecution)):
             step = self._steps.get(events[place].execution_id)
             answers[place] = Fence.LEASE_LOST if step is None else step.take(events[place])
         return [answers[place] for place in range(len(events))]
@@ -264,7 +278,7 @@ class Transaction:
                 applied.timers = True
             applied.deadlines = applied.deadlines or node.deadline is not None
         for ended in writes.ended:
-            if ended.wait is not None:
+            if ended.state is RunState.READY:
                 node = self._known[ended.key[0]].version.plan.nodes[node_of(ended.key[1])]
                 self._left_ready(ended.key[0], node, applied)
         applied.deadlines = applied.deadlines or bool(writes.stopped or writes.endings or writes.resolved)
@@ -272,8 +286,7 @@ class Transaction:
         applied.calls = writes.calls
 
     def _left_ready(self, execution_id: UUID, node: PlannedNode, applied: Applied) -> None:
-        rank = rank_of(self._known[execution_id].facts.priority, node.priority)
-        applied.left_ready = rank if applied.left_ready is None else min(rank, applied.left_ready)
+        applied.leave_ready(rank_of(self._known[execution_id].facts.priority, node.priority))
 
     async def _write(self, writes: Writes) -> None:
         tx = self._tx
@@ -293,6 +306,15 @@ class Transaction:
                 step.changed_execution(left.get(event.execution_id, 0)) for event, step in writes.endings
             ]
         await store.update_executions(tx, writes.executions)
+
+    async def _pause_and_resume(self, writes: Writes, applied: Applied) -> None:
+        """After all else is written, so that these find every run as it is then."""
+        await pausing.insert_interventions(self._tx, writes.interventions)
+        await pausing.pause_runs(self._tx, writes.paused)
+        back = await pausing.resume_runs(self._tx, writes.resumed)
+        if back.rank is not None:
+            applied.leave_ready(back.rank)
+        applied.left_control = applied.left_control or back.control
 
 
 def _go_on(

@@ -11,12 +11,15 @@ from valkyr.flow.states import RunState
 _HELD_BY_NOBODY = (RunState.READY, RunState.WAITING, RunState.PARKED)
 
 
-def outcome_when_due(event: TimerDue | ControlReady, node: int, row: LockedRun) -> Succeeded | DecideControl | None:
-    """None if the event has come too late, or too early."""
+def outcome_when_due(
+    event: TimerDue | ControlReady, node: int, row: LockedRun, *, paused: bool
+) -> Succeeded | DecideControl | None:
+    """None if the event has come too late, or too early. Timers go on while the execution is paused, control nodes are
+    parked."""
     state = row.facts.state
     if isinstance(event, TimerDue):
         return Succeeded(node, {}) if state is RunState.WAITING and row.due else None
-    return DecideControl(node) if state is RunState.READY else None
+    return DecideControl(node) if state is RunState.READY and not paused else None
 
 
 def outcome_of_deadline(event: RunDeadline, node: int, row: LockedRun) -> FailedForGood | RunDeadline | None:

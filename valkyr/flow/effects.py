@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from valkyr.flow.events import Request
 from valkyr.flow.facts import NO_REPLAY, Replay
 from valkyr.flow.ids import RunKey
 from valkyr.flow.joins import Gate
@@ -51,7 +52,8 @@ class FinishedRun:
 
 @dataclass(frozen=True, slots=True)
 class EndedRun:
-    """An accepted end of a lease that was no success. `wait` is set where the run goes back to READY."""
+    """An accepted end of a lease that was no success. `wait` is set where the run goes back to READY, or is PARKED by a
+    pause instead."""
 
     key: RunKey
     epoch: int
@@ -69,7 +71,8 @@ class EndedRun:
 
 @dataclass(frozen=True, slots=True)
 class ChangedRun:
-    """A run that was not leased and changes by what others did. `prepared` is set where it is leased at once.
+    """A run that was not leased and changes by what others did. `prepared` is set where it is leased at once; PARKED it
+    is by a pause.
 
     `deadline` counts from when the run leaves PENDING.
     """
@@ -131,6 +134,16 @@ class OutboxEntry:
     key: RunKey
     quarantine_number: int
     kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """That somebody paused or resumed an execution: for the record, and so that a repeated request is known."""
+
+    namespace: str
+    execution_id: UUID
+    kind: str
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)

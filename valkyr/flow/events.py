@@ -71,6 +71,22 @@ class EndExecution:
     request: Request | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PauseExecution:
+    """Nothing of an execution is to be started until it is resumed."""
+
+    execution_id: UUID
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeExecution:
+    """A paused execution is to go on."""
+
+    execution_id: UUID
+    request: Request
+
+
 class Resolution(StrEnum):
     """What was done about a quarantine."""
 
@@ -96,4 +112,6 @@ class Resolve:
     force: bool = False
 
 
-Event = LeaseEnded | TimerDue | ControlReady | RunDeadline | EndExecution | Resolve
+# Those of a whole execution name no run; they come first in a batch, and need no plan.
+OfExecution = EndExecution | PauseExecution | ResumeExecution
+Event = LeaseEnded | TimerDue | ControlReady | RunDeadline | Resolve | OfExecution

@@ -96,6 +96,14 @@ class LockedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request_id of a pause or a resume was used for."""
+
+    execution_id: UUID
+    request_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class QuarantineRecord:
     """One quarantine of a run, as it is stored."""
 

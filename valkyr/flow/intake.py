@@ -23,16 +23,26 @@ from valkyr.flow.attempts import (
     fence,
 )
 from valkyr.flow.due import outcome_of_deadline, outcome_when_due
-from valkyr.flow.effects import AttemptEnded, EndedAttempt, EndedRun
+from valkyr.flow.effects import AttemptEnded, EndedAttempt, EndedRun, Intervention
 from valkyr.flow.endings import answer_to_end
-from valkyr.flow.events import EndExecution, Event, LeaseEnded, Resolution, Resolve, RunDeadline
-from valkyr.flow.facts import ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord
+from valkyr.flow.events import (
+    EndExecution,
+    Event,
+    LeaseEnded,
+    PauseExecution,
+    Resolution,
+    Resolve,
+    ResumeExecution,
+    RunDeadline,
+)
+from valkyr.flow.facts import Asked, ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord
 from valkyr.flow.ids import RunKey, is_run_of, node_of
 from valkyr.flow.outcomes import Discarded, FailedForGood, Halted, Outcome, Requeued, Succeeded
+from valkyr.flow.pauses import answer_to_pause, kind_of, state_after
 from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.flow.resolutions import as_resolved, refusal_of
 from valkyr.flow.results import FailureType, Lost, Omitted
-from valkyr.flow.states import Ending, RunState
+from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.flow.writes import call_of, noted_attempt, retried_run
 from valkyr.graph.model import Settings
 
@@ -53,15 +63,18 @@ class StepRules:
 class Intake:
     """One execution in one transaction. `rows` may grow afterwards; they stay as they were locked.
 
-    `quarantines` are the records that resolutions name, by run and number.
+    `quarantines` are the records that resolutions name, by run and number; `asked` what request_ids of pauses and
+    resumes were used for before, by kind and id.
     """
 
     __slots__ = (
+        "asked",
         "attempts",
         "calls",
         "ending",
         "error",
         "facts",
+        "interventions",
         "locked",
         "moved",
         "outcomes",
@@ -72,6 +85,7 @@ class Intake:
         "retried",
         "rows",
         "rules",
+        "state",
         "stopped",
     )
 
@@ -83,6 +97,7 @@ class Intake:
         rows: dict[int, LockedRun],
         rules: StepRules,
         quarantines: Mapping[tuple[UUID, int], QuarantineRecord],
+        asked: Mapping[tuple[str, str], Asked],
     ) -> None:
         self.facts = facts
         self.plan = plan
@@ -90,6 +105,10 @@ class Intake:
         self.rows = rows
         self.rules = rules
         self.quarantines = quarantines
+        self.asked = asked
+        # As pauses and resumes of this batch leave it; its end is decided when all is known.
+        self.state = locked.state
+        self.interventions: list[Intervention] = []
         self.error: tuple[str, str] | None = None
         self.ending: EndExecution | None = None
         self.reported: dict[int, tuple[LeaseEnded, FailForGood | Finish | Cancel]] = {}
@@ -107,10 +126,17 @@ class Intake:
         """Whether nothing of the execution is to be started any more."""
         return self.ending is not None or self.locked.ending is not None
 
+    @property
+    def paused(self) -> bool:
+        """Whether what would be READY is to be PARKED."""
+        return self.state is ExecutionState.PAUSED
+
     def take(self, event: Event) -> Answer:
         """Decides what an event means; the answer to whoever brought it. Only what is ACCEPTED changes anything."""
         if isinstance(event, EndExecution):
             return self._take_ending(event)
+        if isinstance(event, PauseExecution | ResumeExecution):
+            return self._take_pause(event)
         node = node_of(event.run_id)
         row = self.rows.get(node) if self._knows(event.run_id) else None
         if isinstance(event, Resolve):
@@ -126,7 +152,7 @@ class Intake:
         if isinstance(event, RunDeadline):
             outcome: Outcome | RunDeadline | None = outcome_of_deadline(event, node, row)
         else:
-            outcome = outcome_when_due(event, node, row)
+            outcome = outcome_when_due(event, node, row, paused=self.paused)
         if outcome is None:
             return Fence.LEASE_LOST
         if isinstance(outcome, RunDeadline):
@@ -146,6 +172,16 @@ class Intake:
             self.ending = event
             if event.ending is Ending.DEADLINE:
                 self.error = (FailureType.TIMEOUT, "the execution's deadline passed")
+        return answer
+
+    def _take_pause(self, event: PauseExecution | ResumeExecution) -> Answer:
+        kind, request = kind_of(event), event.request
+        first = self.asked.get((kind, request.request_id)) if request.request_id else None
+        answer = answer_to_pause(event, self.locked, ending=self.ends, paused=self.paused, first=first)
+        if answer is Fence.ACCEPTED:
+            self.state = state_after(event)
+        if answer is Fence.ACCEPTED or (answer is Fence.ALREADY_REPORTED and first is None and request.request_id):
+            self.interventions.append(Intervention(self.facts.namespace, self.facts.id, kind, request))
         return answer
 
     def _take_resolution(self, event: Resolve, node: int, row: LockedRun | None) -> Answer:
@@ -200,7 +236,7 @@ class Intake:
         without_report = isinstance(event.result, Lost | Omitted)
         self.moved[node] = Fence.LEASE_LOST if without_report else Fence.ALREADY_REPORTED
         if isinstance(after, RetryAfter):
-            self.retried.append(retried_run(event, after))
+            self.retried.append(retried_run(event, after, paused=self.paused))
             return answer
         self.reported[node] = (event, after)
         self.outcomes.append(self._outcome_after(after, node))

@@ -53,17 +53,18 @@ MOVABLE_RUN_STATES = frozenset({RunState.READY, RunState.LEASED, RunState.WAITIN
 SETTLED_EXECUTION_STATES = frozenset({ExecutionState.SUCCESS, ExecutionState.FAILED, ExecutionState.CANCELLED})
 
 _R = RunState
-# As a transaction leaves them: a requeue and what follows it at once are one step out of QUARANTINED - leased by the
-# hand-off, or a control node decided again, which may wait, end, or be quarantined once more.
+# As a transaction leaves them: while an execution is paused, whatever would be READY is PARKED at once; a requeue and
+# what follows it at once are one step out of QUARANTINED - leased by the hand-off, or a control node decided again,
+# which may wait, end, or be quarantined once more.
 RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     _R.PENDING: frozenset(
         {_R.READY, _R.LEASED, _R.WAITING, _R.PARKED, _R.SUCCESS, _R.SKIPPED, _R.FAILED, _R.QUARANTINED, _R.CANCELLED}
     ),
     _R.READY: frozenset({_R.LEASED, _R.WAITING, _R.SUCCESS, _R.PARKED, _R.FAILED, _R.QUARANTINED, _R.CANCELLED}),
-    _R.LEASED: frozenset({_R.SUCCESS, _R.READY, _R.FAILED, _R.QUARANTINED, _R.CANCELLED}),
+    _R.LEASED: frozenset({_R.SUCCESS, _R.READY, _R.PARKED, _R.FAILED, _R.QUARANTINED, _R.CANCELLED}),
     _R.PARKED: frozenset({_R.READY, _R.FAILED, _R.QUARANTINED, _R.CANCELLED}),
     _R.WAITING: frozenset({_R.READY, _R.SUCCESS, _R.FAILED, _R.QUARANTINED, _R.CANCELLED}),
-    _R.QUARANTINED: frozenset({_R.READY, _R.LEASED, _R.WAITING, _R.SUCCESS, _R.FAILED, _R.QUARANTINED}),
+    _R.QUARANTINED: frozenset({_R.READY, _R.LEASED, _R.PARKED, _R.WAITING, _R.SUCCESS, _R.FAILED, _R.QUARANTINED}),
     _R.SUCCESS: frozenset(),
     _R.FAILED: frozenset(),
     _R.SKIPPED: frozenset(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -13,7 +15,7 @@ from valkyr.flow.advance import advance, fails_fast
 from valkyr.flow.attempts import FailForGood
 from valkyr.flow.effects import ChangedExecution, ChangedRun, NewQuarantine, OutboxEntry
 from valkyr.flow.events import EndExecution, Event, Resolution
-from valkyr.flow.facts import ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord, Replay
+from valkyr.flow.facts import Asked, ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord, Replay
 from valkyr.flow.ids import RunKey
 from valkyr.flow.intake import Answer, Intake, StepRules
 from valkyr.flow.outcomes import (
@@ -33,6 +35,8 @@ from valkyr.flow.results import FailureType, LetterType, Success
 from valkyr.flow.states import Ending, RunState, bad_delta, execution_state_after, open_delta
 from valkyr.flow.writes import Writes, changed_run
 
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
 
 def touched_nodes(plan: Plan, nodes: Sequence[int]) -> set[int]:
     """The nodes of events and the targets of their edges: what is locked at the outset."""
@@ -45,8 +49,11 @@ def touched_nodes(plan: Plan, nodes: Sequence[int]) -> set[int]:
 class ExecutionStep:
     """One execution in one transaction. `rows` grows as the walk through the graph asks for more.
 
-    `quarantines` are the records that resolutions name, by run and number. A plan without nodes stands for one that
-    cannot be made: the execution can be ended, and what is leased of it can end then.
+    `quarantines` are the records that resolutions name, by run and number; `asked` what request_ids of pauses and
+    resumes were used for before, by kind and id. Events of the whole execution are to be taken before all others.
+
+    A plan without nodes stands for one that cannot be made: the execution can be ended, and what is leased of it can
+    end then.
     """
 
     __slots__ = ("_bad_runs", "_intake", "_open_runs", "facts", "plan", "revision", "rows")
@@ -59,13 +66,14 @@ class ExecutionStep:
         rows: dict[int, LockedRun],
         rules: StepRules,
         *,
-        quarantines: Mapping[tuple[UUID, int], QuarantineRecord],
+        quarantines: Mapping[tuple[UUID, int], QuarantineRecord] = _NONE,
+        asked: Mapping[tuple[str, str], Asked] = _NONE,
     ) -> None:
         self.facts = facts
         self.plan = plan
         self.rows = rows
         self.revision = locked.revision + 1
-        self._intake = Intake(facts, plan, locked, rows, rules, quarantines)
+        self._intake = Intake(facts, plan, locked, rows, rules, quarantines, asked)
         self._open_runs = locked.open_runs
         self._bad_runs = locked.bad_runs
 
@@ -97,6 +105,8 @@ class ExecutionStep:
         if not self._intake.outcomes:
             return None
         outcomes = [self._with_outputs(outcome) for outcome in self._intake.outcomes]
+        # While it is paused no control node is decided: all are parked.
+        budget = ControlBudget(0) if self._intake.paused else budget
         return advance(self.plan, outcomes, self._base(), budget=budget)
 
     def halted(self) -> list[Change]:
@@ -155,12 +165,14 @@ class ExecutionStep:
                 self.revision,
                 fixed=intake.resolved.get(change.node),
                 deadline=self.plan.nodes[change.node].deadline,
+                paused=intake.paused,
             )
             (ready if run.state is RunState.READY else writes.changed).append(run)
         writes.ended += intake.retried
         writes.attempts += intake.attempts
         writes.calls += intake.calls
         writes.stopped += intake.stopped
+        writes.interventions += intake.interventions
         self._write_execution(changes, writes)
         return ready
 
@@ -180,14 +192,18 @@ class ExecutionStep:
             intake.ending = EndExecution(self.facts.id, Ending.FAIL_FAST)
         if intake.ending is not None:
             writes.endings.append((intake.ending, self))
-        elif changes:
+            return
+        moved = intake.state is not intake.locked.state
+        if moved:
+            (writes.paused if intake.paused else writes.resumed).append(self.facts.id)
+        if changes or moved:
             writes.executions.append(self.changed_execution(self._open_runs))
 
     def changed_execution(self, open_runs: int) -> ChangedExecution:
         """The execution's row after everything else of this transaction."""
         intake = self._intake
         state = execution_state_after(
-            intake.locked.state,
+            intake.state,
             open_runs=open_runs,
             bad_runs=self._bad_runs,
             ending=intake.ending.ending if intake.ending else intake.locked.ending,

@@ -17,6 +17,7 @@ from valkyr.flow.effects import (
     EndedAttempt,
     EndedRun,
     FinishedRun,
+    Intervention,
     NewQuarantine,
     OutboxEntry,
 )
@@ -51,6 +52,10 @@ class Writes:
     deadlines: list[tuple[UUID, datetime | None]] = field(default_factory=list)
     # Executions that end, each with what writes its row once it is known how many leases it has left.
     endings: list[tuple[EndExecution, Closing]] = field(default_factory=list)
+    # Executions whose READY runs are parked, and those whose parked runs are READY again.
+    paused: list[UUID] = field(default_factory=list)
+    resumed: list[UUID] = field(default_factory=list)
+    interventions: list[Intervention] = field(default_factory=list)
     calls: list[AttemptEnded] = field(default_factory=list)
 
     def add_reported(
@@ -88,16 +93,17 @@ class Writes:
 
 
 def changed_run(
-    change: Change, key: RunKey, revision: int, *, fixed: Resolve | None, deadline: timedelta | None
+    change: Change, key: RunKey, revision: int, *, fixed: Resolve | None, deadline: timedelta | None, paused: bool
 ) -> ChangedRun:
-    """A run that was not leased. `fixed` is the resolution that gave it its outputs, if one did."""
+    """A run that was not leased. `fixed` is the resolution that gave it its outputs, if one did; `paused` parks what
+    would be READY."""
     if change.after is RunState.SUCCESS and fixed is not None and fixed.outputs is not None:
         outputs: str | None = fixed.outputs
     else:
         outputs = None if change.outputs is None else orjson.dumps(change.outputs).decode()
     return ChangedRun(
         key=key,
-        state=change.after,
+        state=RunState.PARKED if paused and change.after is RunState.READY else change.after,
         gate=change.gate,
         outputs=outputs,
         error=change.failure.message if change.failure else None,
@@ -142,8 +148,8 @@ def call_of(event: LeaseEnded, row: LockedRun, facts: ExecutionFacts) -> Attempt
     )
 
 
-def retried_run(event: LeaseEnded, after: RetryAfter) -> EndedRun:
-    """Back to READY, with what went wrong."""
+def retried_run(event: LeaseEnded, after: RetryAfter, *, paused: bool) -> EndedRun:
+    """Back to READY, or parked by the pause, with what went wrong."""
     match event.result:
         case Lost():
             error: tuple[str | None, str | None] = ("the lease ended without a report", "RUNNER_LOST")
@@ -154,7 +160,7 @@ def retried_run(event: LeaseEnded, after: RetryAfter) -> EndedRun:
     return EndedRun(
         key=(event.execution_id, event.run_id),
         epoch=event.epoch,
-        state=RunState.READY,
+        state=RunState.PARKED if paused else RunState.READY,
         raise_epoch=isinstance(event.result, Lost | Omitted),
         failures=after.failures,
         lost_leases=after.lost_leases,

@@ -55,6 +55,7 @@ class ProbeRow:
     state: RunState
     epoch: int
     permit_id: UUID | None
+    parked_by: str | None = None
 
 
 async def park_runs(tx: Any, runs: Sequence[Parking]) -> None:
@@ -118,6 +119,6 @@ async def read_probes(tx: Any, runs: Sequence[ParkedRun]) -> dict[UUID, ProbeRow
     """Rows by run id."""
     keys = [(run.execution_id, run.id) for run in runs]
     return {
-        row["id"]: ProbeRow(RunState(row["state"]), row["epoch"], row["permit_id"])
+        row["id"]: ProbeRow(RunState(row["state"]), row["epoch"], row["permit_id"], row["parked_by"])
         for row in await tx.fetch(queries.READ_PROBES, *zip(*keys, strict=True))
     }

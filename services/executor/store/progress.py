@@ -210,7 +210,7 @@ async def resolve_quarantines(tx: Any, resolved: Sequence[Resolve]) -> None:
         )
         for event in resolved
     ]
-    with _request_ids():
+    with request_ids():
         await _write(tx, queries.RESOLVE_QUARANTINES, rows)
     requeued = [event for event in resolved if event.resolution == "REQUEUED"]
     again = [(e.execution_id, e.run_id, e.inputs, e.new_key, e.request.traceparent or None) for e in requeued]
@@ -239,7 +239,7 @@ async def end_executions(tx: Any, endings: Sequence[EndExecution], grace: timede
         who = (request.principal, storable(request.reason) or None) if request else (None, None)
         named = (request.request_id, request.hash) if request and request.request_id else (None, None)
         rows.append((event.execution_id, event.ending, *who, *named))
-    with _request_ids():
+    with request_ids():
         await _write(tx, queries.END_EXECUTIONS, rows)
     ids = [event.execution_id for event in endings]
     await tx.execute(queries.CANCEL_RUNS, ids)
@@ -247,8 +247,8 @@ async def end_executions(tx: Any, endings: Sequence[EndExecution], grace: timede
 
 
 @contextmanager
-def _request_ids() -> Iterator[None]:
-    """A request_id that another call has taken since it was looked for."""
+def request_ids() -> Iterator[None]:
+    """RequestIdReused for a request_id that another call has taken since it was looked for."""
     try:
         yield
     except asyncpg.UniqueViolationError as error:

@@ -64,8 +64,8 @@ def test_with_the_breaker_away_a_policy_that_denies_postpones() -> None:
     assert (look.way, look.wait) == (Way.POSTPONE, timedelta(seconds=5))
 
 
-def a_row(state: str, epoch: int, permit: UUID | None = None) -> ProbeRow:
-    return ProbeRow(RunState(state), epoch, permit)
+def a_row(state: str, epoch: int, permit: UUID | None = None, *, by: str | None = None) -> ProbeRow:
+    return ProbeRow(RunState(state), epoch, permit, by or ("BREAKER" if state == "PARKED" else None))
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,7 @@ def a_row(state: str, epoch: int, permit: UUID | None = None) -> ProbeRow:
         pytest.param(a_row("READY", 2), True, id="brought back by somebody"),
         pytest.param(a_row("LEASED", 3), True, id="leased by somebody without the permit"),
         pytest.param(a_row("PARKED", 2), False, id="still parked: it gets the same one again"),
+        pytest.param(a_row("PARKED", 2, by="PAUSE"), True, id="paused before it was leased"),
         pytest.param(a_row("LEASED", 3, PERMIT), False, id="leased by another replica under the same permit"),
         pytest.param(a_row("SUCCESS", 3, PERMIT), False, id="run by another replica under the same permit"),
         pytest.param(a_row("PARKED", 3), True, id="leased, ended and parked again meanwhile"),

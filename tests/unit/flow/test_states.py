@@ -23,7 +23,7 @@ R, E = RunState, ExecutionState
 
 # As drawn in the design, with what one transaction may put together: a hand-off goes from PENDING or QUARANTINED to
 # LEASED, a control node that fails from PENDING or READY to FAILED or QUARANTINED, and one that is requeued waits, ends
-# or is quarantined again.
+# or is quarantined again. While the execution is paused, whatever would be READY is PARKED.
 ALLOWED = {
     R.PENDING: {
         R.READY,
@@ -37,10 +37,10 @@ ALLOWED = {
         R.FAILED,
     },
     R.READY: {R.LEASED, R.PARKED, R.FAILED, R.QUARANTINED, R.CANCELLED, R.WAITING, R.SUCCESS},
-    R.LEASED: {R.SUCCESS, R.READY, R.FAILED, R.QUARANTINED, R.CANCELLED},
+    R.LEASED: {R.SUCCESS, R.READY, R.PARKED, R.FAILED, R.QUARANTINED, R.CANCELLED},
     R.PARKED: {R.READY, R.FAILED, R.QUARANTINED, R.CANCELLED},
     R.WAITING: {R.READY, R.SUCCESS, R.FAILED, R.QUARANTINED, R.CANCELLED},
-    R.QUARANTINED: {R.READY, R.LEASED, R.WAITING, R.SUCCESS, R.FAILED, R.QUARANTINED},
+    R.QUARANTINED: {R.READY, R.LEASED, R.PARKED, R.WAITING, R.SUCCESS, R.FAILED, R.QUARANTINED},
 }
 
 

@@ -1,0 +1,51 @@
+"""Statements that pause and resume executions, whose rows are locked before; runs follow in the order of locking."""
+
+from __future__ import annotations
+
+# Whoever leases, parks or brings back runs of an execution without locking it holds their rows until it commits: then
+# this statement looks at them again. So nothing stays READY, nor with a breaker: PAUSE wins (flow/pauses.py).
+PAUSE_RUNS = """
+WITH locked AS MATERIALIZED (
+    SELECT r.execution_id, r.id FROM executor.run r
+    WHERE r.execution_id = ANY($1::uuid[]) AND r.state IN ('READY', 'PARKED') AND r.parked_by IS DISTINCT FROM 'PAUSE'
+    ORDER BY r.execution_id, r.id
+    FOR NO KEY UPDATE)
+UPDATE executor.run r
+SET state = 'PARKED', parked_by = 'PAUSE', parked_at = coalesce(r.parked_at, now()),
+    retry_after = CASE WHEN r.parked_by IS NULL THEN r.retry_after END
+FROM locked l
+WHERE r.execution_id = l.execution_id AND r.id = l.id
+"""
+
+# READY from now on, so that whoever leases from a watermark finds them; what waited for its back-off goes on waiting.
+# The most urgent rank of what can be leased, and whether there are control nodes.
+RESUME_RUNS = """
+WITH locked AS MATERIALIZED (
+    SELECT r.execution_id, r.id FROM executor.run r
+    WHERE r.execution_id = ANY($1::uuid[]) AND r.state = 'PARKED' AND r.parked_by = 'PAUSE'
+    ORDER BY r.execution_id, r.id
+    FOR NO KEY UPDATE),
+back AS (
+    UPDATE executor.run r
+    SET state = 'READY', parked_by = NULL, parked_at = NULL, ready_at = greatest(now(), r.retry_after),
+        retry_after = CASE WHEN r.retry_after > now() THEN r.retry_after END,
+        parked_ms = r.parked_ms + (extract(epoch FROM now() - r.parked_at) * 1000)::bigint
+    FROM locked l
+    WHERE r.execution_id = l.execution_id AND r.id = l.id
+    RETURNING r.rank, r.is_control)
+SELECT (min(rank) FILTER (WHERE NOT is_control))::int, coalesce(bool_or(is_control), false) FROM back
+"""
+
+READ_ASKED = """
+SELECT i.kind, i.request_id, i.execution_id, i.request_hash
+FROM unnest($1::text[], $2::text[], $3::text[]) AS k(namespace, kind, request_id)
+JOIN executor.execution_intervention i
+    ON i.namespace = k.namespace AND i.kind = k.kind AND i.request_id = k.request_id
+WHERE i.request_id IS NOT NULL
+"""
+
+INSERT_INTERVENTIONS = """
+INSERT INTO executor.execution_intervention (
+    namespace, execution_id, kind, principal, reason, request_id, request_hash)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[])
+"""

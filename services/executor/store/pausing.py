@@ -1,0 +1,68 @@
+"""Pauses and resumes of executions, and who asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from services.executor import queries_pausing as queries
+from services.executor.store.progress import request_ids, storable
+from valkyr.flow.effects import Intervention
+from valkyr.flow.events import PauseExecution, ResumeExecution
+from valkyr.flow.facts import Asked
+from valkyr.flow.pauses import kind_of
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtBack:
+    """What is READY again: the most urgent rank of what can be leased, None if nothing; whether control nodes are."""
+
+    rank: int | None
+    control: bool
+
+
+async def pause_runs(tx: Any, executions: Sequence[UUID]) -> None:
+    """What is READY, or held back by a breaker, is PARKED by the pause. The executions are locked, and all else of the
+    transaction is written."""
+    if executions:
+        await tx.execute(queries.PAUSE_RUNS, executions)
+
+
+async def resume_runs(tx: Any, executions: Sequence[UUID]) -> BroughtBack:
+    """What the pause had parked is READY again, not before its `retry_after`."""
+    if not executions:
+        return BroughtBack(None, control=False)
+    row = await tx.fetchrow(queries.RESUME_RUNS, executions)
+    return BroughtBack(row[0], row[1])
+
+
+async def read_asked(
+    tx: Any, events: Sequence[tuple[str, PauseExecution | ResumeExecution]]
+) -> Mapping[tuple[str, str], Asked]:
+    """What the request_ids of pauses and resumes, given with their namespaces, were used for before: by kind and id."""
+    keys = [(space, kind_of(event), event.request.request_id) for space, event in events if event.request.request_id]
+    if not keys:
+        return {}
+    rows = await tx.fetch(queries.READ_ASKED, *zip(*keys, strict=True))
+    return {(row[0], row[1]): Asked(row[2], row[3]) for row in rows}
+
+
+async def insert_interventions(tx: Any, interventions: Sequence[Intervention]) -> None:
+    """RequestIdReused for a request_id that another execution's call has taken since it was looked for."""
+    rows = [
+        (
+            i.namespace,
+            i.execution_id,
+            i.kind,
+            i.request.principal,
+            storable(i.request.reason) or None,
+            i.request.request_id,
+            i.request.hash if i.request.request_id else None,
+        )
+        for i in interventions
+    ]
+    if rows:
+        with request_ids():
+            await tx.execute(queries.INSERT_INTERVENTIONS, *zip(*rows, strict=True))
