@@ -23,6 +23,7 @@ from services.executor.deadlines import Deadlines
 from services.executor.dispatcher import Dispatcher
 from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
+from services.executor.feed import Feed
 from services.executor.gateways import DlqGateway, GraphStoreGateway
 from services.executor.handoff import Handoff
 from services.executor.interventions import Interventions
@@ -195,7 +196,8 @@ class Parts:
 
     def _make_loops(self) -> None:
         runner = self.settings.runner
-        self.executions = Executions(self.session, self.cache, self.signals)
+        self.feed = Feed(self.session, self.signals)
+        self.executions = Executions(self.session, self.cache, self.feed)
         self.leasing = Leasing(self.cache, self.handoff, self.progress, self.lease)
         self.dispatcher = Dispatcher(
             self.session,
@@ -247,7 +249,7 @@ class Parts:
         return connection
 
     def servicers(self) -> list[Servicer]:
-        servicer = ExecutorServicer(self.starts, self.executions, self.interventions, self.signals, self.settings)
+        servicer = ExecutorServicer(self.starts, self.executions, self.interventions, self.feed, self.settings)
         return [(SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer)]
 
     async def start(self) -> None:
@@ -350,6 +352,7 @@ class Parts:
             if isinstance(outcome, Exception):
                 log.error("executor.loop_ended", error=str(outcome), exc_info=outcome)
         await self.starts.close()
+        await self.feed.close()
         await self.transport.close()
         await self.gateway.close()
         await self.dlq.close()

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.executor.facts import ExecutionCache
+from services.executor.feed import Feed, wait_for
 from services.executor.model import ExecutionView, RunView
-from services.executor.signals import Signals
 from services.executor.store import reads as store
 from services.executor.store.reads import ExecutionFilter, RunFilter, StoredOutputs
 from services.executor.store.session import Session
@@ -20,9 +20,6 @@ from valkyr.flow.states import SETTLED_EXECUTION_STATES
 
 PAGE_CHARACTERS = 2 * 1024 * 1024
 """Of errors and of requeued inputs in one page of runs: as protobuf they may take more than five times as much."""
-
-LOOK_INTERVAL = timedelta(seconds=1)
-"""How soon a change made by another replica is seen; changes made here are seen at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +33,10 @@ class RunPage:
 class Executions:
     """Reads; nothing here changes anything."""
 
-    def __init__(self, session: Session, cache: ExecutionCache, signals: Signals) -> None:
+    def __init__(self, session: Session, cache: ExecutionCache, feed: Feed) -> None:
         self._session = session
         self._cache = cache
-        self._signals = signals
+        self._feed = feed
 
     async def get(self, namespace: str, execution_id: UUID) -> ExecutionView:
         """With outputs and run counts. ExecutionNotFound."""
@@ -59,23 +56,14 @@ class Executions:
 
     async def wait(self, namespace: str, execution_id: UUID, timeout: timedelta) -> ExecutionView:
         """The execution when it is settled, or as it is at the timeout. ExecutionNotFound."""
-        changed = asyncio.Event()
-
-        def listen(ids: frozenset[UUID]) -> None:
-            if execution_id in ids:
-                changed.set()
-
-        self._signals.subscribe(listen)
-        try:
-            deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+        deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+        with self._feed.settling(execution_id) as perhaps_settled:
             while True:
-                changed.clear()
+                perhaps_settled.clear()
                 left = deadline - asyncio.get_running_loop().time()
                 if left <= 0 or await self._is_settled(namespace, execution_id):
                     return await self.get(namespace, execution_id)
-                await wait_for(changed, min(timedelta(seconds=left), LOOK_INTERVAL))
-        finally:
-            self._signals.unsubscribe(listen)
+                await wait_for(perhaps_settled, timedelta(seconds=left))
 
     async def must_exist(self, namespace: str, execution_id: UUID) -> None:
         """ExecutionNotFound, also for one of another namespace."""
@@ -183,15 +171,6 @@ def _with_outputs(runs: Sequence[RunView], stored: Sequence[StoredOutputs]) -> l
             break
         filled.append(replace(run, outputs=texts.get(run.id)))
     return filled
-
-
-async def wait_for(event: asyncio.Event, timeout: timedelta) -> None:
-    """Until the event, or the timeout."""
-    try:
-        async with asyncio.timeout(timeout.total_seconds()):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def execution_not_found(execution_id: UUID) -> ExecutionNotFound:

@@ -159,6 +159,16 @@ class ExecutionView:
     omitted_outputs: Sequence[str] = ()
 
 
+@dataclass(slots=True)
+class Heard:
+    """An execution that changed; with how it looks now where that is at hand."""
+
+    id: UUID
+    revision: int
+    settled: bool
+    view: ExecutionView | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptView:
     attempt: int

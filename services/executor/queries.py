@@ -250,7 +250,7 @@ SET state = u.state, revision = u.revision, open_runs = u.open_runs, bad_runs = 
     error_message = CASE WHEN u.state <> 'SUCCESS' THEN coalesce(u.error_message, e.error_message) END,
     started_at = coalesce(e.started_at, now()),
     finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'CANCELLED') THEN coalesce(e.finished_at, now()) END,
-    last_modified_date = now()
+    last_modified_date = now(), changed_in = pg_current_xact_id()::text::bigint
 FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::int[], $6::text[], $7::text[])
     AS u(id, state, revision, open_runs, bad_runs, error_type, error_message)
 WHERE e.id = u.id
@@ -501,7 +501,20 @@ _EXECUTION = """SELECT e.id, e.namespace, e.workflow_id, e.version, {state} AS s
     e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested,
     e.ended_by, e.ended_reason, {payload} AS trigger_payload
 FROM executor.workflow_execution e
-WHERE e.namespace = $1"""
+WHERE """
+
+READ_EXECUTIONS = _EXECUTION.format(state=_SHOWN_STATE, payload="NULL::text") + "e.id = ANY($1::uuid[])"
+
+# What transactions wrote that began after $1 or were under way then; both bounds are of this statement's own snapshot.
+# Ids beyond it are those of another database's life, from which this one was restored.
+CHANGES_SINCE = """
+SELECT e.id, e.revision, e.state, s.oldest_open, s.top
+FROM (SELECT pg_snapshot_xmin(s)::text::bigint AS oldest_open, pg_snapshot_xmax(s)::text::bigint AS top
+      FROM pg_current_snapshot() AS s) AS s
+LEFT JOIN LATERAL (
+    SELECT e.id, e.revision, e.state FROM executor.workflow_execution e
+    WHERE e.changed_in >= $1::bigint AND e.changed_in < s.top) AS e ON true
+"""
 
 _RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,
     r.pool, r.class_name, r.error, r.error_type, r.leased_by, r.lease_until, r.heartbeat_at, r.retry_after,
@@ -577,13 +590,13 @@ def list_executions(
         (by_ids, "e.id = ANY({}::uuid[])"),
         (by_workflow, "e.workflow_id = {}::uuid"),
         (before, "e.id < {}::uuid"),
-        (changed_since, "e.last_modified_date >= {}::timestamptz"),
+        (changed_since, "e.changed_in >= {}::bigint"),
     )
     if states:
         stored = {*states, ExecutionState.PENDING} if ExecutionState.RUNNING in states else set(states)
         conditions += f" AND e.state IN ({_literals(stored)}) AND {_SHOWN_STATE} IN ({_literals(states)})"
     select = _EXECUTION.format(state=_SHOWN_STATE, payload="e.trigger_payload" if payload else "NULL::text")
-    return f"{select}{conditions}\nORDER BY e.id DESC\nLIMIT $2"
+    return f"{select}e.namespace = $1{conditions}\nORDER BY e.id DESC\nLIMIT $2"
 
 
 def list_runs(

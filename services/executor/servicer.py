@@ -12,10 +12,10 @@ from services.chassis.interceptors import caller, namespace_of, remaining
 from services.chassis.paging import bad_page_token, page_place, page_size_of, page_token
 from services.executor import wire
 from services.executor.executions import Executions
+from services.executor.feed import Feed
 from services.executor.interventions import Interventions
 from services.executor.model import StartRequest
 from services.executor.settings import ExecutorSettings
-from services.executor.signals import Signals
 from services.executor.starts import Starts
 from services.executor.store.reads import ExecutionFilter, RunFilter
 from services.executor.tracing import traceparent_for_start
@@ -37,13 +37,13 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
         starts: Starts,
         executions: Executions,
         interventions: Interventions,
-        signals: Signals,
+        feed: Feed,
         settings: ExecutorSettings,
     ) -> None:
         self._starts = starts
         self._executions = executions
         self._interventions = interventions
-        self._signals = signals
+        self._feed = feed
         self._settings = settings
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Any) -> pb.StartExecutionResponse:
@@ -102,7 +102,7 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
     async def WatchExecutions(
         self, request: pb.WatchExecutionsRequest, context: Any
     ) -> AsyncIterator[pb.WatchExecutionsResponse]:
-        watch = Watch(self._executions, self._signals, wire.read_watch(request, namespace_of(request)))
+        watch = Watch(self._executions, self._feed, wire.read_watch(request, namespace_of(request)))
         async for batch in watch.batches():
             yield pb.WatchExecutionsResponse(
                 executions=[wire.write_execution(view) for view in batch.executions],
@@ -113,7 +113,7 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
         self, request: pb.WatchExecutionRequest, context: Any
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
         watched = wire.read_watch_of_one(request, namespace_of(request))
-        async with aclosing(changes_of_one(self._executions, self._signals, watched)) as changes:
+        async with aclosing(changes_of_one(self._executions, self._feed, watched)) as changes:
             async for view in changes:
                 yield pb.WatchExecutionResponse(execution=wire.write_execution(view))
 

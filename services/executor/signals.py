@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from uuid import UUID
+from collections.abc import Callable, Sequence
 
-Listener = Callable[[frozenset[UUID]], None]
+from services.executor.model import Heard
+
+Listener = Callable[[Sequence[Heard]], None]
 
 
 class Signals:
@@ -30,12 +31,11 @@ class Signals:
         self.urgent = rank if self.urgent is None else min(rank, self.urgent)
         self.runs_ready.set()
 
-    def executions_changed(self, ids: Iterable[UUID]) -> None:
+    def executions_changed(self, changes: Sequence[Heard]) -> None:
         """Committed: tells whoever watches."""
-        changed = frozenset(ids)
-        if changed:
+        if changes:
             for listener in tuple(self._listeners):
-                listener(changed)
+                listener(changes)
 
     def subscribe(self, listener: Listener) -> None:
         self._listeners.add(listener)

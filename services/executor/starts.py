@@ -13,7 +13,7 @@ from services.chassis.batching import NaturalBatcher
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, monotonic
 from services.executor.inputs import prepare
-from services.executor.model import ExecutionView, LeasePolicy, StartRequest, new_id, rank_of
+from services.executor.model import ExecutionView, Heard, LeasePolicy, StartRequest, new_id, rank_of
 from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
 from services.executor.preparing import refusals
@@ -29,6 +29,7 @@ from valkyr.flow.events import ControlReady, Event
 from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.ids import run_id
 from valkyr.flow.resolutions import deadline_to_come
+from valkyr.flow.states import SETTLED_EXECUTION_STATES
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -61,6 +62,7 @@ class _Written:
     """What one transaction wrote."""
 
     answers: list[list[UUID] | Exception] = field(default_factory=list)
+    fresh: list[ExecutionView] = field(default_factory=list)
     views: dict[UUID, ExecutionView] = field(default_factory=dict)
     new: list[NewExecution] = field(default_factory=list)
     known: dict[UUID, Known] = field(default_factory=dict)
@@ -155,7 +157,9 @@ class Starts:
         except Exception as error:
             log.error("starts.follow_up_failed", error=str(error), exc_info=error)
             self._signals.control_ready.set()
-        self._signals.executions_changed([execution.id for execution in written.new])
+        self._signals.executions_changed(
+            [Heard(view.id, view.revision, view.state in SETTLED_EXECUTION_STATES, view) for view in written.fresh]
+        )
         return [
             ids if isinstance(ids, Exception) else [written.views[execution_id] for execution_id in ids]
             for ids in written.answers
@@ -173,7 +177,8 @@ class Starts:
             if created_at is None:
                 raise _Raced
             await store.insert_runs(tx, written.new, self._lease)
-            written.views = {execution.id: execution.as_created(created_at) for execution in written.new}
+            written.fresh = [execution.as_created(created_at) for execution in written.new]
+            written.views = {view.id: view for view in written.fresh}
         await self._read_earlier(tx, groups, written)
         return written
 

@@ -91,6 +91,7 @@ workflow_execution = Table(
     Column("request_hash", LargeBinary, nullable=True),
     _when("created_date"),
     _when("last_modified_date"),
+    Column("changed_in", BigInteger, nullable=False),
     _uuid("created_by", nullable=True),
     _text("created_by_name"),
     _uuid("last_modified_by", nullable=True),

@@ -15,7 +15,7 @@ from uuid import UUID
 from services.executor.facts import Known
 from services.executor.handoff import Grant, Handoff
 from services.executor.inputs import results_by_node, sight_of, visible_result
-from services.executor.model import LeasePolicy, StoredResult, rank_of
+from services.executor.model import Heard, LeasePolicy, StoredResult, rank_of
 from services.executor.preparing import Preparing, Wanted, refusals
 from services.executor.store import pausing
 from services.executor.store import progress as store
@@ -30,7 +30,7 @@ from valkyr.flow.intake import Answer, StepRules
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import Change, ControlBudget, Loaded, Need, RunFacts
 from valkyr.flow.plan import PlannedNode
-from valkyr.flow.states import FINAL_RUN_STATES, RunState, StopReason
+from valkyr.flow.states import FINAL_RUN_STATES, SETTLED_EXECUTION_STATES, RunState, StopReason
 from valkyr.flow.step import ExecutionStep, touched_nodes
 from valkyr.flow.writes import Writes
 from valkyr.runner.leases import LeasedRun
@@ -75,7 +75,7 @@ class Applied:
     timers: bool = False
     deadlines: bool = False
     outbox: bool = False
-    changed: list[UUID] = field(default_factory=list)
+    changed: list[Heard] = field(default_factory=list)
     calls: Sequence[AttemptEnded] = ()
 
     def leave_ready(self, rank: int) -> None:
@@ -114,6 +114,7 @@ class Transaction:
         applied.refused = refusals(leased)
         self._note_rest(writes, applied)
         await self._write(writes)
+        applied.changed = [Heard(e.id, e.revision, e.state in SETTLED_EXECUTION_STATES) for e in writes.executions]
         await self._pause_and_resume(writes, applied)
         applied.changed = [execution.id for execution in writes.executions]
         return applied

@@ -3,14 +3,13 @@ second."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from uuid import UUID
 
-from services.executor.executions import LOOK_INTERVAL, Executions, execution_not_found, wait_for
+from services.executor.executions import Executions, execution_not_found
+from services.executor.feed import LOOK_INTERVAL, Feed
 from services.executor.model import ExecutionView
-from services.executor.signals import Signals
 from valkyr.flow.states import SETTLED_EXECUTION_STATES, ExecutionState
 
 
@@ -24,20 +23,12 @@ class WatchedOne:
 
 
 async def changes_of_one(
-    executions: Executions, signals: Signals, watched: WatchedOne
+    executions: Executions, feed: Feed, watched: WatchedOne
 ) -> AsyncGenerator[ExecutionView, None]:
     """With run counts in each and outputs in the last, the settled one, after which it ends. ExecutionNotFound."""
-    changed = asyncio.Event()
-
-    def listen(ids: frozenset[UUID]) -> None:
-        if watched.execution_id in ids:
-            changed.set()
-
     seen: tuple[int, ExecutionState, bool] | None = None
-    signals.subscribe(listen)
-    try:
+    async with feed.subscription(watched.namespace, ids=[watched.execution_id]) as changes:
         while True:
-            changed.clear()
             found = await executions.get_many(watched.namespace, [watched.execution_id])
             if not found:
                 raise execution_not_found(watched.execution_id)
@@ -51,6 +42,4 @@ async def changes_of_one(
             seen = news
             if settled:
                 return
-            await wait_for(changed, LOOK_INTERVAL)
-    finally:
-        signals.unsubscribe(listen)
+            await changes.changed_within(LOOK_INTERVAL)

@@ -31,7 +31,7 @@ MAX_WATCHED = 10_000
 MAX_NODE_ID = 512
 MAX_WAIT = timedelta(seconds=60)
 DEFAULT_WAIT = timedelta(seconds=20)
-_RESUME_TOKEN = re.compile(r"[0-9]{10}\.[0-9]{6}")
+_RESUME_TOKEN = re.compile(r"[0-9]{1,18}")
 
 
 def read_uuid(text: str, path: str) -> UUID:
@@ -208,7 +208,7 @@ def read_run_or_node(request: pb.GetRunRequest) -> tuple[UUID | None, str | None
     if request.run_id and request.node_id:
         raise InvalidRequest.of_field("nodeId", f"{request.node_id[:64]!r} beside runId; name the run by one of them")
     if not request.run_id and not request.node_id:
-        raise InvalidRequest.of_field("runId", "is required, or nodeId; ListRuns shows both")
+        raise InvalidRequest.of_field("runId", "name the run by runId or by nodeId; ListRuns shows both")
     if request.run_id:
         return read_uuid(request.run_id, "runId"), None
     if len(request.node_id) > MAX_NODE_ID or "\0" in request.node_id:
@@ -222,18 +222,18 @@ def read_ids(texts: Iterable[str]) -> list[UUID]:
     return [read_uuid(text, f"executionIds[{index}]") for index, text in enumerate(texts)]
 
 
-def resume_token(seen_to: datetime) -> str:
-    return f"{seen_to.timestamp():.6f}"
+def resume_token(seen_to: int) -> str:
+    return str(seen_to)
 
 
-def _read_resume_token(token: str) -> datetime | None:
+def _read_resume_token(token: str) -> int | None:
     if not token:
         return None
     if _RESUME_TOKEN.fullmatch(token) is None:
         raise InvalidRequest.of_field(
             "resumeToken", f"{token[:64]!r} was not given out by WatchExecutions; leave it empty to begin now"
         )
-    return datetime.fromtimestamp(float(token), UTC)
+    return int(token)
 
 
 def read_execution_states(values: Sequence[int]) -> list[ExecutionState]:

@@ -9,14 +9,15 @@ from typing import Any
 from uuid import UUID
 
 from services.executor import queries
-from services.executor.model import AttemptView, ExecutionView, RunView
+from services.executor.model import AttemptView, ExecutionView, Heard, RunView
 from valkyr.flow.events import Resolution
 from valkyr.flow.facts import ExecutionFacts, QuarantineRecord
-from valkyr.flow.states import ExecutionState, RunState
+from valkyr.flow.states import SETTLED_EXECUTION_STATES, ExecutionState, RunState
 
 OUTPUTS_BUDGET = 3 * 512 * 1024
 """How many bytes of outputs, as JSON, go into one answer: as protobuf they may take more than five times as much."""
 
+MAX_BIGINT = 2**63 - 1
 LAST_ATTEMPTS = 200
 """Of a run; one that snoozes has an attempt for every time."""
 
@@ -50,14 +51,14 @@ async def read_facts(connection: Any, ids: Iterable[UUID]) -> list[ExecutionFact
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFilter:
-    """Empty fields do not restrict. `before` is an id: only older ones; `changed_since` is by the database's clock."""
+    """Empty fields do not restrict. `before` is an id: only older ones; `changed_since` a mark of the feed."""
 
     namespace: str
     ids: Sequence[UUID] = ()
     workflow_id: UUID | None = None
     states: Sequence[ExecutionState] = ()
     before: UUID | None = None
-    changed_since: datetime | None = None
+    changed_since: int | None = None
 
 
 async def list_executions(
@@ -81,6 +82,27 @@ async def list_executions(
     arguments = [value for value in given if value is not None]
     rows = await connection.fetch(statement, wanted.namespace, limit, *arguments)
     return [_execution(row) for row in rows]
+
+
+async def read_executions(connection: Any, ids: Sequence[UUID]) -> list[ExecutionView]:
+    """Of whatever namespace, in no order, without outputs and counts; unknown ids are absent."""
+    return [_execution(row) for row in await connection.fetch(queries.READ_EXECUTIONS, ids)]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has changed since a mark. `oldest_open` is the next mark; all that began after `top` will be beyond it."""
+
+    heard: Sequence[Heard]
+    oldest_open: int
+    top: int
+
+
+async def changes_since(connection: Any, mark: int | None) -> Changes:
+    """Nothing but the next mark if there is none yet."""
+    rows = await connection.fetch(queries.CHANGES_SINCE, MAX_BIGINT if mark is None else mark)
+    heard = [Heard(row[0], row[1], row[2] in SETTLED_EXECUTION_STATES) for row in rows if row[0] is not None]
+    return Changes(heard, rows[0][3], rows[0][4])
 
 
 def _execution(row: Any) -> ExecutionView:

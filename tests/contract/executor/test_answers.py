@@ -315,15 +315,15 @@ async def keep_busy(stack: Stack, workflow_id: str) -> None:
 
 
 async def test_watches_that_were_left_leave_nothing_behind(stack: Stack, stub: ExecutorServiceStub) -> None:
-    listeners = stack.app.parts.signals._listeners
+    feed = stack.app.parts.feed
     streams = [stub.WatchExecutions(pb.WatchExecutionsRequest(), timeout=30) for _ in range(20)]
     for stream in streams:
         await anext(aiter(stream))
-    assert len(listeners) == 20
+    assert feed.watched == 20
     for stream in streams:
         stream.cancel()
     await stack.run(a_graph("a"))
-    await until_true(lambda: not listeners, "the listeners are gone")
+    await until_true(lambda: not feed.watched, "the streams are gone")
 
 
 async def test_a_watch_past_its_deadline_ends_with_it(stub: ExecutorServiceStub) -> None:

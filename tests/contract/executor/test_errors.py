@@ -194,7 +194,7 @@ BAD = {
     ),
     "run without execution": Bad("GetRun", pb.GetRunRequest(node_id="a"), "executionId", ("required",)),
     "run of no uuid": Bad("GetRun", pb.GetRunRequest(execution_id="x", node_id="a"), "executionId", ("'x'",)),
-    "run without a name": Bad("GetRun", pb.GetRunRequest(execution_id=ID), "runId", ("required", "nodeId")),
+    "run without a name": Bad("GetRun", pb.GetRunRequest(execution_id=ID), "runId", ("nodeId", "ListRuns")),
     "run by no uuid": Bad("GetRun", pb.GetRunRequest(execution_id=ID, run_id="a"), "runId", ("'a'", "01920000")),
     "run by two names": Bad(
         "GetRun", pb.GetRunRequest(execution_id=ID, run_id=ID, node_id="a"), "nodeId", ("'a'", "one of them")

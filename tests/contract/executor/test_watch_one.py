@@ -83,7 +83,7 @@ async def test_a_watch_resumes_behind_the_revision_that_was_seen(stack: Stack, s
     seen = (await anext(aiter(stream))).execution.revision
     stream.cancel()
     resumed = asyncio.ensure_future(told(watch(stub, execution_id, seen)))
-    await until_true(lambda: stack.app.parts.signals._listeners, "it listens")
+    await until_true(lambda: stack.app.parts.feed.watched, "it listens")
     GATES.open.set()
     assert [execution.state for execution in await resumed] == [State.SUCCESS]
     settled = (await told(watch(stub, execution_id, seen)))[-1]
@@ -115,14 +115,14 @@ async def test_what_another_replica_does_is_told(stack: Stack) -> None:
 
 async def test_watches_that_were_left_leave_nothing_behind(stack: Stack, stub: ExecutorServiceStub) -> None:
     execution_id = await stack.start(HELD)
-    listeners = stack.app.parts.signals._listeners
+    feed = stack.app.parts.feed
     streams = [watch(stub, execution_id) for _ in range(20)]
     for stream in streams:
         await anext(aiter(stream))
-    assert len(listeners) == 20
+    assert feed.watched == 20
     for stream in streams:
         stream.cancel()
-    await until_true(lambda: not listeners, "the listeners are gone")
+    await until_true(lambda: not feed.watched, "the streams are gone")
 
 
 async def test_grpcurl_watches_to_the_end(stack: Stack) -> None:

@@ -48,6 +48,8 @@ CREATE TABLE executor.workflow_execution (
     request_hash bytea,
     created_date timestamptz NOT NULL DEFAULT now(),
     last_modified_date timestamptz NOT NULL DEFAULT now(),
+    -- The transaction that wrote the row last: what a watch has not seen yet is what later ones wrote.
+    changed_in bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
     created_by uuid,
     created_by_name text NOT NULL DEFAULT 'anonymous',
     last_modified_by uuid
@@ -153,7 +155,7 @@ CREATE INDEX workflow_execution_of_workflow ON executor.workflow_execution (work
 CREATE INDEX workflow_execution_unsettled ON executor.workflow_execution (state, id)
     WHERE state IN ('PENDING', 'RUNNING', 'PAUSED', 'FAILED', 'CANCELLED');
 CREATE INDEX workflow_execution_started ON executor.workflow_execution (started_at);
-CREATE INDEX workflow_execution_changed ON executor.workflow_execution (namespace, last_modified_date);
+CREATE INDEX workflow_execution_changed ON executor.workflow_execution (changed_in);
 
 CREATE INDEX run_to_lease ON executor.run (pool, class_name, rank, ready_at)
     WHERE state = 'READY' AND NOT is_control;
