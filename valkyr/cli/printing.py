@@ -34,6 +34,7 @@ STYLES = {
     "RUNNING": "cyan",
     "WAITING": "blue",
     "PARKED": "yellow",
+    "PAUSED": "yellow",
     "OPEN": "red",
     "FORCED_OPEN": "red",
     "HALF_OPEN": "yellow",

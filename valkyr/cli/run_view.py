@@ -21,7 +21,10 @@ def print_run(printer: Printer, run: Run) -> None:
     for label, text in _facts(run):
         print_fact(printer, label, text)
     _print_timeline(printer, run)
-    print_stack_trace(printer, next((one.stack_trace for one in reversed(run.attempts) if one.stack_trace), ""))
+    last = next((attempt for attempt in reversed(run.attempts) if attempt.stack_trace), None)
+    if last is not None:
+        printer.line(Text(f"stack trace of attempt {last.attempt}", "bold"))
+        print_stack_trace(printer, last.stack_trace)
     if run.inputs is not None:
         print_json(printer, "inputs, replaced by a requeue", run.inputs)
     if run.outputs is not None:
@@ -41,8 +44,8 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
         yield "outage", run.episode_id
     if run.deadline is not None:
         yield "deadline", moment(run.deadline)
-    if run.failures or run.lost_leases:
-        yield "budget", f"{run.failures} failures and {run.lost_leases} lost leases are counted"
+    if not run.final and (run.failures or run.lost_leases):
+        yield "budgets", f"used up so far: failures {run.failures}, lost leases {run.lost_leases}"
     if run.cost_tokens:
         yield "cost", f"{run.cost_tokens:g} tokens"
     if run.idempotency_key:
@@ -74,7 +77,8 @@ def _now(run: Run) -> str:
 
 def _print_timeline(printer: Printer, run: Run) -> None:
     events = timeline_of(run, letters={}, breakers={}, letters_known=False)
-    printer.line(Text("timeline", "bold"), "" if events else "  nothing yet")
+    nothing = "  no runner had it" if run.final else "  nothing yet"
+    printer.line(Text("timeline", "bold"), "" if events else nothing)
     runners = {f"attempt {attempt.attempt}": attempt.runner_id for attempt in run.attempts}
     width = max((len(event.label) for event in events), default=0)
     for event in events:

@@ -128,13 +128,17 @@ def _parking(run: Run, span: _Span | None, breaker: Breaker | None) -> Iterator[
         return
     waits = run.state is RunState.PARKED
     if waits and run.parked_by and run.parked_by != "BREAKER":
-        yield Event("parked", run.parked_at, None, f"by {run.parked_by}, and still waits")
+        yield Event("parked", run.parked_at, None, "its execution is paused")
         return
     before = f", {seconds(run.parked_duration.total_seconds())} before that" if run.parked_duration else ""
     what = f"still waits{before}" if waits else "waited" if span else "waited in all"
-    outage = f", outage {run.episode_id}" if run.episode_id else ""
     at = run.parked_at if waits else span.start if span else None
     took = None if waits else run.parked_duration
+    if not waits and not run.episode_id:
+        held = f", or {run.target} was not to be called" if run.target else ""
+        yield Event("parked", at, took, f"{what}: its execution was paused{held}")
+        return
+    outage = f", outage {run.episode_id}" if run.episode_id else ""
     yield Event("parked", at, took, f"{what} for {run.target}{outage}{_state_now(breaker)}", "breaker")
     if breaker is not None and breaker.opened_at is not None and breaker.episode_id == run.episode_id:
         again = run.parked_at is not None and breaker.opened_at > run.parked_at

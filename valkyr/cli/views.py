@@ -146,7 +146,7 @@ def _parking(run: Run) -> str:
     """Why a run that is PARKED waits, "" for the others."""
     if run.state is not RunState.PARKED:
         return ""
-    return f"waits for the breaker of {run.target}" if run.parked_by == "BREAKER" else f"held by {run.parked_by}"
+    return f"waits for the breaker of {run.target}" if run.parked_by == "BREAKER" else "its execution is paused"
 
 
 def took(run: Run) -> str:
