@@ -116,7 +116,6 @@ class Transaction:
         await self._write(writes)
         applied.changed = [Heard(e.id, e.revision, e.state in SETTLED_EXECUTION_STATES) for e in writes.executions]
         await self._pause_and_resume(writes, applied)
-        applied.changed = [execution.id for execution in writes.executions]
         return applied
 
     async def _lock(self, events: Sequence[Event]) -> None:
