@@ -14,7 +14,7 @@ from benchmarks.figures import summarise
 from benchmarks.record import Record
 from benchmarks.session import WORKLOADS, measure_all
 from benchmarks.sizes import FULL, QUICK
-from benchmarks.table import HEADINGS, costs, rows, terminal
+from benchmarks.table import COST_HEADINGS, HEADINGS, costs, rows, terminal
 from services.local.errors import StackError
 from valkyr.errors import ValkyrError
 
@@ -58,7 +58,7 @@ def report(record: Record) -> str:
     """The tables, and what makes them doubtful."""
     parts = [
         terminal(HEADINGS, rows(summarise(record.figures()))),
-        terminal(("workload", "phase", "CPU us per run"), costs(record.rounds)),
+        terminal(COST_HEADINGS, costs(record.rounds)),
     ]
     doubts = _doubts(record)
     return "\n\n".join([*parts, doubts] if doubts else parts)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from benchmarks.figures import Measured, Summary
 
 HEADINGS = ("workload", "what", "budget", "measured", "min - max", "ratio", "met")
-COST_ORDER = ("executor", "postgres", "graph_store", "breaker", "dlq", "supervisor")
+COSTS = ("all", "client", "executor", "postgres", "graph_store", "breaker", "dlq", "supervisor")
+COST_HEADINGS = ("workload", "CPU us per run", *(name.replace("_", " ") for name in COSTS))
 
 
 def rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
@@ -30,14 +32,21 @@ def markdown(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def costs(rounds: Sequence[Mapping[str, Measured]]) -> list[tuple[str, ...]]:
-    """(workload, phase, CPU microseconds per run by process): the medians over rounds."""
+def costs_by_phase(rounds: Sequence[Mapping[str, Measured]]) -> Mapping[tuple[str, str], Mapping[str, float]]:
+    """CPU microseconds per run by process, medians over rounds, by workload and phase. Further clients count as one."""
     found: dict[tuple[str, str], list[Mapping[str, float]]] = {}
     for measured in rounds:
         for workload, each in measured.items():
             for phase, cost in each.cost.items():
-                found.setdefault((workload, phase), []).append(cost)
-    return [(*key, _cost_text(each)) for key, each in found.items()]
+                found.setdefault((workload, phase), []).append(_joined(cost))
+    return {phase: _medians(each) for phase, each in found.items()}
+
+
+def costs(rounds: Sequence[Mapping[str, Measured]]) -> list[tuple[str, ...]]:
+    """The cells under COST_HEADINGS."""
+    return [
+        (*phase, *(f"{cost.get(name, 0.0):,.0f}" for name in COSTS)) for phase, cost in costs_by_phase(rounds).items()
+    ]
 
 
 def number(value: float, unit: str) -> str:
@@ -62,12 +71,14 @@ def _row(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def _cost_text(each: Sequence[Mapping[str, float]]) -> str:
-    names = {name for cost in each for name in cost if name != "all"}
-    order = sorted(names, key=lambda name: (COST_ORDER.index(name) if name in COST_ORDER else -1, name))
-    parts = [f"{name} {_median([cost.get(name, 0.0) for cost in each]):.0f}" for name in order]
-    return f"{_median([cost['all'] for cost in each]):.0f} = " + " + ".join(parts)
+def _medians(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = sorted({name for cost in costs for name in cost})
+    return {name: median(cost.get(name, 0.0) for cost in costs) for name in names}
 
 
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _joined(cost: Mapping[str, float]) -> dict[str, float]:
+    joined: dict[str, float] = {}
+    for name, value in cost.items():
+        process = name.split(" ", 1)[0]  # `client 1` is a client
+        joined[process] = joined.get(process, 0.0) + value
+    return joined
