@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,9 @@ from tests.postgres import PostgresForTests, name_the_folder, wait_for_the_end
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "e2e: starts real processes")
     config.addinivalue_line("markers", "chaos: kills, stops or starves what it tests")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell's background jobs have it: programs that tests start would inherit it, and hear no Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         name_the_folder()
 

@@ -159,7 +159,9 @@ async def add_executor(stack: Stack, *, name: str, **executor: Any) -> AsyncIter
     address = stack.graph_store.server.address
     settings = executor_settings(stack.database_url, stack.home, address, name=name, **executor)
     async with open_executor(settings) as app:
-        client = Client(graph_store=address, executor=app.server.address, principal="tester")
+        client = Client(
+            graph_store=address, executor=app.server.address, principal="tester", timeout=timedelta(seconds=PATIENCE)
+        )
         stack.executors.append(app)
         stack.clients.append(client)
         try:

@@ -18,11 +18,13 @@ import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import asyncpg
 
+from services.chassis.settings import DatabaseSettings
 from services.local.data_folder import ADMIN, ROLE
 from services.local.home import FileLock, Home
 from services.local.postgres import Cluster
@@ -50,6 +52,12 @@ def wait_for_the_end(timeout: float = 60.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"the PostgreSQL of the tests in {folder} does not end")
         time.sleep(0.01)
+
+
+def patient(url: str) -> DatabaseSettings:
+    """For services under test: on a machine that is busy with other tests nothing takes too long."""
+    bound = timedelta(seconds=20)
+    return DatabaseSettings(url=url, acquire_timeout=bound, statement_timeout=bound, lock_timeout=bound)
 
 
 class PostgresForTests:

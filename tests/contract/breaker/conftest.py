@@ -10,7 +10,7 @@ import pytest
 
 from services.breaker.app import App, open_app
 from services.breaker.settings import BreakerSettings
-from services.chassis.settings import DatabaseSettings
+from tests.postgres import patient
 from valkyr.api.breaker.v1 import breaker_pb2_grpc
 from valkyr.rpc.channel import open_channel
 
@@ -43,7 +43,7 @@ def breaker_database_url(migrated_database_url: Callable[..., str]) -> str:
 
 @pytest.fixture
 def settings(breaker_database_url: str) -> BreakerSettings:
-    return BreakerSettings(database=DatabaseSettings(url=breaker_database_url))
+    return BreakerSettings(database=patient(breaker_database_url))
 
 
 @pytest.fixture

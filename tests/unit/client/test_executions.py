@@ -151,7 +151,7 @@ async def test_watch_resumes_where_it_broke_and_drops_repeats(script: Any, clien
 async def test_watch_gives_up_after_its_patience(script: Any, client: Client) -> None:
     script.answer("WatchExecutions", errors.Unavailable("gone", hint="wait"))
     with pytest.raises(errors.Unavailable, match="gone"):
-        async for _ in client.executions.watch(["e1"], patience=timedelta(milliseconds=300)):
+        async for _ in client.executions.watch(["e1"], patience=timedelta(seconds=1)):
             pass
     assert len(script.requests("WatchExecutions")) > 1
 
