@@ -131,7 +131,8 @@ class QuarantinedAs:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionView:
-    """An execution as clients see it. `outputs` and `run_counts` only where they were asked for."""
+    """An execution as clients see it. `outputs` and `run_counts` only where they were asked for; who paused it while it
+    is PAUSED."""
 
     id: UUID
     namespace: str
@@ -154,6 +155,9 @@ class ExecutionView:
     cancel_requested: bool = False
     cancelled_by: str = ""
     cancel_reason: str = ""
+    paused_by: str = ""
+    pause_reason: str = ""
+    paused_at: datetime | None = None
     outputs: Mapping[str, str] | None = None
     run_counts: Mapping[str, int] = field(default_factory=dict)
     omitted_outputs: Sequence[str] = ()

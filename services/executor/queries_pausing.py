@@ -46,6 +46,14 @@ WHERE i.request_id IS NOT NULL
 
 INSERT_INTERVENTIONS = """
 INSERT INTO executor.execution_intervention (
-    namespace, execution_id, kind, principal, reason, request_id, request_hash)
-SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[])
+    namespace, execution_id, kind, principal, reason, request_id, request_hash, took_effect)
+SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bool[])
+"""
+
+# Of executions that are paused.
+READ_PAUSES = """
+SELECT DISTINCT ON (i.execution_id) i.execution_id, i.principal, i.reason, i.created_date
+FROM executor.execution_intervention i
+WHERE i.execution_id = ANY($1::uuid[]) AND i.kind = 'PAUSE' AND i.took_effect
+ORDER BY i.execution_id, i.id DESC
 """

@@ -160,6 +160,16 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
         view = await self._executions.get_run(namespace_of(request), execution_id, run=run, node_id=node_id)
         return pb.GetRunResponse(run=wire.write_run(view))
 
+    async def PauseExecution(self, request: pb.PauseExecutionRequest, context: Any) -> pb.PauseExecutionResponse:
+        event = wire.read_pause(request, caller(context).principal)
+        view = await self._interventions.pause(namespace_of(request), event)
+        return pb.PauseExecutionResponse(execution=wire.write_execution(view))
+
+    async def ResumeExecution(self, request: pb.ResumeExecutionRequest, context: Any) -> pb.ResumeExecutionResponse:
+        event = wire.read_resume(request, caller(context).principal)
+        view = await self._interventions.resume(namespace_of(request), event)
+        return pb.ResumeExecutionResponse(execution=wire.write_execution(view))
+
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Any) -> pb.CancelExecutionResponse:
         event = wire.read_cancel(request, caller(context).principal)
         view = await self._interventions.cancel(namespace_of(request), event)

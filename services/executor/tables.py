@@ -217,6 +217,7 @@ execution_intervention = Table(
     _text("reason", nullable=True),
     _text("request_id", nullable=True),
     Column("request_hash", LargeBinary, nullable=True),
+    Column("took_effect", Boolean, nullable=False),
     _when("created_date"),
 )
 

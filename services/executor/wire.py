@@ -20,7 +20,7 @@ from services.executor.watch import Watched
 from services.executor.watch_one import WatchedOne
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
-from valkyr.flow.events import EndExecution, Request, Resolution, Resolve
+from valkyr.flow.events import EndExecution, PauseExecution, Request, Resolution, Resolve, ResumeExecution
 from valkyr.flow.facts import QuarantineRecord
 from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.rpc.resolutions import read_inputs, read_outputs, read_reason
@@ -92,10 +92,23 @@ def _read_deadline(request: Any, path: str) -> datetime | None:
 
 
 def read_cancel(request: pb.CancelExecutionRequest, principal: str) -> EndExecution:
+    execution_id, asked = _read_intervention(request, principal)
+    return EndExecution(execution_id, Ending.CANCEL, asked)
+
+
+def read_pause(request: pb.PauseExecutionRequest, principal: str) -> PauseExecution:
+    return PauseExecution(*_read_intervention(request, principal))
+
+
+def read_resume(request: pb.ResumeExecutionRequest, principal: str) -> ResumeExecution:
+    return ResumeExecution(*_read_intervention(request, principal))
+
+
+def _read_intervention(request: Any, principal: str) -> tuple[UUID, Request]:
     execution_id = read_uuid(request.execution_id, "executionId")
     reason = read_reason(request.reason)
     asked = Request(principal, reason, read_request_id(request.request_id, "requestId"), _hash_of(execution_id, reason))
-    return EndExecution(execution_id, Ending.CANCEL, asked)
+    return execution_id, asked
 
 
 def read_requeue(request: pb.RequeueRunRequest, principal: str) -> Resolve:
@@ -283,6 +296,9 @@ def write_execution(view: ExecutionView) -> pb.Execution:
         cancel_requested=view.cancel_requested,
         cancelled_by=view.cancelled_by,
         cancel_reason=view.cancel_reason,
+        paused_by=view.paused_by,
+        pause_reason=view.pause_reason,
+        pause_time=_timestamp(view.paused_at),
     )
     if view.trigger_payload is not None:
         message.trigger_payload.CopyFrom(_value(view.trigger_payload))

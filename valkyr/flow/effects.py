@@ -138,12 +138,16 @@ class OutboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class Intervention:
-    """That somebody paused or resumed an execution: for the record, and so that a repeated request is known."""
+    """That somebody paused or resumed an execution: for the record, and so that a repeated request is known.
+
+    `took_effect` is False for what was asked of an execution that was so already.
+    """
 
     namespace: str
     execution_id: UUID
     kind: str
     request: Request
+    took_effect: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,10 +178,11 @@ class Intake:
         kind, request = kind_of(event), event.request
         first = self.asked.get((kind, request.request_id)) if request.request_id else None
         answer = answer_to_pause(event, self.locked, ending=self.ends, paused=self.paused, first=first)
-        if answer is Fence.ACCEPTED:
+        accepted = answer is Fence.ACCEPTED
+        if accepted:
             self.state = state_after(event)
-        if answer is Fence.ACCEPTED or (answer is Fence.ALREADY_REPORTED and first is None and request.request_id):
-            self.interventions.append(Intervention(self.facts.namespace, self.facts.id, kind, request))
+        if accepted or (answer is Fence.ALREADY_REPORTED and first is None and request.request_id):
+            self.interventions.append(Intervention(self.facts.namespace, self.facts.id, kind, request, accepted))
         return answer
 
     def _take_resolution(self, event: Resolve, node: int, row: LockedRun | None) -> Answer:

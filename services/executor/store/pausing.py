@@ -60,6 +60,7 @@ async def insert_interventions(tx: Any, interventions: Sequence[Intervention]) -
             storable(i.request.reason) or None,
             i.request.request_id,
             i.request.hash if i.request.request_id else None,
+            i.took_effect,
         )
         for i in interventions
     ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.executor import queries
+from services.executor import queries, queries_pausing
 from services.executor.model import AttemptView, ExecutionView, Heard, RunView
 from valkyr.flow.events import Resolution
 from valkyr.flow.facts import ExecutionFacts, QuarantineRecord
@@ -80,13 +80,12 @@ async def list_executions(
         wanted.changed_since,
     ]
     arguments = [value for value in given if value is not None]
-    rows = await connection.fetch(statement, wanted.namespace, limit, *arguments)
-    return [_execution(row) for row in rows]
+    return await _executions(connection, await connection.fetch(statement, wanted.namespace, limit, *arguments))
 
 
 async def read_executions(connection: Any, ids: Sequence[UUID]) -> list[ExecutionView]:
     """Of whatever namespace, in no order, without outputs and counts; unknown ids are absent."""
-    return [_execution(row) for row in await connection.fetch(queries.READ_EXECUTIONS, ids)]
+    return await _executions(connection, await connection.fetch(queries.READ_EXECUTIONS, ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,19 @@ async def changes_since(connection: Any, mark: int | None) -> Changes:
     rows = await connection.fetch(queries.CHANGES_SINCE, MAX_BIGINT if mark is None else mark)
     heard = [Heard(row[0], row[1], row[2] in SETTLED_EXECUTION_STATES) for row in rows if row[0] is not None]
     return Changes(heard, rows[0][3], rows[0][4])
+
+
+async def _executions(connection: Any, rows: Sequence[Any]) -> list[ExecutionView]:
+    views = [_execution(row) for row in rows]
+    paused = [view.id for view in views if view.state is ExecutionState.PAUSED]
+    if not paused:
+        return views
+    pauses = {row[0]: row[1:4] for row in await connection.fetch(queries_pausing.READ_PAUSES, paused)}
+    return [_with_pause(view, *pauses[view.id]) if view.id in pauses else view for view in views]
+
+
+def _with_pause(view: ExecutionView, principal: str, reason: str | None, at: datetime) -> ExecutionView:
+    return replace(view, paused_by=principal, pause_reason=reason or "", paused_at=at)
 
 
 def _execution(row: Any) -> ExecutionView:

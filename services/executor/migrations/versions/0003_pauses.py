@@ -18,6 +18,8 @@ CREATE TABLE executor.execution_intervention (
     reason text,
     request_id text,
     request_hash bytea,
+    -- False for what was asked of an execution that was so already.
+    took_effect boolean NOT NULL,
     created_date timestamptz NOT NULL DEFAULT now()
 )
 """
