@@ -75,7 +75,7 @@ class Load:
         )
         async with contextlib.aclosing(watch) as changes:
             async for execution in changes:
-                await self.tally.came(execution)
+                self.tally.came(execution)
 
     async def start(self, count: int, *, window: int) -> None:
         """Returns when so many were started, at most `window` of them without an answer at any time."""
@@ -92,7 +92,7 @@ class Load:
             starts = [Start(self._job.workflow_id, payload={"n": n}) for n in numbers]
             executions = await self._client.executions.start_many(starts, timeout=timedelta(minutes=1))
             for n, execution in zip(numbers, executions, strict=True):
-                await self.tally.asked(execution.id, n)
+                self.tally.asked(execution.id, n)
 
     async def answered(self) -> None:
         """Returns when nothing is outstanding."""

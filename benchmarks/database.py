@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,9 @@ from services.local.data_folder import ADMIN, DATABASE, ROLE
 from services.local.postgres import Cluster
 
 TOP = 12
-STATEMENTS_SO_FAR = """
-SELECT coalesce(sum(s.calls), 0)::int FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid
-WHERE d.datname = $1
+CALLS = """
+SELECT left(regexp_replace(s.query, '\\s+', ' ', 'g'), 90) AS query, sum(s.calls)::int AS calls
+FROM pg_stat_statements s JOIN pg_database d ON d.oid = s.dbid WHERE d.datname = $1 GROUP BY 1
 """
 TOP_STATEMENTS = """
 SELECT round(s.total_exec_time)::int AS ms, s.calls::int AS calls, s.rows::int AS rows,
@@ -38,11 +39,10 @@ class Database:
         """Nothing that was written before is written to disk during what is measured next."""
         await _as(self.admin_url, "CHECKPOINT")
 
-    async def statements(self) -> int:
-        """How many there were so far, those that begin and end transactions included."""
+    async def calls(self) -> Counter[str]:
+        """How often each statement was asked so far, those that begin and end transactions included."""
         async with _connected(self.admin_url) as connection:
-            found: int = await connection.fetchval(STATEMENTS_SO_FAR, self.name)
-            return found
+            return Counter({row["query"]: row["calls"] for row in await connection.fetch(CALLS, self.name)})
 
     async def top_statements(self) -> Sequence[Mapping[str, Any]]:
         """Those that took longest in all: milliseconds, calls, rows, the beginning of the text."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,14 @@ async def measure_all(
     """All workloads, round after round, so that what changes on the machine meanwhile hits all of them. `keep` is given
     what there is after each workload: a session that is interrupted has measured something."""
     async with open_postgres(folder) as cluster:
-        record = Record(
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            machine(folder),
-            versions(),
-            {"postgres": await postgres_settings(cluster.url), "concurrency": CONCURRENCY, "services": SETTINGS},
-        )
+        settings = {
+            "postgres": await postgres_settings(cluster.url),
+            "concurrency": CONCURRENCY,
+            "services": SETTINGS,
+            "sizes": asdict(sizes),
+        }
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        record = Record(began, machine(folder), versions(), settings)
         databases = Databases(cluster)
         for number in range(rounds):
             record.rounds.append({})

@@ -30,8 +30,8 @@ class Sizes:
 FULL = Sizes()
 QUICK = replace(
     FULL,
-    sustained=1_000,
-    warm=200,
+    sustained=600,
+    warm=100,
     calls=30,
     chains=100,
     chain_calls=5,

@@ -66,7 +66,7 @@ def _row(summary: Summary) -> tuple[str, ...]:
         "" if figure.budget is None else number(figure.budget, figure.unit),
         number(summary.median, figure.unit),
         f"{number(min(values), '').strip()} - {number(max(values), '').strip()}" if many else "",
-        "" if summary.ratio is None else f"{summary.ratio:.2f}",
+        "" if summary.ratio is None else "> 99" if summary.ratio > 99 else f"{summary.ratio:.2f}",
         {None: "", True: "yes", False: "NO"}[summary.met],
     )
 

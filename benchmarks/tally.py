@@ -6,12 +6,20 @@ import asyncio
 import time
 from collections import Counter
 
+from benchmarks.errors import BenchError
 from benchmarks.graphs import Answer
 from valkyr.client import Execution, ExecutionState
 
+SILENCE = 120.0
+"""Seconds without any answer after which no more are waited for."""
 
-class WrongAnswer(Exception):
+
+class WrongAnswer(BenchError):
     """An execution ended otherwise than it must: no time counts."""
+
+
+class NoAnswer(BenchError):
+    """Executions that were started do not end, or nobody says so."""
 
 
 def check(execution: Execution, answer: Answer, n: int) -> None:
@@ -27,11 +35,12 @@ def check(execution: Execution, answer: Answer, n: int) -> None:
 class Tally:
     """Executions may answer before the call that started them does. Each counts once, when its answer was right."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, *, silence: float = SILENCE) -> None:
         self._answer = answer
+        self._silence = silence
         self._asked: dict[str, int] = {}
         self._early: dict[str, Execution] = {}
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
         self.done = 0
         self.per_second: Counter[int] = Counter()
         self._began = time.perf_counter()
@@ -43,13 +52,14 @@ class Tally:
         self.per_second.clear()
         self._began = time.perf_counter()
 
-    async def asked(self, execution_id: str, n: int) -> None:
+    def asked(self, execution_id: str, n: int) -> None:
+        """WrongAnswer if it has answered already, and wrongly."""
         self._asked[execution_id] = n
         early = self._early.pop(execution_id, None)
         if early is not None:
-            await self.came(early)
+            self.came(early)
 
-    async def came(self, execution: Execution) -> None:
+    def came(self, execution: Execution) -> None:
         """A change that the watch told. WrongAnswer."""
         if not execution.settled:
             return
@@ -60,10 +70,14 @@ class Tally:
         check(execution, self._answer, n)
         self.done += 1
         self.per_second[int(time.perf_counter() - self._began)] += 1
-        async with self._changed:
-            self._changed.notify_all()
+        self._changed.set()
 
     async def at_most(self, outstanding: int) -> None:
-        """Returns when no more than so many are without an answer."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self._asked) <= outstanding)
+        """Returns when no more than so many are without an answer. NoAnswer after a long silence."""
+        while len(self._asked) > outstanding:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(self._silence):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise NoAnswer(f"{len(self._asked)} executions have not answered for {self._silence:g} s") from None

@@ -9,10 +9,14 @@ from statistics import median
 from benchmarks.figures import FIGURES, Measured, Summary, summarise
 from benchmarks.plots.style import BUDGET, COLOURS, MISSED, OURS, drawing
 from benchmarks.record import Record
-from benchmarks.table import costs_by_phase, number
+from benchmarks.table import COSTS, costs_by_phase, number
 
+AT_IDLE = "at idle"
 ROW = 0.24
 """Inches of height for one bar."""
+
+MOST = 50.0
+"""Times better than the budget: beyond that the bar grows no more."""
 
 
 def budgets(record: Record, path: Path) -> None:
@@ -20,10 +24,10 @@ def budgets(record: Record, path: Path) -> None:
     found = [summary for summary in summarise(record.figures()) if summary.ratio is not None]
     with drawing(path, height=1.0 + ROW * len(found)) as axes:
         places = range(len(found))
-        ratios = [summary.ratio or 0.0 for summary in found]
+        ratios = [_shown(summary, summary.median) for summary in found]
         axes.barh(places, ratios, color=[OURS if summary.met else MISSED for summary in found], height=0.7)
         for place, summary in enumerate(found):
-            ends = [summary.figure.ratio(value) or 0.0 for value in summary.values]
+            ends = [_shown(summary, value) for value in summary.values]
             axes.plot([min(ends), max(ends)], [place, place], color=BUDGET, linewidth=1)
             axes.annotate(
                 f" {number(summary.median, summary.figure.unit)}", (max(ends), place), va="center", fontsize=7
@@ -86,16 +90,15 @@ def full_tables(record: Record, path: Path) -> None:
 
 
 def cpu(record: Record, path: Path) -> None:
-    """CPU time per run by process, in every phase of every workload."""
-    phases = costs_by_phase(record.rounds)
-    names = sorted({name for cost in phases.values() for name in cost if name != "all"})
+    """CPU time per run by process, in every phase with many runs at once."""
+    phases = {key: cost for key, cost in costs_by_phase(record.rounds).items() if key[1] != AT_IDLE}
+    labels = [f"{workload}, {phase}" for workload, phase in phases]
     with drawing(path, height=1.2 + ROW * len(phases)) as axes:
         left = [0.0] * len(phases)
-        for index, name in enumerate(names):
+        for colour, name in zip(COLOURS, COSTS[1:], strict=False):
             widths = [cost.get(name, 0.0) for cost in phases.values()]
-            axes.barh(range(len(phases)), widths, left=left, color=COLOURS[index % len(COLOURS)], label=name)
+            axes.barh(labels, widths, left=left, color=colour, label=name.replace("_", " "))
             left = [start + width for start, width in zip(left, widths, strict=True)]
-        axes.set_yticks(range(len(phases)), [f"{workload}, {phase}" for workload, phase in phases], fontsize=7)
         axes.invert_yaxis()
         axes.set_xlabel("CPU microseconds per run")
         axes.legend(fontsize=7)
@@ -124,6 +127,11 @@ def draw(record: Record, folder: Path) -> Sequence[Path]:
 
 def _rounds(record: Record, workload: str) -> list[Measured]:
     return [round_[workload] for round_ in record.rounds if workload in round_]
+
+
+def _shown(summary: Summary, value: float) -> float:
+    """A ratio that has its place on the axis."""
+    return min(MOST, summary.figure.ratio(value) or 0.0)
 
 
 def _label(summary: Summary) -> str:

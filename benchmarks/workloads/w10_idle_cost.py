@@ -16,14 +16,15 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
     async with open_stack(database.url) as stack:
         await run_one(stack)
         await asyncio.sleep(sizes.settle_seconds)
-        meter, before = stack.meter(), await database.statements()
+        meter, before = stack.meter(), await database.calls()
         await asyncio.sleep(sizes.idle_seconds)
-        used, after = meter.read(), await database.statements()
-    share = sum(used.cpu.values()) / used.seconds * 100
+        used, after = meter.read(), await database.calls()
+    asked = after - before
+    share = {name: seconds / used.seconds * 100 for name, seconds in used.cpu.items()}
     return Measured(
-        {"W10.cpu": share, "W10.queries": (after - before) / used.seconds},
+        {"W10.cpu": sum(share.values()), "W10.queries": asked.total() / used.seconds},
         others=used.others,
-        detail={"percent_of_a_core": {name: seconds / used.seconds * 100 for name, seconds in used.cpu.items()}},
+        detail={"percent_of_a_core": share, "asked": dict(asked.most_common())},
     )
 
 

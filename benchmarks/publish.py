@@ -1,0 +1,105 @@
+"""`python -m benchmarks.publish RECORD.json`: the record, its plots and its tables become those of docs/performance.
+
+No figure is typed by hand: what stands between the marks in README.md is written here, and nothing else.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.environments import environment
+from benchmarks.errors import BenchError
+from benchmarks.figures import summarise
+from benchmarks.record import Record, read_record
+from benchmarks.sizes import FULL
+from benchmarks.table import COST_HEADINGS, HEADINGS, costs, markdown, rows
+from services.local.home import PROJECT
+
+FOLDER = PROJECT / "docs" / "performance"
+RECORD = "figures.json"
+LARGEST = 200 * 1024
+WIDTH = 125
+PICTURES = {"W2": "latency", "W5": "backlog", "W9": "full-tables"}
+BEGIN, END = "<!-- figures: written by benchmarks.publish -->", "<!-- end of figures -->"
+REQUIREMENTS = Path(__file__).parent / "plots" / "requirements.txt"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 1 when the record, the page or the environment for the plots is not there."""
+    try:
+        publish(Path(arguments[0]), FOLDER)
+    except IndexError:
+        print("name the record: python -m benchmarks.publish FILE", file=sys.stderr)
+        return 2
+    except (OSError, ValueError, BenchError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def publish(source: Path, folder: Path) -> None:
+    """OSError, ValueError for what is no record or no page, BenchError where plots cannot be drawn."""
+    record = read_record(source)
+    if record.settings["sizes"] != asdict(FULL):
+        raise ValueError(
+            f"{source} was measured with other sizes than the full ones: they say nothing about the budgets"
+        )
+    if source.stat().st_size > LARGEST:
+        raise ValueError(f"{source} is over {LARGEST // 1024} KiB; measure fewer rounds")
+    page = folder / "README.md"
+    text = replaced(page.read_text(), figures(record))
+    (folder / RECORD).write_text(source.read_text())
+    command = [str(environment("plots", REQUIREMENTS)), "-m", "benchmarks.plots", str(folder / RECORD), str(folder)]
+    drawn = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if drawn.returncode != 0:
+        raise BenchError(f"the plots could not be drawn: {drawn.stderr.strip()[-500:]}")
+    page.write_text(text)
+
+
+def figures(record: Record) -> str:
+    """All that is said of a record, as Markdown."""
+    summaries = summarise(record.figures())
+    missed = [summary for summary in summaries if summary.met is False]
+    pictures = [f"![{workload}]({name}.svg)" for workload, name in PICTURES.items() if workload in record.rounds[0]]
+    parts = [
+        _origin(record),
+        markdown(HEADINGS, rows(summaries)),
+        f"{len(missed)} of the figures with a budget miss it." if missed else "All budgets are met.",
+        "![How far from its budget each figure is](budgets.svg)",
+        "CPU time per run, which tells where time goes and depends less on who else uses the machine:",
+        markdown(COST_HEADINGS, costs(record.rounds)),
+        "![CPU time per run](cpu.svg)",
+    ]
+    return "\n\n".join(parts + pictures)
+
+
+def _origin(record: Record) -> str:
+    """Where the figures come from."""
+    machine, versions, postgres = record.machine, record.versions, record.settings["postgres"]
+    text = (
+        f"Measured on {record.began[:10]} at commit {versions['commit']}, {len(record.rounds)} rounds. "
+        f"Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib'] // 1024} GiB, "
+        f"Linux {machine['kernel']}, {machine['filesystem']}; one durable write of 8 KiB: {machine['fsync_us']:.0f} us. "
+        f"PostgreSQL {postgres['server_version']}, fsync {postgres['fsync']}, synchronous_commit "
+        f"{postgres['synchronous_commit']}; Python {versions['python']}, grpcio {versions['grpcio']}, "
+        f"asyncpg {versions['asyncpg']}. Raw figures: [{RECORD}]({RECORD})."
+    )
+    return textwrap.fill(text, WIDTH)
+
+
+def replaced(page: str, text: str) -> str:
+    """The page with `text` between its marks. ValueError where a mark is missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page has no {BEGIN} with {END} after it")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
