@@ -1,0 +1,385 @@
+"""An executor: reports in natural batches, and the loops - dispatcher, reaper, timers, control, deadlines, probes,
+outbox. Each loop looks first and acts later, by what may have changed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from functools import partial
+from uuid import UUID
+
+from tests.simulator.leasing import Leasing
+from tests.simulator.network import Reply
+from tests.simulator.process import Process
+from tests.simulator.rows import RunRow
+from tests.simulator.runners import LeaseId, Runner
+from tests.simulator.transaction import Transaction
+from tests.simulator.weather import FORGOTTEN_AFTER
+from tests.simulator.workload import OWN_POOL, Unforeseen
+from tests.simulator.world import World
+from valkyr.errors import Internal
+from valkyr.flow.events import (
+    ControlReady,
+    EndExecution,
+    Event,
+    LeaseEnded,
+    Resolve,
+    RunDeadline,
+    TimerDue,
+)
+from valkyr.flow.intake import Answer
+from valkyr.flow.plan import PlannedNode
+from valkyr.flow.results import Lost, Omitted
+from valkyr.flow.states import SETTLED_EXECUTION_STATES, Ending, RunState
+
+RESCAN = 20.0
+_WITH_DEADLINE = frozenset({RunState.READY, RunState.LEASED, RunState.WAITING, RunState.PARKED})
+
+Done = Callable[[Sequence[Answer] | None], None]
+"""Told the answers, or None where it is not known whether the events were applied."""
+
+
+def _nobody(_answers: Sequence[Answer] | None) -> None:
+    """Nobody waits for the answers: the loops look again."""
+
+
+class Executor(Process):
+    """Its own pool lives and dies with it."""
+
+    def __init__(self, world: World, name: str, *, capacity: int) -> None:
+        super().__init__(world, name)
+        self.runner = Runner(world, self, OwnLink(self), capacity=capacity, own=True)
+        self.runner.settled = self.wake
+        self.leasing = Leasing(self)
+        self.open: list[Transaction] = []
+        self._granted = 0
+        self._waiting: list[tuple[list[LeaseEnded], Reply]] = []
+        self._applying = False
+        self._look_at = float("inf")
+        self._look_number = 0
+
+    def start(self) -> None:
+        """What it held in an earlier life is lost, at once."""
+        self.alive = True
+        older = [
+            LeaseEnded(*row.key, row.epoch, Lost())
+            for row in self.world.store.runs.values()
+            if row.state is RunState.LEASED and row.holder and self._is_older(row.holder)
+        ]
+        if older:
+            self.apply(older)
+        self.world.breakers.snapshot(self)
+        self.wake()
+
+    def _is_older(self, holder: str) -> bool:
+        return holder.startswith(f"{self.name}/") and holder != self.holder
+
+    def crash(self) -> None:
+        """What was not committed never was; what was in memory is gone."""
+        for transaction in self.open:
+            transaction.release()
+        self.leasing.crash()
+        self.runner.forget()
+        self.open, self._waiting, self._applying, self._granted = [], [], False, 0
+        self._look_at = float("inf")
+        self.life += 1
+        self.alive = False
+
+    def pause(self, seconds: float) -> None:
+        """The database does not wait for whoever holds locks and says nothing: it ends such transactions."""
+        super().pause(seconds)
+        self.leasing.let_go()
+        for transaction in self.open:
+            transaction.abort()
+
+    def room(self) -> int:
+        """I13: what is free less what open transactions have set aside."""
+        return max(0, self.runner.room() - self._granted - self.leasing.granted)
+
+    def may_take(self, node: PlannedNode) -> bool:
+        """Whether a run of this node may go to the own pool at once."""
+        return node.control is None and node.pool == OWN_POOL and self.closed(node.target)
+
+    def closed(self, target: str) -> bool:
+        return not target or self.world.breakers.closed(self, target)
+
+    def apply(self, events: Sequence[Event], done: Done = _nobody, problem: str | None = None) -> None:
+        """One transaction, begun now; it may take a while, fail, or be committed without anybody knowing."""
+        world = self.world
+        transaction = Transaction(self, events, problem)
+        if not transaction.lock():
+            world.counts["transactions that waited"] += 1
+            self.later(0.001 + world.dice.random() * 0.02, self.apply, events, done, problem)
+            return
+        freed = sum(isinstance(event, LeaseEnded) and event.makes_room for event in events)
+        transaction.room = self.room() + freed
+        reserved = max(0, transaction.room - freed)
+        try:
+            transaction.decide()
+        except Unforeseen:
+            transaction.release()
+            self._apply_apart(events, done)
+            return
+        self._granted += reserved
+        self.open.append(transaction)
+        if world.chance(world.weather.opens_gap):
+            world.counts["transactions with something in between"] += 1
+            self.later(world.dice.random() * 0.05, self._end, transaction, done, reserved)
+        else:
+            self._end(transaction, done, reserved)
+
+    def _end(self, transaction: Transaction, done: Done, reserved: int) -> None:
+        world = self.world
+        if not transaction.aborted and transaction.waits():
+            self.later(0.002, self._end, transaction, done, reserved)
+            return
+        self.open.remove(transaction)
+        self._granted -= reserved
+        if transaction.aborted or world.chance(world.weather.rolls_back):
+            world.counts["transactions rolled back"] += 1
+            transaction.release()
+            done(None)
+            return
+        handed = transaction.commit()
+        world.invariants.committed(transaction)
+        self._wake_all()
+        if world.chance(world.weather.commits_unknown):
+            world.counts["commits nobody heard of"] += 1
+            done(None)
+            return
+        done(transaction.answers)
+        self.leasing.tell_breakers(transaction)
+        self.runner.accept(handed, sent_at=transaction.sent_at)
+
+    def _apply_apart(self, events: Sequence[Event], done: Done) -> None:
+        """Where one execution cannot be carried on, the others go without it; alone, its runs are quarantined."""
+        self.world.counts["events that nobody foresaw"] += 1
+        ids = list(dict.fromkeys(event.execution_id for event in events))
+        if len(ids) == 1:
+            if any(isinstance(event, Resolve | EndExecution) for event in events):
+                done([Internal("this change cannot be made")] * len(events))
+            else:
+                self.apply(events, done, "the engine could not carry on after this run")
+            return
+        answers: dict[int, Answer] = {}
+        missing = len(ids)
+        failed = False
+
+        def one_done(places: Sequence[int], applied: Sequence[Answer] | None) -> None:
+            nonlocal missing, failed
+            missing -= 1
+            failed = failed or applied is None
+            answers.update(zip(places, applied or (), strict=False))
+            if missing == 0:
+                done(None if failed else [answers[place] for place in range(len(events))])
+
+        for id_ in ids:
+            places = [place for place, event in enumerate(events) if event.execution_id == id_]
+            self.apply([events[place] for place in places], partial(one_done, places))
+
+    def report(self, ended: Sequence[LeaseEnded], reply: Reply) -> None:
+        """Reports that come while a transaction is under way form the next."""
+        self._waiting.append((list(ended), reply))
+        if not self._applying:
+            self._apply_reports()
+
+    def _apply_reports(self) -> None:
+        batch, self._waiting = self._waiting, []
+        self._applying = bool(batch)
+        if not batch:
+            return
+
+        def done(answers: Sequence[Answer] | None) -> None:
+            start = 0
+            for ended, reply in batch:
+                reply(None if answers is None else answers[start : start + len(ended)])
+                start += len(ended)
+            self._apply_reports()
+
+        self.apply([event for ended, _ in batch for event in ended], done)
+
+    def heartbeat(self, holder: str, leases: Sequence[LeaseId], reply: Reply) -> None:
+        """Extends what is held. What was granted to this holder a while ago and is not named goes back."""
+        store = self.world.store
+        store.now = self.world.clock.now
+        reply(store.heartbeat_runs(leases))
+        self._give_back(holder, set(leases))
+
+    def _give_back(self, holder: str, held: Set[LeaseId]) -> None:
+        before = self.world.clock.now - FORGOTTEN_AFTER
+        forgotten = [
+            LeaseEnded(*row.key, row.epoch, Omitted())
+            for row in self.world.store.runs.values()
+            if row.holder == holder and row.leased_at < before and (row.id, row.epoch) not in held
+        ]
+        if forgotten:
+            self.world.counts["leases forgotten"] += len(forgotten)
+            self.apply(forgotten)
+
+    def register(self, name: str, holder: str, reply: Reply) -> None:
+        """A remote runner begins a new life: its older leases are lost at once."""
+        older = [
+            LeaseEnded(*row.key, row.epoch, Lost())
+            for row in self.world.store.runs.values()
+            if row.state is RunState.LEASED
+            and row.holder is not None
+            and row.holder.startswith(f"{name}/")
+            and int(row.holder.rpartition("/")[2]) < int(holder.rpartition("/")[2])
+        ]
+        if older:
+            self.apply(older, reply)
+        else:
+            reply([])
+
+    def lease_for(self, holder: str, room: int, reply: Reply) -> None:
+        self.leasing.lease_for(holder, room, reply)
+
+    def _wake_all(self) -> None:
+        """This executor hears of what it committed; others hear of it, or look by themselves some time."""
+        self.wake()
+        for executor in self.world.executors:
+            if executor is not self and self.world.dice.random() < 0.3:
+                executor.look_within(self.world.dice.random())
+
+    def wake(self) -> None:
+        self.look_within(self.world.dice.random() * 0.02)
+
+    def look_within(self, seconds: float) -> None:
+        at = self.world.clock.now + seconds
+        if self.alive and at < self._look_at:
+            self._look_at = at
+            self._look_number += 1
+            self.later(seconds, self._look, self._look_number)
+
+    def _look(self, number: int) -> None:
+        if number != self._look_number:
+            return
+        self._look_at = float("inf")
+        found = Found.of(self.world, self)
+        loops = [
+            loop
+            for loop, rows in (
+                (self.leasing.dispatch, found.ready),
+                (self.leasing.probe, found.parked),
+                (self._wake_timers, found.due),
+                (self._decide_controls, found.controls),
+                (self._reap, found.expired),
+                (self._stop_overdue, found.overdue),
+                (self._end_stopped, found.stopped),
+                (self._end_executions, found.executions),
+            )
+            if rows
+        ]
+        self.world.dice.shuffle(loops)
+        for loop in loops:
+            loop(found)
+        if self.world.store.outbox:
+            self.world.letters.relay_from(self)
+        self._give_back(self.holder, self.runner.held.keys())
+        if not self.world.finished:
+            soon = RESCAN if found.next_at is None else min(RESCAN, found.next_at - self.world.clock.now)
+            self.look_within(soon + self.world.dice.random() * (1.0 if loops else 0.2))
+
+    def _apply_later(self, events: Sequence[Event]) -> None:
+        """What was found is acted on a little later, sometimes a lot."""
+        if self.world.chance(self.world.weather.lingers):
+            self.world.counts["events of an old look"] += 1
+            self.later(self.world.dice.random() * 5.0, self.apply, events)
+        else:
+            self.apply(events)
+
+    def _wake_timers(self, found: Found) -> None:
+        self._apply_later([TimerDue(*row.key) for row in found.due])
+
+    def _decide_controls(self, found: Found) -> None:
+        self._apply_later([ControlReady(*row.key) for row in found.controls])
+
+    def _reap(self, found: Found) -> None:
+        self._apply_later([LeaseEnded(*row.key, row.epoch, Lost(), only_if_expired=True) for row in found.expired])
+
+    def _end_stopped(self, found: Found) -> None:
+        self._apply_later([LeaseEnded(*row.key, row.epoch, Lost(), only_if_expired=True) for row in found.stopped])
+
+    def _stop_overdue(self, found: Found) -> None:
+        self._apply_later([RunDeadline(*row.key) for row in found.overdue])
+
+    def _end_executions(self, found: Found) -> None:
+        self._apply_later([EndExecution(id_, Ending.DEADLINE) for id_ in found.executions])
+
+
+class Found:
+    """What one look at the rows has found, by the loop that it is for; `next_at`: when more is due at the earliest."""
+
+    __slots__ = (
+        "controls",
+        "due",
+        "executions",
+        "expired",
+        "next_at",
+        "overdue",
+        "parked",
+        "ready",
+        "stopped",
+    )
+
+    def __init__(self) -> None:
+        self.ready: list[RunRow] = []
+        self.controls: list[RunRow] = []
+        self.due: list[RunRow] = []
+        self.expired: list[RunRow] = []
+        self.stopped: list[RunRow] = []
+        self.overdue: list[RunRow] = []
+        self.parked: list[RunRow] = []
+        self.executions: list[UUID] = []
+        self.next_at: float | None = None
+
+    @classmethod
+    def of(cls, world: World, executor: Executor) -> Found:
+        found = cls()
+        for execution in world.store.executions.values():
+            goes_on = execution.ending is None and execution.state not in SETTLED_EXECUTION_STATES
+            if goes_on and found._is_due(execution.deadline, world):
+                found.executions.append(execution.id)
+            if execution.open_runs:
+                for row in execution.runs:
+                    if row.state in _WITH_DEADLINE:
+                        found._sort(row, world)
+        return found
+
+    def _is_due(self, at: float | None, world: World) -> bool:
+        if at is None or at <= world.clock.now:
+            return at is not None
+        if self.next_at is None or at < self.next_at:
+            self.next_at = at
+        return False
+
+    def _sort(self, row: RunRow, world: World) -> None:
+        if row.deadline is not None and row.stop_reason is None and self._is_due(row.deadline, world):
+            self.overdue.append(row)
+        match row.state:
+            case RunState.READY if self._is_due(row.ready_at, world):
+                (self.ready if row.node.control is None else self.controls).append(row)
+            case RunState.WAITING if self._is_due(row.retry_after, world):
+                self.due.append(row)
+            case RunState.LEASED if self._is_due(row.lease_until, world) and row.lease_until != world.clock.now:
+                (self.expired if row.stop_reason is None else self.stopped).append(row)
+            case RunState.PARKED if row.parked_by == "BREAKER":
+                self.parked.append(row)
+
+
+class OwnLink:
+    """The own pool's way to its executor, through memory."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def report(self, ended: Sequence[LeaseEnded], reply: Reply) -> None:
+        self._executor.report(ended, reply)
+
+    def heartbeat(self, leases: Sequence[LeaseId], reply: Reply) -> None:
+        world = self._executor.world
+        if world.chance(world.weather.loses):
+            world.counts["heartbeats lost"] += 1
+            reply(None)
+        else:
+            world.store.now = world.clock.now
+            reply(world.store.heartbeat_runs(leases))

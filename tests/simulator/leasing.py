@@ -1,0 +1,169 @@
+"""READY runs are leased, or parked where a breaker holds their target back; parked ones are brought back, or probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tests.simulator.network import Reply
+from tests.simulator.rows import RunRow
+from tests.simulator.runners import lease_of
+from tests.simulator.workload import OWN_POOL, REMOTE_POOL
+from valkyr.flow.states import RunState
+
+if TYPE_CHECKING:
+    from tests.simulator.executor import Executor, Found
+    from tests.simulator.transaction import Transaction
+
+HandOver = Callable[[Sequence[RunRow]], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """One transaction that leases: runs with the permits of their probes, and runs to park. It locks only runs."""
+
+    holder: str
+    hand_over: HandOver
+    began: float
+    leased: Sequence[RunRow]
+    parked: Sequence[RunRow] = ()
+    permits: dict[UUID, UUID] = field(default_factory=dict)
+    aborted: bool = False
+
+    def lock(self) -> None:
+        for row in (*self.leased, *self.parked):
+            row.locked_by = self
+
+    def release(self) -> None:
+        if not self.aborted:
+            for row in (*self.leased, *self.parked):
+                row.locked_by = None
+
+
+class Leasing:
+    """Of one executor. What is locked by others is passed over."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._world = executor.world
+        self._open: list[_Batch] = []
+
+    @property
+    def granted(self) -> int:
+        """Room of the own pool that open transactions have set aside."""
+        return sum(len(batch.leased) for batch in self._open if batch.holder == self._executor.holder)
+
+    def let_go(self) -> None:
+        """The database ends what is open."""
+        for batch in self._open:
+            batch.release()
+            batch.aborted = True
+
+    def crash(self) -> None:
+        self.let_go()
+        self._open = []
+
+    def dispatch(self, found: Found) -> None:
+        """For the own pool."""
+        rows = self._choose(found.ready, OWN_POOL)
+        self._begin(rows, self._executor.room(), self._executor.holder, self._own_door())
+
+    def lease_for(self, holder: str, room: int, reply: Reply) -> None:
+        """For a remote runner."""
+        now = self._world.clock.now
+        ready = [
+            row
+            for row in self._world.store.runs.values()
+            if row.state is RunState.READY and row.ready_at is not None and row.ready_at <= now
+        ]
+
+        def hand_over(rows: Sequence[RunRow]) -> None:
+            reply([lease_of(row, self._world) for row in rows])
+
+        self._begin(self._choose(ready, REMOTE_POOL), room, holder, hand_over)
+
+    def _own_door(self) -> HandOver:
+        sent_at = self._executor.monotonic()
+
+        def hand_over(rows: Sequence[RunRow]) -> None:
+            self._executor.runner.accept([lease_of(row, self._world) for row in rows], sent_at=sent_at)
+
+        return hand_over
+
+    def _choose(self, ready: Sequence[RunRow], pool: str) -> list[RunRow]:
+        rows = [
+            row
+            for row in ready
+            if row.node.pool == pool
+            and row.node.control is None
+            and row.locked_by is None
+            and row.state is RunState.READY
+        ]
+        self._world.dice.shuffle(rows)
+        return rows
+
+    def _begin(self, rows: Sequence[RunRow], room: int, holder: str, hand_over: HandOver) -> None:
+        closed = self._executor.closed
+        parked = [row for row in rows if not closed(row.node.target)]
+        leased = [row for row in rows if closed(row.node.target)][: max(0, room)]
+        if leased or parked:
+            self._go(_Batch(holder, hand_over, self._world.clock.now, leased, parked))
+        else:
+            hand_over([])
+
+    def _go(self, batch: _Batch) -> None:
+        world = self._world
+        batch.lock()
+        self._open.append(batch)
+        if world.chance(world.weather.opens_gap):
+            self._executor.later(world.dice.random() * 0.05, self._commit, batch)
+        else:
+            self._commit(batch)
+
+    def _commit(self, batch: _Batch) -> None:
+        world = self._world
+        self._open.remove(batch)
+        batch.release()
+        if batch.aborted or world.chance(world.weather.rolls_back):
+            world.counts["transactions rolled back"] += 1
+            self._executor.wake()
+            return
+        world.store.now = batch.began
+        world.store.lease_runs(((row, batch.permits.get(row.id)) for row in batch.leased), batch.holder)
+        world.store.park_runs((row, world.breakers.wait_of(row.node.target)) for row in batch.parked)
+        world.counts["runs parked by breakers"] += len(batch.parked)
+        world.invariants.leased(batch.leased, batch.parked, batch.holder, now=batch.began)
+        if world.chance(world.weather.commits_unknown):
+            world.counts["commits nobody heard of"] += 1
+        else:
+            batch.hand_over(batch.leased)
+
+    def probe(self, found: Found) -> None:
+        """What the breakers let go is brought back; half open, one run at a time goes with a permit."""
+        world = self._world
+        for row in found.parked:
+            if row.locked_by is not None or row.state is not RunState.PARKED or row.parked_by != "BREAKER":
+                continue
+            target = row.node.target
+            if self._executor.closed(target):
+                world.store.now = world.clock.now
+                world.store.unpark([row])
+                world.counts["runs unparked"] += 1
+                world.invariants.unparked([row])
+                self._executor.wake()
+            elif row.node.pool == OWN_POOL and self._executor.room() > 0:
+                self._probe(row, target)
+
+    def _probe(self, row: RunRow, target: str) -> None:
+        permit = self._world.breakers.acquire(target, row.id, row.epoch + 1)
+        if permit is not None:
+            self._world.counts["probes"] += 1
+            began = self._world.clock.now
+            self._go(_Batch(self._executor.holder, self._own_door(), began, [row], permits={row.id: permit}))
+
+    def tell_breakers(self, transaction: Transaction) -> None:
+        """What calls came to, after their commit."""
+        for ended in transaction.calls:
+            self._world.breakers.ended(ended)

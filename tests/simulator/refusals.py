@@ -1,0 +1,49 @@
+"""Who was refused was refused rightly, and is told what is so: I06 of late reports, I22 of late resolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.simulator.ledger import Ledger, Reasons
+from valkyr.errors import QuarantineResolved
+from valkyr.flow.attempts import Fence
+from valkyr.flow.events import Event, LeaseEnded, Resolve
+from valkyr.flow.intake import Answer
+from valkyr.flow.states import RunState
+
+if TYPE_CHECKING:
+    from tests.simulator.transaction import Transaction
+
+
+def check_refusal(ledger: Ledger, event: Event, answer: Answer, transaction: Transaction, reasons: Reasons) -> None:
+    """Of an event that was not accepted."""
+    if isinstance(event, LeaseEnded):
+        ledger.world.counts["late or repeated ends of leases"] += 1
+        _check_lease(ledger, event, answer, transaction, reasons)
+    elif isinstance(event, Resolve):
+        ledger.world.counts["resolutions refused"] += 1
+        _check_resolution(ledger, event, answer)
+
+
+def _check_lease(ledger: Ledger, event: LeaseEnded, answer: Answer, transaction: Transaction, reasons: Reasons) -> None:
+    """I06: what is late changes nothing, and what is not is never called so."""
+    lease = (event.run_id, event.epoch)
+    before = ledger.before.get(event.run_id)
+    if answer is Fence.ALREADY_REPORTED:
+        if lease in ledger.granted and lease not in ledger.accepted:
+            ledger.fail("I06", "{} under epoch {} is said to be reported already", *lease)
+    elif before is not None and before.state is RunState.LEASED and before.epoch == event.epoch:
+        row = transaction.steps[event.execution_id].rows[ledger.world.store.runs[event.run_id].node.index]
+        if event.run_id not in reasons and (row.lease_expired or not event.only_if_expired):
+            ledger.fail("I06", "the end of {} under epoch {} was refused: {}", *lease, answer)
+
+
+def _check_resolution(ledger: Ledger, event: Resolve, answer: Answer) -> None:
+    """ALREADY_REPORTED is only for the request that did it; the loser is told who won."""
+    done = ledger.resolved.get((event.run_id, event.quarantine_number))
+    if answer is Fence.ALREADY_REPORTED:
+        asked, did = event.request.request_id, done.request.request_id if done else None
+        if done is None or asked != did or done.resolution is not event.resolution:
+            ledger.fail("I22", "{!r} is said to have resolved {}, and {!r} did", asked, event.run_id, did)
+    elif isinstance(answer, QuarantineResolved) and (done is None or done.resolution not in answer.message):
+        ledger.fail("I22", "of {} the loser is told {!r}", event.run_id, answer.message)
