@@ -14,14 +14,15 @@ def a_request(request_id: str | None = None, *, body: bytes = b"all that was ask
     return Request("Eve", "to look at it", request_id, body)
 
 
-async def pause(stack: Stack, execution_id: str, request: Request | None = None) -> ExecutionView:
+async def pause(stack: Stack, execution_id: str, request: Request | None = None, *, by: int = 0) -> ExecutionView:
+    """At one of the stack's executors, by default at the first."""
     event = PauseExecution(UUID(execution_id), request or a_request())
-    return await stack.app.parts.interventions.pause("default", event)
+    return await stack.executors[by].parts.interventions.pause("default", event)
 
 
-async def resume(stack: Stack, execution_id: str, request: Request | None = None) -> ExecutionView:
+async def resume(stack: Stack, execution_id: str, request: Request | None = None, *, by: int = 0) -> ExecutionView:
     event = ResumeExecution(UUID(execution_id), request or a_request())
-    return await stack.app.parts.interventions.resume("default", event)
+    return await stack.executors[by].parts.interventions.resume("default", event)
 
 
 async def state_of(stack: Stack, execution_id: str) -> str:

@@ -13,8 +13,20 @@ from tests.unit.executor.executions import EXECUTION, POLICY, a_fact, plan_of
 from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.effects import ChangedRun, EndedRun
-from valkyr.flow.events import EndExecution, Event, LeaseEnded, Request, Resolution, Resolve, RunDeadline
-from valkyr.flow.facts import LockedExecution, LockedRun, QuarantineRecord
+from valkyr.flow.events import (
+    ControlReady,
+    EndExecution,
+    Event,
+    LeaseEnded,
+    PauseExecution,
+    Request,
+    Resolution,
+    Resolve,
+    ResumeExecution,
+    RunDeadline,
+    TimerDue,
+)
+from valkyr.flow.facts import Asked, LockedExecution, LockedRun, QuarantineRecord
 from valkyr.flow.ids import run_id
 from valkyr.flow.intake import Answer, StepRules
 from valkyr.flow.joins import Gate
@@ -41,6 +53,7 @@ class Batch:
         execution: Mapping[str, Any] | None = None,
         record: Mapping[str, Any] | None = None,
         max_requeues: int = 5,
+        asked: Mapping[tuple[str, str], Asked] | None = None,
         **run: Any,
     ) -> None:
         self.plan = plan_of(graph)
@@ -68,6 +81,7 @@ class Batch:
             rows,
             StepRules(lambda _node, _settings: POLICY, lambda: 0.5, new_memory, max_requeues),
             quarantines=records,
+            asked=asked or {},
         )
         self.results: dict[int, Any] = {}
         self.writes = Writes()
@@ -81,6 +95,12 @@ class Batch:
 
     def deadline(self, node_id: str) -> RunDeadline:
         return RunDeadline(EXECUTION, self.run(node_id))
+
+    def due(self, node_id: str) -> TimerDue:
+        return TimerDue(EXECUTION, self.run(node_id))
+
+    def turn(self, node_id: str) -> ControlReady:
+        return ControlReady(EXECUTION, self.run(node_id))
 
     def resolve(self, node_id: str, resolution: Resolution, **more: Any) -> Resolve:
         """By "Eve", of quarantine 1."""
@@ -167,6 +187,14 @@ def a_record(**changes: Any) -> QuarantineRecord:
         reason=None,
     )
     return replace(record, **changes)
+
+
+def a_pause(request_id: str | None = None, **more: Any) -> PauseExecution:
+    return PauseExecution(EXECUTION, a_request(request_id, **more))
+
+
+def a_resume(request_id: str | None = None, **more: Any) -> ResumeExecution:
+    return ResumeExecution(EXECUTION, a_request(request_id, **more))
 
 
 def an_end(ending: Ending = Ending.CANCEL) -> EndExecution:
