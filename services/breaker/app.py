@@ -17,7 +17,7 @@ from services.breaker.servicer import BreakerServicer
 from services.breaker.settings import BreakerSettings
 from services.breaker.store import PINNED_PLANNER, Clock, Store
 from services.breaker.switched_off import AllowingPermits, ClosedBreakers, IgnoringOutcomes
-from services.breaker.watch import LOOK_INTERVAL, Changes, Watch
+from services.breaker.watch import LOOK_INTERVAL_HEARING, Changes, Watch
 from services.chassis.database import Database
 from services.chassis.health import Health
 from services.chassis.loops import run_every
@@ -87,7 +87,9 @@ async def _parts(
                 watched=lambda: changes.is_watched,
             )
             loops += [
-                run_every(LOOK_INTERVAL, changes.step, name="look for changes", health=health, wake=changes.wake),
+                run_every(
+                    LOOK_INTERVAL_HEARING, changes.step, name="look for changes", health=health, wake=changes.wake
+                ),
                 run_every(RECONNECT, listener.listen, name="listen for changes"),
             ]
             servicer = _servicer(store, settings, changes, stack)

@@ -15,8 +15,8 @@ from services.breaker.store import Store
 from valkyr.errors import Unavailable
 
 LOOK_INTERVAL = timedelta(milliseconds=500)
-LOOK_INTERVAL_HEARING = timedelta(milliseconds=2500)
-"""While notifications arrive: in case that one did not."""
+LOOK_INTERVAL_HEARING = timedelta(seconds=5)
+"""While notifications arrive, which is proved more often than that: in case that one did not all the same."""
 LEAST_PAUSE = timedelta(milliseconds=50)
 """Between two looks, however many changes are heard of."""
 PAUSE_PER_BREAKER = timedelta(microseconds=100)
@@ -70,16 +70,17 @@ class Changes:
         self._hearing = hearing
         self.changed()
 
-    async def step(self) -> None:
-        """Looks, if anybody watches and it is time to."""
+    async def step(self) -> timedelta | None:
+        """Looks, if anybody watches and it is time to; how long it is until the next look."""
         if not self._watches:
             self._since = None
-            return
+            return None
         ago = timedelta(seconds=asyncio.get_running_loop().time() - self._looked_at)
         if self._hearing and not self._is_news and ago < LOOK_INTERVAL_HEARING:
-            return
+            return LOOK_INTERVAL_HEARING - ago
         await asyncio.sleep(max(timedelta(), self._pause - ago).total_seconds())
         await self.look()
+        return LOOK_INTERVAL_HEARING if self._hearing else LOOK_INTERVAL
 
     async def look(self) -> None:
         """Tells every watcher what changed since the last look."""
@@ -103,6 +104,7 @@ class Changes:
         if self._closing.is_set():
             raise _stopping()
         self._watches.add(watch)
+        self.wake.set()  # the loop may have gone to rest: nobody watched
         if self._since is None:
             await self.look()
 

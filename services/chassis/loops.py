@@ -15,7 +15,7 @@ from valkyr.telemetry import get_logger
 BACKOFF_BASE = timedelta(milliseconds=100)
 BACKOFF_MAXIMUM = timedelta(seconds=10)
 LEAST_INTERVAL = timedelta(milliseconds=10)
-MIN_STALE_AFTER = timedelta(seconds=30)
+LATE = timedelta(seconds=30)
 
 Step = Callable[[], Awaitable[timedelta | None]]
 _log = get_logger(__name__)
@@ -35,10 +35,10 @@ async def run_every(
 
     A step may return how long it is to the next due row; it is then called after that, if that is sooner. Setting
     `wake` calls it at once. A failing step is tried again with back-off and logged once, as is its recovery. A loop
-    without a successful step for `stale_after` (three intervals, at least 30 s) makes the service NOT_SERVING.
+    without a successful step for `stale_after` (30 s more than the interval) makes the service NOT_SERVING.
     """
     interval = max(interval, LEAST_INTERVAL)
-    loop = _Loop(name, step, health, stale_after or max(3 * interval, MIN_STALE_AFTER))
+    loop = _Loop(name, step, health, stale_after or interval + LATE)
     loop.beat()
     try:
         while True:

@@ -27,11 +27,12 @@ class Outstanding:
     async def step(self) -> timedelta | None:
         """Tries what is due; how long it is to the next look, None if nothing is outstanding."""
         async with self._store.transaction() as tx:
+            due = await tx.next_due()
+            if due is None or due > timedelta():
+                return due
             intents = await tx.claim_due_intents(BATCH, self._resolutions.lease)
-            if not intents:
-                return await tx.next_due()
         await asyncio.gather(*(self._carry_out(intent) for intent in intents))
-        return timedelta()
+        return timedelta() if intents else None  # none: another replica has just taken them
 
     async def _carry_out(self, intent: Intent) -> None:
         ids = {"dead_letter_id": intent.letter_id, "resolution": str(intent.resolution), "tries": intent.tries}

@@ -61,6 +61,9 @@ OUTAGE_LOOK = timedelta(seconds=1)
 PROBES_INTERVAL = timedelta(seconds=30)
 """While nothing is parked by this process, nor a breaker changes: another's parked runs are found so at the latest."""
 
+LEFT_BY_OTHERS = 6
+"""Polls until timers, deadlines, control nodes and letters of another replica are found that died before it had told
+anybody. One's own wake their loops at once."""
 ALL_NAMESPACES = "*"
 
 log = get_logger(__name__)
@@ -291,19 +294,22 @@ class Parts:
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         runner, signals, health = self.settings.runner, self.signals, self.health
         poll = runner.poll_interval
+        seldom = LEFT_BY_OTHERS * poll
         loops = {
             "database": self.database.watch(health),
-            "timers": run_every(poll, self.timers.wake_due, name="timers", health=health, wake=signals.timers_changed),
+            "timers": run_every(
+                seldom, self.timers.wake_due, name="timers", health=health, wake=signals.timers_changed
+            ),
             "deadlines": run_every(
-                poll, self.deadlines.step, name="deadlines", health=health, wake=signals.deadlines_changed
+                seldom, self.deadlines.step, name="deadlines", health=health, wake=signals.deadlines_changed
             ),
             # No health: with the DLQ away runs go on, and letters are kept.
-            "outbox": run_every(poll, self.outbox.step, name="outbox", wake=signals.outbox_filled),
+            "outbox": run_every(seldom, self.outbox.step, name="outbox", wake=signals.outbox_filled),
             "probes": run_every(
                 PROBES_INTERVAL, self.probes.step, name="probes", health=health, wake=self.breakers.turn.wake
             ),
             "control": run_every(
-                poll, self.timers.decide_control, name="control", health=health, wake=signals.control_ready
+                seldom, self.timers.decide_control, name="control", health=health, wake=signals.control_ready
             ),
         }
         if runner.concurrency > 0:
