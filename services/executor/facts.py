@@ -13,6 +13,7 @@ from services.executor.store.session import Session
 from valkyr.expressions import ExpressionError
 from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.plan import Plan
+from valkyr.frozen import cheaply_made
 from valkyr.graph.model import Settings
 from valkyr.telemetry import get_logger
 
@@ -36,6 +37,7 @@ _NO_PLAN = PlannedVersion(
 )
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Known:
     """An execution and its plan."""

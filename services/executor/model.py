@@ -13,6 +13,7 @@ import uuid_utils
 
 from valkyr.flow.facts import NO_REPLAY, QuarantineRecord, Replay
 from valkyr.flow.states import ExecutionState, RunState
+from valkyr.frozen import cheaply_made
 
 
 def new_id() -> UUID:
@@ -30,6 +31,7 @@ def idempotency_key(*, scope: str, class_name: str, inputs_hash: str, config_has
     return hashlib.sha256(orjson.dumps((scope, class_name, inputs_hash, config_hash))).hexdigest()
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class StartRequest:
     """One execution to record, checked. `payload` is JSON text or None; `request_hash` covers all that was asked."""
@@ -85,6 +87,7 @@ class Letter:
     traceparent: str
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A READY run, locked, about to be leased."""
@@ -105,6 +108,7 @@ class Candidate:
     deadline: datetime | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class StoredResult:
     """The outcome of a run as it is stored: JSON text of the outputs, the error, and the revision that settled it.
@@ -129,6 +133,7 @@ class QuarantinedAs:
     error_type: str
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class ExecutionView:
     """An execution as clients see it. `outputs` and `run_counts` only where they were asked for; who paused it while it
@@ -163,7 +168,8 @@ class ExecutionView:
     omitted_outputs: Sequence[str] = ()
 
 
-@dataclass(slots=True)
+@cheaply_made
+@dataclass(frozen=True, slots=True)
 class Heard:
     """An execution that changed; with how it looks now where that is at hand."""
 

@@ -19,6 +19,7 @@ from valkyr.flow.events import LeaseEnded
 from valkyr.flow.facts import NO_REPLAY, Replay
 from valkyr.flow.ids import RunKey, run_id
 from valkyr.flow.results import Failure, FailureType
+from valkyr.frozen import cheaply_made
 from valkyr.runner.leases import LeasedRun
 
 
@@ -30,6 +31,7 @@ class Calls(Protocol):
     def ended(self, call: AttemptEnded) -> None: ...
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A run to prepare under the lease to come."""

@@ -30,6 +30,7 @@ from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.ids import run_id
 from valkyr.flow.resolutions import deadline_to_come
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
+from valkyr.frozen import cheaply_made
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -41,6 +42,7 @@ MAX_RACES = 5
 RequestKey = tuple[str, str]  # namespace, request_id
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class _Resolved:
     """A request with its version and plan."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from valkyr.flow.states import FINAL_RUN_STATES, SETTLED_EXECUTION_STATES, ExecutionState, RunState
+from valkyr.frozen import cheaply_made
 from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph
 
@@ -83,10 +84,11 @@ class ResolvedVersions:
     missing_ids: Sequence[str]
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Execution:
     """One run-through of one version. `outputs` (by leaf node) and `run_counts` are there where it was read alone;
-    watched alone it has `run_counts`, and `outputs` once it is settled.
+    watched alone it has `run_counts`, and `outputs` once it is settled. Who paused it is there while it is PAUSED.
     """
 
     id: str
@@ -111,6 +113,9 @@ class Execution:
     cancel_requested: bool = False
     cancelled_by: str = ""
     cancel_reason: str = ""
+    paused_by: str = ""
+    pause_reason: str = ""
+    paused_at: datetime | None = None
 
     @property
     def settled(self) -> bool:

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from valkyr.flow.results import Failure, FailureType, LetterType, Lost, Omitted, Result, Snooze, Success
 from valkyr.flow.states import RunState
+from valkyr.frozen import cheaply_made
 from valkyr.graph.model import Retry
 from valkyr.retry import backoff
 
@@ -20,6 +21,7 @@ class Fence(StrEnum):
     ALREADY_REPORTED = "ALREADY_REPORTED"
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class LeaseFacts:
     """The run as its row says it is, locked.
@@ -36,6 +38,7 @@ class LeaseFacts:
     deadline_passed: bool = False
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Budgets and back-off. The failure that makes `max_attempts` is the last one, the lost lease that makes
@@ -57,11 +60,13 @@ class RetryPolicy:
         )
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Finish:
     """The outcome is final and good. In an execution that ends it is kept, and nothing follows it."""
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
     """Back to READY, not before `delay` from now by the database's clock."""
@@ -71,6 +76,7 @@ class RetryAfter:
     lost_leases: int
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class FailForGood:
     """Handled by a FAILURE edge if one holds, else quarantined as `letter`."""
@@ -82,6 +88,7 @@ class FailForGood:
     lost_leases: int
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Cancel:
     """The execution ends: no retry, no letter, no edge."""

@@ -12,8 +12,10 @@ from valkyr.flow.ids import RunKey
 from valkyr.flow.joins import Gate
 from valkyr.flow.results import Lost, Omitted, Result
 from valkyr.flow.states import ExecutionState, RunState
+from valkyr.frozen import cheaply_made
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A run with its inputs and config resolved. `problem` is set where they could not be: it fails unstarted.
@@ -38,6 +40,7 @@ class Prepared:
     deadline: datetime | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
     """An accepted success."""
@@ -50,6 +53,7 @@ class FinishedRun:
     revision: int
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class EndedRun:
     """An accepted end of a lease that was no success. `wait` is set where the run goes back to READY, or is PARKED by a
@@ -69,6 +73,7 @@ class EndedRun:
     always_decided: bool = False
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class ChangedRun:
     """A run that was not leased and changes by what others did. `prepared` is set where it is leased at once; PARKED it
@@ -90,6 +95,7 @@ class ChangedRun:
     deadline: timedelta | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class ChangedExecution:
     id: UUID
@@ -101,6 +107,7 @@ class ChangedExecution:
     error_message: str | None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
     """An attempt for the history: everything but a success."""
@@ -113,6 +120,7 @@ class EndedAttempt:
     stack_trace: str
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class NewQuarantine:
     """A failure for good that no edge handled."""
@@ -126,6 +134,7 @@ class NewQuarantine:
     revision: int
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
     """What the DLQ is to be told: QUARANTINED or RESOLVED."""
@@ -136,6 +145,7 @@ class OutboxEntry:
     kind: str
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Intervention:
     """That somebody paused or resumed an execution: for the record, and so that a repeated request is known.
@@ -150,6 +160,7 @@ class Intervention:
     took_effect: bool
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
     """For the breaker: what a call of a target came to. `result` says whether it was the target's doing."""

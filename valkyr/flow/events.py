@@ -9,8 +9,10 @@ from uuid import UUID
 
 from valkyr.flow.results import Lost, Omitted, Result
 from valkyr.flow.states import Ending
+from valkyr.frozen import cheaply_made
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class LeaseEnded:
     """A runner reported, or a lease ran out. `only_if_expired` makes the reaper's claim conditional (I11).

@@ -13,8 +13,10 @@ from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.events import Resolution
 from valkyr.flow.outcomes import RunFacts
 from valkyr.flow.states import Ending, ExecutionState, StopReason
+from valkyr.frozen import cheaply_made
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class ExecutionFacts:
     """What never changes about an execution; cached."""
@@ -42,6 +44,7 @@ class ExecutionFacts:
         return {"id": str(self.id), "workflowId": str(self.workflow_id), "version": self.version}
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class LockedExecution:
     """The counters of an execution whose row is locked."""
@@ -57,6 +60,7 @@ class LockedExecution:
     now: datetime | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Replay:
     """What requeues have left on a run: inputs that replace the assembled ones, a new key, the trace of the last one
@@ -71,6 +75,7 @@ class Replay:
 NO_REPLAY = Replay()
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class LockedRun:
     """A run whose row is locked, as far as decisions need it."""
@@ -95,6 +100,7 @@ class LockedRun:
     trusted: bool = False
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a request_id of a pause or a resume was used for."""
@@ -103,6 +109,7 @@ class Asked:
     request_hash: bytes
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class QuarantineRecord:
     """One quarantine of a run, as it is stored."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from valkyr.flow.edges import Decision
+from valkyr.frozen import cheaply_made
 from valkyr.graph.model import Join
 
 
@@ -16,6 +17,7 @@ class Verdict(StrEnum):
     SKIP_DEAD = "SKIP_DEAD"
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Gate:
     """What a pending run knows of its incoming edges.

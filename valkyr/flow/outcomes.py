@@ -11,6 +11,7 @@ from valkyr.flow.joins import Gate
 from valkyr.flow.plan import Sight
 from valkyr.flow.results import LetterType
 from valkyr.flow.states import RunState
+from valkyr.frozen import cheaply_made
 
 # DESIGN, control nodes: what is beyond this in one transaction is written READY and decided later.
 CONTROL_BUDGET = 1_000
@@ -19,6 +20,7 @@ NodeResult = Mapping[str, Any]  # {"outputs": ..., "error": ...}
 NO_RESULT: NodeResult = {"outputs": None, "error": None}
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """A run as far as the graph is concerned. `always_decided`: an earlier end of it decided its ALWAYS edges."""
@@ -28,6 +30,7 @@ class RunFacts:
     always_decided: bool = False
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Need:
     """What must be known to go on: rows of these nodes, results of those (null for a run that is not settled)."""
@@ -36,12 +39,14 @@ class Need:
     results: frozenset[int]
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Loaded:
     rows: Mapping[int, RunFacts]
     results: Mapping[int, NodeResult]
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """A run ended well, or its quarantine was fixed. `outputs` is plain JSON, or None where nobody will look at it."""
@@ -50,6 +55,7 @@ class Succeeded:
     outputs: Any = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class FailedForGood:
     """A run failed for good; a FAILURE edge may handle it unless `handled_by_edges` is off (a condition that broke)."""
@@ -66,6 +72,7 @@ class FailedForGood:
         return {"type": str(self.error_type), "message": self.message}
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class DecideControl:
     """A control node that was written READY, to be decided now; against `sight`, or else what the walk can see."""
@@ -74,6 +81,7 @@ class DecideControl:
     sight: Sight | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Requeued:
     """A quarantined run goes back: READY behind its frozen edges, as if every condition of theirs had held. `sight` is
@@ -83,6 +91,7 @@ class Requeued:
     sight: Sight | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Discarded:
     """A quarantined run is FAILED for good."""
@@ -90,6 +99,7 @@ class Discarded:
     node: int
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Halted:
     """A run of an execution that ends has ended in `state`: nothing follows it."""
@@ -101,6 +111,7 @@ class Halted:
 Outcome = Succeeded | FailedForGood | DecideControl | Requeued | Discarded | Halted
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Change:
     """What becomes of one run. `gate` is as it is written; `wake_after` is how long a WAITING run sleeps;

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from valkyr.frozen import cheaply_made
+
 
 class FailureType(StrEnum):
     """Of one attempt. PERMANENT is final at once."""
@@ -29,6 +31,7 @@ class LetterType(StrEnum):
     CIRCUIT_BREAKER = "CIRCUIT_BREAKER"
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Success:
     """`outputs` is JSON, at most the limit of outputs."""
@@ -37,6 +40,7 @@ class Success:
     cost_tokens: float | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Failure:
     """The work went wrong. `message` is for people, without stack; `retry_after` is the target's own wish."""
@@ -47,11 +51,13 @@ class Failure:
     retry_after: timedelta | None = None
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Release:
     """Not started; burns nothing."""
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Snooze:
     """Not yet: the run comes back after `delay`, burning nothing."""
@@ -59,11 +65,13 @@ class Snooze:
     delay: timedelta
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Lost:
     """The lease ran out, or its runner was replaced: nobody reported."""
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class Omitted:
     """The runner no longer knows of a lease that it was given: it comes back, burning nothing."""

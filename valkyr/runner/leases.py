@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from valkyr.flow.results import Failure, FailureType, Release, Result, Snooze, Success
+from valkyr.frozen import cheaply_made
 
 __all__ = [
     "Failure",
@@ -38,6 +39,7 @@ class ReportAnswer(StrEnum):
     ALREADY_REPORTED = "ALREADY_REPORTED"
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class LeaseRef:
     """Names one lease: (run, epoch) is the fence; execution_id finds the row."""
@@ -47,6 +49,7 @@ class LeaseRef:
     epoch: int
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class LeasedRun:
     """One run handed to a runner. `config` (resolved) and `inputs` are JSON bytes; `timeout` bounds the attempt.
@@ -70,6 +73,7 @@ class LeasedRun:
     target: str = ""
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """What a runner says of one lease. `started_at` and `finished_at` are aware UTC by the runner's clock, to show.

@@ -15,10 +15,12 @@ from valkyr.flow.effects import Prepared
 from valkyr.flow.ids import run_id
 from valkyr.flow.plan import Plan
 from valkyr.flow.states import ExecutionState, RunState
+from valkyr.frozen import cheaply_made
 
 ROWS_AT_ONCE = 10_000
 
 
+@cheaply_made
 @dataclass(frozen=True, slots=True)
 class NewExecution:
     """An execution to insert. `leased` maps a node to what is handed to a runner in the same transaction."""
