@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 UNIT_TESTS := tests/unit tests/integration tests/contract
 PROCESS_TESTS := tests/e2e tests/chaos
 
-.PHONY: help setup protos lint test campaign-kill up demo bench bench-publish k8s-validate lock clean
+.PHONY: help setup protos lint test campaign-kill up demo bench bench-peers bench-peers-publish bench-publish k8s-validate lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -71,6 +71,12 @@ demo: $(STAMP) ## start a stack of its own and run example workflows
 
 bench: $(STAMP) ## measure WORKLOADS="W1 W3" (all) in ROUNDS=3; QUICK=1 only shows that it works; JSON=FILE keeps raw figures
 	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
+bench-peers: $(STAMP) ## measure PEERS="dbos celery" (all) and Valkyr in turns, ROUNDS=3; QUICK=1 only shows that it works
+	@$(BIN)/python -m benchmarks.peers $(PEERS) --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
+bench-peers-publish: $(STAMP) ## make the session JSON=FILE the one of docs/performance/peers.md
+	@$(BIN)/python -m benchmarks.peers.publish $(JSON)
 
 bench-publish: $(STAMP) ## make the record JSON=FILE the one of docs/performance: tables and plots
 	@$(BIN)/python -m benchmarks.publish $(JSON)
