@@ -23,7 +23,7 @@ from services.breaker.model.states import State
 from services.breaker.model.views import BreakerView
 from services.breaker.store import Changed
 from services.breaker.watch import LOOK_INTERVAL, Batch, Watch
-from services.chassis.loops import run_every
+from services.chassis.loops import Step, run_every
 from services.chassis.settings import DatabaseSettings
 from tests.chaos.proxy import Proxy, Way
 from tests.executor_stack import PATIENCE, until_true
@@ -36,10 +36,12 @@ async def becomes(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def looking(replica: Replica) -> AsyncIterator[None]:
+async def looking(
+    replica: Replica, *, every: timedelta = LOOK_INTERVAL, step: Step | None = None
+) -> AsyncIterator[None]:
     """The loop of its process, by looking alone."""
     changes = replica.changes
-    task = asyncio.create_task(run_every(LOOK_INTERVAL, changes.step, name="look", wake=changes.wake))
+    task = asyncio.create_task(run_every(every, step or changes.step, name="look", wake=changes.wake))
     try:
         yield
     finally:
@@ -358,3 +360,23 @@ async def test_a_lost_connection_of_the_listener_brings_looking_back(replica: Re
             "where application_name = 'valkyr breaker listen' and datname = current_database()"
         )
         await becomes(lambda: not replica.changes._hearing)
+
+
+async def test_i17_the_loop_that_rested_while_nobody_watched_looks_as_soon_as_somebody_does(
+    open_replica: OpenReplica,
+) -> None:
+    here, there = await open_replica(), await open_replica()
+    rested = asyncio.Event()
+
+    async def step() -> timedelta | None:
+        due = await here.changes.step()
+        if due is None:
+            rested.set()
+        return due
+
+    async with looking(here, every=timedelta(hours=1), step=step):
+        await rested.wait()
+        async with aclosing(Watch(here.store, here.changes, None).batches()) as batches:
+            await through_the_snapshot(batches)
+            await there.report(*"FFFFF")
+            await until(batches, is_open)
