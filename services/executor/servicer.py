@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -47,43 +48,38 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
         self._settings = settings
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Any) -> pb.StartExecutionResponse:
-        start = self._read_start(request, namespace_of(request), context)
-        [execution] = await self._start([start])
-        return pb.StartExecutionResponse(execution=execution)
+        read = self._start_reader(namespace_of(request), context)
+        [view] = await self._starts.start([read(request)])
+        return pb.StartExecutionResponse(execution=wire.write_execution(view))
 
     async def StartExecutions(self, request: pb.StartExecutionsRequest, context: Any) -> pb.StartExecutionsResponse:
         namespace = namespace_of(request)
         limit = self._settings.limits.starts
         if len(request.executions) > limit:
             raise LimitExceeded.of_field("executions", f"{len(request.executions)} executions, over {limit}")
+        read = self._start_reader(namespace, context)
         starts = []
         for index, start in enumerate(request.executions):
             path = f"executions[{index}]."
-            if start.namespace and namespace_of(start) != namespace:
+            if start.namespace != request.namespace and start.namespace and namespace_of(start) != namespace:
                 raise InvalidRequest.of_field(path + "namespace", f"{start.namespace!r} is not {namespace!r}")
-            starts.append(self._read_start(start, namespace, context, path=path))
-        return pb.StartExecutionsResponse(executions=await self._start(starts))
+            starts.append(read(start, path=path))
+        views = await self._starts.start(starts) if starts else ()
+        return pb.StartExecutionsResponse(executions=[wire.write_execution(view) for view in views])
 
-    def _read_start(
-        self, request: pb.StartExecutionRequest, namespace: str, context: Any, *, path: str = ""
-    ) -> StartRequest:
+    def _start_reader(self, namespace: str, context: Any) -> Callable[..., StartRequest]:
+        """What is the same for all starts of a call is looked up once."""
         if not self._settings.execution.enabled:
             raise ExecutionsDisabled(
                 "this executor takes no new executions", hint="the setting executor.execution.enabled is false"
             )
-        return wire.read_start(
-            request,
+        return partial(
+            wire.read_start,
             namespace=namespace,
             principal=caller(context).principal,
             traceparent=traceparent_for_start(),
             payload_limit=self._settings.limits.payload_bytes,
-            path=path,
         )
-
-    async def _start(self, starts: Sequence[StartRequest]) -> list[pb.Execution]:
-        if not starts:
-            return []
-        return [wire.write_execution(view) for view in await self._starts.start(starts)]
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Any) -> pb.GetExecutionResponse:
         execution_id = wire.read_uuid(request.execution_id, "executionId")

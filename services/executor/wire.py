@@ -31,6 +31,9 @@ MAX_WATCHED = 10_000
 MAX_NODE_ID = 512
 MAX_WAIT = timedelta(seconds=60)
 DEFAULT_WAIT = timedelta(seconds=20)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EXECUTION_STATES = dict(pb.Execution.State.items())
+_TRIGGER_TYPES = dict(pb.Execution.TriggerType.items())
 _RESUME_TOKEN = re.compile(r"[0-9]{1,18}")
 
 
@@ -274,32 +277,35 @@ def _enum_name(enum: Any, number: int, path: str) -> str:
 
 
 def write_execution(view: ExecutionView) -> pb.Execution:
+    """Made for every execution that starts and for every change that is watched: what is empty is not touched."""
     message = pb.Execution(
         id=str(view.id),
         namespace=view.namespace,
         workflow_id=str(view.workflow_id),
         version=view.version,
-        state=pb.Execution.State.Value(view.state),
-        trigger_type=pb.Execution.TriggerType.Value(view.trigger_type),
+        state=_EXECUTION_STATES[view.state],
+        trigger_type=_TRIGGER_TYPES[view.trigger_type],
         revision=view.revision,
         priority=view.priority,
         error_type=view.error_type or "",
         error_message=view.error_message or "",
         trace_id=view.trace_id,
         created_by=view.created_by,
-        run_counts=view.run_counts,
-        omitted_outputs=view.omitted_outputs,
+        run_counts=view.run_counts or None,
+        omitted_outputs=view.omitted_outputs or None,
         create_time=_timestamp(view.created_at),
         start_time=_timestamp(view.started_at),
         finish_time=_timestamp(view.finished_at),
         deadline=_timestamp(view.deadline),
-        cancel_requested=view.cancel_requested,
-        cancelled_by=view.cancelled_by,
-        cancel_reason=view.cancel_reason,
-        paused_by=view.paused_by,
-        pause_reason=view.pause_reason,
         pause_time=_timestamp(view.paused_at),
     )
+    if view.cancel_requested:
+        message.cancel_requested = True
+        message.cancelled_by = view.cancelled_by
+        message.cancel_reason = view.cancel_reason
+    if view.paused_at is not None:
+        message.paused_by = view.paused_by
+        message.pause_reason = view.pause_reason
     if view.trigger_payload is not None:
         message.trigger_payload.CopyFrom(_value(view.trigger_payload))
     if view.outputs is not None:
@@ -391,6 +397,5 @@ def _value(text: str) -> Value:
 def _timestamp(moment: datetime | None) -> Timestamp | None:
     if moment is None:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    since = moment - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)
