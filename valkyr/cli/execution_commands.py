@@ -1,4 +1,4 @@
-"""valkyr execution: get, list, watch and cancel."""
+"""valkyr execution: get, list, watch, pause, resume and cancel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from valkyr.cli.option_values import read_duration
 from valkyr.cli.printing import moment, state_text
 from valkyr.cli.run_command import exit_code_after, failures_of, print_result
 from valkyr.cli.session import Session, command
-from valkyr.cli.views import RUN_COLUMNS, counts_text, run_row, view_for
+from valkyr.cli.views import RUN_COLUMNS, counts_text, paused_text, run_row, view_for
 from valkyr.cli.workflows import workflow_id_of
 from valkyr.client import Execution, ExecutionState, RunState
 
@@ -126,6 +126,54 @@ async def watch(
 
 @app.command(no_args_is_help=True)
 @command
+async def pause(
+    session: Session,
+    execution_id: Annotated[str, typer.Argument(metavar="EXECUTION", help="Its id.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for those who come after you.")] = "",
+) -> ExitCode:
+    """Lets nothing of an execution start until it is resumed.
+
+    Runs under way finish, timers and deadlines go on; what would start is PARKED. It may end while it is paused, when
+    the last run under way was its last one. Pausing twice is fine; what has ended cannot be paused (exit code 5).
+
+    \b
+    Examples:
+      valkyr execution pause 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80 --reason "the warehouse moves"
+    """
+    async with session.client() as client:
+        execution = await client.executions.pause(execution_id, reason=reason)
+    _print_changed(session, execution)
+    if execution.state is ExecutionState.PAUSED:
+        under_way = execution.run_counts.get("LEASED", 0)
+        rest = f"; {under_way} of its runs are under way and finish" if under_way else ""
+        session.printer.remark(f"`valkyr execution resume {execution.id}` lets it go on{rest}")
+    return ExitCode.OK
+
+
+@app.command(no_args_is_help=True)
+@command
+async def resume(
+    session: Session,
+    execution_id: Annotated[str, typer.Argument(metavar="EXECUTION", help="Its id.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for those who come after you.")] = "",
+) -> ExitCode:
+    """Lets a paused execution go on.
+
+    What was parked by the pause is ready again; a run that was waiting for its next attempt waits as long as it would
+    have. Resuming what is not paused changes nothing.
+
+    \b
+    Examples:
+      valkyr execution resume 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80
+    """
+    async with session.client() as client:
+        execution = await client.executions.resume(execution_id, reason=reason)
+    _print_changed(session, execution)
+    return ExitCode.OK
+
+
+@app.command(no_args_is_help=True)
+@command
 async def cancel(
     session: Session,
     execution_id: Annotated[str, typer.Argument(metavar="EXECUTION", help="Its id.")],
@@ -147,13 +195,17 @@ async def cancel(
         execution = await client.executions.cancel(execution_id, reason=reason)
         if wait and not execution.settled:
             execution = await client.executions.wait(execution_id)
-    if session.printer.as_json:
-        session.printer.document({"execution": document_of(execution)})
-        return ExitCode.OK
-    session.printer.line(f"{execution.id}  ", state_text(execution.state))
+    _print_changed(session, execution)
     if not execution.settled:
         session.printer.remark("it is CANCELLED when the runs under way have ended; --wait waits for that")
     return ExitCode.OK
+
+
+def _print_changed(session: Session, execution: Execution) -> None:
+    if session.printer.as_json:
+        session.printer.document({"execution": document_of(execution)})
+    else:
+        session.printer.line(f"{execution.id}  ", state_text(execution.state))
 
 
 def _print_head(session: Session, execution: Execution) -> None:
@@ -166,6 +218,8 @@ def _print_head(session: Session, execution: Execution) -> None:
         line(f"deadline {moment(execution.deadline)}")
     if execution.cancel_requested and not execution.settled:
         line("cancel was requested; it is CANCELLED when the runs under way have ended")
+    if execution.state is ExecutionState.PAUSED:
+        line(paused_text(execution))
     line(f"runs: {counts_text(execution.run_counts)}")
     if execution.error_message:
         line(f"error: {execution.error_type}: {execution.error_message}")

@@ -78,11 +78,15 @@ def _beginning(execution: Execution, known: Known) -> Iterator[Event]:
 
 
 def _end(execution: Execution) -> Iterator[Event]:
-    """What ends an execution from outside."""
+    """What holds an execution, or ends it, from outside."""
     if execution.deadline is not None:
         late = execution.error_type == "TIMEOUT"
         said = "ended it" if late else "was not reached" if execution.settled else "ends it then at the latest"
         yield Event("deadline", execution.deadline, None, said)
+    if execution.state is ExecutionState.PAUSED:
+        why = f": {execution.pause_reason}" if execution.pause_reason else ""
+        said = f"by {execution.paused_by or '-'}{why}; nothing of it is started until it is resumed"
+        yield Event("paused", execution.paused_at, None, said)
     if execution.cancel_requested and not execution.settled:
         yield Event("cancel", None, None, f"requested{_by(execution)}; runs under way are told, and have their grace")
     elif execution.state is ExecutionState.CANCELLED:

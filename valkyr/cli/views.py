@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.text import Text
 
 from valkyr.cli.documents import document_of
-from valkyr.cli.printing import Printer, joined, seconds, state_text, table_of
-from valkyr.client import Execution, Run, RunState
+from valkyr.cli.printing import Printer, joined, moment, seconds, state_text, table_of
+from valkyr.client import Execution, ExecutionState, Run, RunState
 
 MIN_ROWS = 5
 _QUIET = frozenset({RunState.PENDING, RunState.READY, RunState.LEASED})
@@ -28,12 +28,13 @@ def view_for(printer: Printer) -> LiveView | LineView | JsonView:
 
 
 class LineView:
-    """A line whenever a run ends, waits or is tried again."""
+    """A line whenever a run ends, waits or is tried again, and when the execution is paused or resumed."""
 
     def __init__(self, printer: Printer) -> None:
         self._printer = printer
         self._seen: dict[str, tuple[RunState, int]] = {}
         self._counts: Mapping[str, int] = {}
+        self._paused = False
 
     def __enter__(self) -> Self:
         return self
@@ -44,12 +45,22 @@ class LineView:
         return None
 
     def show(self, execution: Execution, runs: Sequence[Run] | None) -> None:
+        self._show_pause(execution)
         if runs is None:
             self._show_counts(execution)
             return
         for run in changed(self._seen, runs):
             if run.state not in _QUIET or run.attempt > 1:
                 self._printer.line(*run_line(execution, run))
+
+    def _show_pause(self, execution: Execution) -> None:
+        was, self._paused = self._paused, execution.state is ExecutionState.PAUSED
+        if was == self._paused:
+            return
+        if self._paused:
+            self._printer.line(" " * 11, state_text(execution.state), f"  {paused_text(execution)}")
+        elif not execution.settled:
+            self._printer.line(" " * 11, state_text(execution.state), "  resumed")
 
     def _show_counts(self, execution: Execution) -> None:
         if execution.run_counts != self._counts:
@@ -90,7 +101,8 @@ class LiveView:
         self._live.update(self._picture(execution, runs), refresh=True)
 
     def _picture(self, execution: Execution, runs: Sequence[Run] | None) -> RenderableType:
-        head = joined(f"{execution.id}  ", state_text(execution.state), f"  {_clock(execution)}")
+        paused = f"  {paused_text(execution)}" if execution.state is ExecutionState.PAUSED else ""
+        head = joined(f"{execution.id}  ", state_text(execution.state), f"  {_clock(execution)}{paused}")
         if runs is None:
             return Group(head, joined(counts_text(execution.run_counts)))
         shown = most_telling(runs, max(MIN_ROWS, self._screen.height - 5))
@@ -154,6 +166,12 @@ def took(run: Run) -> str:
     if run.first_started_at is None or run.finished_at is None:
         return ""
     return seconds((run.finished_at - run.first_started_at).total_seconds())
+
+
+def paused_text(execution: Execution) -> str:
+    """Who paused it, when and why."""
+    why = f": {execution.pause_reason}" if execution.pause_reason else ""
+    return f"paused by {execution.paused_by or '-'} at {moment(execution.paused_at)}{why}"
 
 
 def counts_text(counts: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""client.executions: start, wait for, watch, read and cancel executions, and read their runs."""
+"""client.executions: start, wait for, watch, read, pause, resume and cancel executions, and read their runs."""
 
 from __future__ import annotations
 
@@ -97,6 +97,39 @@ class Executions:
             execution = execution_of(answer.execution)
             if execution.settled or (expires is not None and time.monotonic() >= expires):
                 return execution
+
+    async def pause(
+        self, execution_id: str, *, reason: str = "", request_id: str | None = None, timeout: timedelta | None = None
+    ) -> Execution:
+        """Nothing of it is started until it is resumed: its runs are PARKED as they become READY.
+
+        Leased runs finish, so that it may settle while it is paused; timers and deadlines go on.
+
+        Pausing what is paused changes nothing, and so does a repeat of a `request_id` that comes after a resume.
+        ExecutionNotFound, ExecutionSettled, RequestIdReused.
+        """
+        request = executor_pb2.PauseExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            reason=reason,
+            request_id=request_id or new_request_id(),
+        )
+        return execution_of((await self._calls.unary("PauseExecution", request, timeout=timeout)).execution)
+
+    async def resume(
+        self, execution_id: str, *, reason: str = "", request_id: str | None = None, timeout: timedelta | None = None
+    ) -> Execution:
+        """What the pause has parked is READY again. Resuming what is not paused changes nothing.
+
+        ExecutionNotFound, ExecutionSettled, RequestIdReused.
+        """
+        request = executor_pb2.ResumeExecutionRequest(
+            namespace=self._namespace,
+            execution_id=execution_id,
+            reason=reason,
+            request_id=request_id or new_request_id(),
+        )
+        return execution_of((await self._calls.unary("ResumeExecution", request, timeout=timeout)).execution)
 
     async def cancel(
         self, execution_id: str, *, reason: str = "", request_id: str | None = None, timeout: timedelta | None = None

@@ -106,6 +106,9 @@ def execution_of(message: executor_pb2.Execution) -> Execution:
         cancel_requested=message.cancel_requested,
         cancelled_by=message.cancelled_by,
         cancel_reason=message.cancel_reason,
+        paused_by=message.paused_by,
+        pause_reason=message.pause_reason,
+        paused_at=time_of(message, "pause_time"),
     )
 
 

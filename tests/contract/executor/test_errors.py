@@ -236,6 +236,8 @@ RPCS: dict[str, Any] = {
     "ListExecutions": pb.ListExecutionsRequest,
     "ListRuns": pb.ListRunsRequest,
     "GetRun": pb.GetRunRequest,
+    "PauseExecution": pb.PauseExecutionRequest,
+    "ResumeExecution": pb.ResumeExecutionRequest,
     "CancelExecution": pb.CancelExecutionRequest,
     "RequeueRun": pb.RequeueRunRequest,
     "CompleteRunManually": pb.CompleteRunManuallyRequest,

@@ -1,4 +1,4 @@
-"""Cancel, requeue, complete and discard over a real channel: what they answer, and every error they document."""
+"""Pause, resume, cancel, requeue, complete and discard over a real channel: answers, and every documented error."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ from valkyr.graph.model import Graph
 from valkyr.rpc.values import plain_to_value
 
 REQUESTS: dict[str, Any] = {
+    "PauseExecution": pb.PauseExecutionRequest,
+    "ResumeExecution": pb.ResumeExecutionRequest,
     "CancelExecution": pb.CancelExecutionRequest,
     "RequeueRun": pb.RequeueRunRequest,
     "CompleteRunManually": pb.CompleteRunManuallyRequest,

@@ -207,3 +207,38 @@ def test_who_is_away_is_said_below_the_tree() -> None:
     known = Known(away=("the dead letter queue cannot be reached: letters are left out",))
     lines = [line.plain for line in trace_tree(an_execution(), [plain_run("a")], a_graph("a"), known=known)]
     assert lines[-1] == "! the dead letter queue cannot be reached: letters are left out"
+
+
+def test_a_run_that_a_pause_holds_says_so() -> None:
+    (parked,) = history_of(
+        plain_run("charge", "PARKED", parked_by="PAUSE", parked_at=after(seconds=3)), letters={}, breakers={}
+    )
+    assert (parked.label, parked.at, parked.said, parked.service) == (
+        "parked",
+        after(seconds=3),
+        "its execution is paused",
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("", "waited: its execution was paused"),
+        (TARGET, f"waited: its execution was paused, or {TARGET} was not to be called"),
+    ],
+)
+def test_a_run_that_was_parked_without_an_outage_was_held_by_a_pause(target: str, said: str) -> None:
+    run = plain_run(
+        "charge", target=target, parked_duration=timedelta(seconds=4), attempts=(an_attempt(1, 5, 6, "SUCCESS"),)
+    )
+    parked, attempt = history_of(run, letters={}, breakers={})
+    assert (parked.at, parked.took, parked.said, parked.service) == (after(seconds=1), timedelta(seconds=4), said, "")
+    assert attempt.label == "attempt 1"
+
+
+def test_a_paused_execution_says_who_paused_it_and_why() -> None:
+    execution = an_execution("PAUSED", paused_by="bob", pause_reason="to look", paused_at=after(seconds=2))
+    lines = [line.plain for line in trace_tree(execution, [plain_run("a", "PENDING")], a_graph("a"))]
+    assert lines[-1].startswith("└─ paused")
+    assert lines[-1].endswith("by bob: to look; nothing of it is started until it is resumed")

@@ -91,6 +91,16 @@ def test_a_line_is_printed_when_a_run_ends_waits_or_is_tried_again_and_only_once
     ]
 
 
+def test_a_pause_is_a_line_when_it_begins_and_when_it_ends(printer: Printer) -> None:
+    view = LineView(printer)
+    paused = an_execution("PAUSED", paused_by="bob", pause_reason="to look", paused_at=BEGAN)
+    for execution in (an_execution(), paused, paused, an_execution(), paused, an_execution("SUCCESS")):
+        view.show(execution, [a_run("a", "PENDING")])
+    said = [line.split(" at ")[0].strip() for line in printed(printer)]
+    assert said == ["PAUSED  paused by bob", "RUNNING  resumed", "PAUSED  paused by bob"]
+    assert printed(printer)[0].endswith(": to look")
+
+
 def test_too_many_runs_are_shown_as_counts(printer: Printer) -> None:
     view = LineView(printer)
     for _ in range(2):

@@ -205,6 +205,25 @@ async def test_watch_renews_a_stream_that_grew_old(script: Any, client: Client) 
     assert [change.revision async for change in client.executions.watch(["e1"])] == [1, 2]
 
 
+async def test_a_pause_and_a_resume_say_why_and_carry_a_request_id(script: Any, client: Client) -> None:
+    when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    paused = an_execution(state="PAUSED")
+    paused.paused_by, paused.pause_reason = "ada", "the warehouse moves"
+    paused.pause_time.FromDatetime(when)
+    script.answer("PauseExecution", errors.Unavailable("restarting"), pb.PauseExecutionResponse(execution=paused))
+    script.answer("ResumeExecution", pb.ResumeExecutionResponse(execution=an_execution()))
+    execution = await client.executions.pause("e1", reason="the warehouse moves")
+    assert (execution.state, execution.settled) == (ExecutionState.PAUSED, False)
+    assert (execution.paused_by, execution.pause_reason, execution.paused_at) == ("ada", "the warehouse moves", when)
+    assert (await client.executions.resume("e1", request_id="mine")).paused_at is None
+    first, second = script.requests("PauseExecution")
+    assert (first.execution_id, first.reason) == ("e1", "the warehouse moves")
+    assert first.request_id
+    assert first.request_id == second.request_id
+    (resumed,) = script.requests("ResumeExecution")
+    assert resumed.request_id == "mine"
+
+
 async def test_list_follows_the_pages(script: Any, client: Client) -> None:
     script.answer(
         "ListExecutions",
