@@ -90,7 +90,8 @@ def for_page(session: Session) -> str:
 def _origin(session: Session) -> str:
     machine, postgres = session.machine, session.settings["postgres"]
     sentences = (
-        f"Measured on {session.began[:10]} at commit {session.versions['commit']}, {session.settings['rounds']} rounds.",
+        f"Measured on {session.began[:10]} at commit {session.versions['commit']},",
+        f"{session.settings['rounds']} rounds.",
         f"Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib'] // 1024} GiB,",
         f"Linux {machine['kernel']}, {machine['filesystem']}; 8 KiB are durable after {machine['fsync_us']:.0f} us.",
         f"PostgreSQL {postgres['server_version']}, fsync {postgres['fsync']}, synchronous_commit",

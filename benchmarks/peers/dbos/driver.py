@@ -81,7 +81,7 @@ async def backlog(order: Order) -> Measured:
         )
         _enqueue(client, order)
         for number in range(PROCESSES):
-            stack.enter_context(_application(order, f"worker-{number}", "serve"))
+            stack.enter_context(_process(order, f"worker-{number}", "serve"))
         while client.list_workflows(status=["ENQUEUED", "PENDING"], limit=1, load_input=False, load_output=False):
             await asyncio.sleep(0.05)
         known = time.monotonic()
@@ -120,10 +120,14 @@ def _run_shares(processes: list[Child], workflow: str, size: int) -> list[int]:
     return [value for process in processes for value in json.loads(process.line())]
 
 
-def _application(order: Order, name: str, mode: str = "start") -> Child:
-    child = Child.module("benchmarks.peers.dbos.application", order.postgres, name, mode)
+def _application(order: Order, name: str) -> Child:
+    child = _process(order, name, "start")
     child.await_line("ready")
     return child
+
+
+def _process(order: Order, name: str, mode: str) -> Child:
+    return Child.module("benchmarks.peers.dbos.application", order.postgres, name, mode)
 
 
 if __name__ == "__main__":
