@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.forked_cli import ForkedCli
 from tests.postgres import PostgresForTests, name_the_folder, wait_for_the_end
 
 
@@ -33,6 +34,13 @@ def postgres() -> Iterator[PostgresForTests]:
     server.cluster.start()
     yield server
     server.cluster.stop(wait=False)
+
+
+@pytest.fixture(scope="session")
+def forked_cli() -> Iterator[ForkedCli]:
+    """`forked_cli.run("graph", "list", environment=...)`: a process of its own that has nothing to import."""
+    with ForkedCli() as cli:
+        yield cli
 
 
 @pytest.fixture

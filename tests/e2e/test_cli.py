@@ -16,6 +16,7 @@ import pytest
 
 from services.local.home import PROJECT
 from services.local.stack import LocalStack
+from tests.forked_cli import ForkedCli
 from tests.free_ports import a_port_base
 from tests.waiting import wait_until
 
@@ -42,8 +43,9 @@ modules:
 class Shell:
     """A user at a prompt, with a stack."""
 
-    def __init__(self, folder: Path, port_base: int) -> None:
+    def __init__(self, folder: Path, port_base: int, cli: ForkedCli) -> None:
         self.folder = folder
+        self._cli = cli
         kept = {name: value for name, value in os.environ.items() if not name.startswith("VALKYR_")}
         self.environment = kept | {
             "VALKYR_PORT_BASE": str(port_base),
@@ -53,16 +55,7 @@ class Shell:
         }
 
     def run(self, *arguments: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "valkyr.cli", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            cwd=self.folder,
-            env=self.environment | more,
-            check=False,
-        )
+        return self._cli.run(*arguments, stdin=stdin, cwd=self.folder, environment=self.environment | more)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """In the background; what it says goes to the file `out`."""
@@ -102,8 +95,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
 
 
 @pytest.fixture
-def shell(stack: LocalStack, tmp_path: Path) -> Shell:
-    return Shell(tmp_path, stack.port_base)
+def shell(stack: LocalStack, tmp_path: Path, forked_cli: ForkedCli) -> Shell:
+    return Shell(tmp_path, stack.port_base, forked_cli)
 
 
 def error_of(answer: subprocess.CompletedProcess[str]) -> dict[str, Any]:
