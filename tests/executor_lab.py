@@ -61,7 +61,7 @@ class Lab:
             parts.signals,
             parts.breakers.mirror,
             pool="default",
-            class_names=parts.handoff.class_names,
+            class_names=parts.handoff.serving.class_names,
             serves_all=False,
         )
         self.progress = Progress(

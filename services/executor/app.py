@@ -266,7 +266,7 @@ class Parts:
                 self.lease,
                 namespace=ALL_NAMESPACES,
                 pool=runner.pool,
-                class_names=sorted(self.handoff.class_names),
+                class_names=sorted(self.handoff.serving.class_names),
                 capacity=runner.concurrency,
             )
         ended = await end_older_incarnations(self.session, self.progress, self.lease)

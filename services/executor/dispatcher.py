@@ -141,8 +141,8 @@ class Dispatcher:
 
     async def _served(self, tx: Any) -> list[str]:
         """The classes with READY runs that the own pool can take."""
-        names = await store.ready_classes(tx, self._handoff.pool)
-        return [name for name in names if self._handoff.serves_all or name in self._handoff.class_names]
+        serving = self._handoff.serving
+        return [name for name in await store.ready_classes(tx, serving.pool) if serving.takes_class(name)]
 
     def _room(self) -> int:
         """What is not left to probes that wait for room."""
@@ -188,7 +188,7 @@ class Dispatcher:
         if not served:
             return _Batch()
         marks = self._marks.of(served)
-        found = await store.select_to_lease(tx, self._handoff.pool, marks=marks, limit=limit)
+        found = await store.select_to_lease(tx, self._handoff.serving.pool, marks=marks, limit=limit)
         known = self._known_of(found)
         batch = await self._divide(tx, known, [run for _, run in found if run.execution_id in known], room)
         self._advance(found, batch.left)

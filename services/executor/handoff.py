@@ -14,6 +14,7 @@ from services.executor.model import LeasePolicy
 from services.executor.signals import Signals
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import ExecutionFacts
+from valkyr.flow.leasing import Serving
 from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.runner.leases import LeasedRun, LeaseRef
 from valkyr.telemetry import attempt_traceparent
@@ -61,9 +62,7 @@ class Handoff:
         serves_all: bool,
     ) -> None:
         self._targets = targets
-        self.pool = pool
-        self.class_names = class_names
-        self.serves_all = serves_all
+        self.serving = Serving(pool, class_names, serves_all)
         self._worker = worker
         self._signals = signals
         self._grants: list[int] = []
@@ -86,19 +85,13 @@ class Handoff:
     def room(self) -> int:
         return max(0, self._worker.room() - sum(self._grants)) if self._open else 0
 
-    def serves(self, node: PlannedNode) -> bool:
-        """Whether runs of this node may go to the own pool."""
-        return (
-            node.control is None and node.pool == self.pool and (self.serves_all or node.class_name in self.class_names)
-        )
-
     def closed(self, namespace: str, target: str) -> bool:
         """I17: whether a run with this target may be leased without asking the breaker; true without a target."""
         return not target or self._targets.closed(namespace, target)
 
     def may_take(self, namespace: str, node: PlannedNode) -> bool:
         """Whether a run of this node may go to the own pool at once, as far as is known before its config."""
-        return self.serves(node) and self.closed(namespace, node.target)
+        return self.serving.takes(node) and self.closed(namespace, node.target)
 
     @contextmanager
     def grant(self, *, wanted: int, freed: int = 0) -> Iterator[Grant]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from enum import Enum
 from itertools import zip_longest
 from typing import Any, Protocol
 from uuid import UUID
@@ -22,13 +21,13 @@ from services.executor.handoff import Handoff, monotonic
 from services.executor.leasing import Leasing
 from services.executor.signals import Signals
 from services.executor.store import parking as store
-from services.executor.store.parking import ParkedRun, ParkedTarget, ProbeRow
+from services.executor.store.parking import ParkedRun, ParkedTarget
 from services.executor.store.session import Session
 from services.executor.targets import PermitDecision, PermitRequest, TargetKey
 from valkyr.errors import ValkyrError
 from valkyr.flow.effects import Prepared
 from valkyr.flow.ids import node_of
-from valkyr.flow.states import RunState
+from valkyr.flow.leasing import AGAIN, WORTH_WRITING, Look, Way, goes_back, look_at
 from valkyr.telemetry import get_logger
 
 CHUNK = 500
@@ -48,15 +47,10 @@ HOLD_WITHOUT_TIMEOUT = timedelta(minutes=10)
 """A permit is answered when its run ends, also if that is lost; this counts only if the executor is."""
 LONGEST_HOLD = timedelta(hours=1)
 
-AGAIN = timedelta(seconds=1)
-"""Until what was skipped is looked at again: a row that another transaction held, a probe without room."""
 NOT_HERE = timedelta(seconds=5)
-"""The same for a target none of whose runs this pool can take."""
+"""Until a target none of whose runs this pool can take is looked at again."""
 
 LEAST_WAIT = timedelta(milliseconds=100)
-WORTH_WRITING = timedelta(seconds=2)
-"""Shorter waits are not written into the rows: they are due all the same, and wait their turn."""
-
 log = get_logger(__name__)
 
 
@@ -64,40 +58,6 @@ class Permits(Protocol):
     """Where leave is asked for."""
 
     async def acquire_permits(self, requests: Sequence[PermitRequest]) -> list[PermitDecision]: ...
-
-
-class Way(Enum):
-    """What is to be done about a target."""
-
-    BRING_BACK = "all of its runs"
-    BRING_BACK_DUE = "those whose time has come"
-    POSTPONE = "later"
-    PROBE = "ask for leave"
-    SLEEP = "nothing"
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """The way of one target, and how long until it is worth looking again."""
-
-    way: Way
-    wait: timedelta
-
-
-def look_at(parked: ParkedTarget, mirror: Mirror) -> Look:
-    """What to do about a target with parked runs."""
-    namespace, target = parked.key
-    due = parked.wait <= timedelta()
-    closed, wait = mirror.closed(namespace, target), mirror.wait(namespace, target)
-    if mirror.away:
-        if not due:
-            return Look(Way.SLEEP, parked.wait)
-        return Look(Way.BRING_BACK_DUE, AGAIN) if closed else Look(Way.POSTPONE, wait)
-    if closed:
-        return Look(Way.BRING_BACK, AGAIN)
-    if wait > timedelta():
-        return Look(Way.POSTPONE if due and wait >= WORTH_WRITING else Way.SLEEP, wait)
-    return Look(Way.PROBE, AGAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +128,14 @@ class Probes:
         while True:
             async with self._session.reading() as connection:
                 parked = await store.parked_targets(connection, after, TARGETS)
-            looks += [(target.key, look_at(target, self._mirror)) for target in parked]
+            looks += [(target.key, self._look_at(target)) for target in parked]
             if len(parked) < TARGETS:
                 return looks
             after = parked[-1].key
+
+    def _look_at(self, parked: ParkedTarget) -> Look:
+        closed, wait = self._mirror.closed(*parked.key), self._mirror.wait(*parked.key)
+        return look_at(parked.wait, closed=closed, wait=wait, away=self._mirror.away)
 
     async def _go(self, key: TargetKey, look: Look) -> None:
         match look.way:
@@ -227,9 +191,10 @@ class Probes:
 
     async def _candidates(self, due: Sequence[TargetKey]) -> list[ParkedRun]:
         targets = [(key, min(PROBES_OF_TARGET, self._mirror.permits(*key))) for key in due]
-        classes = None if self._handoff.serves_all else sorted(self._handoff.class_names)
+        serving = self._handoff.serving
+        classes = None if serving.serves_all else sorted(serving.class_names)
         async with self._session.reading() as connection:
-            found = await store.select_probes(connection, targets, pool=self._handoff.pool, class_names=classes)
+            found = await store.select_probes(connection, targets, pool=serving.pool, class_names=classes)
         self._hold_off(due, {run.key for run in found})
         return found
 
@@ -338,17 +303,6 @@ class Probes:
         for key, wait in waits.items():
             self._mirror.hold(key, wait)
         return {key: wait for key, wait in waits.items() if wait >= WORTH_WRITING}
-
-
-def goes_back(row: ProbeRow | None, epoch: int, permit_id: UUID) -> bool:
-    """Whether a permit that was not used here is used by nobody. A run that its breaker still holds back gets the same
-    one when it asks again, and another replica may be about to lease it under this very permit: giving it back would
-    free a live one. If the run is cancelled or paused before it asks, the permit runs out by its hold."""
-    if row is None:
-        return True
-    if row.state is RunState.PARKED and row.parked_by == store.BREAKER and row.epoch < epoch:
-        return False
-    return not (row.epoch >= epoch and row.permit_id == permit_id)
 
 
 def _in_turn(runs: Sequence[ParkedRun]) -> list[ParkedRun]:

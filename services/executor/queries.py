@@ -340,6 +340,7 @@ READMIT_OUTBOX = """
 UPDATE executor.outbox SET refused_at = NULL, problem = NULL WHERE refused_at IS NOT NULL
 """
 
+# `may_lease` of valkyr/flow/leasing.py, of many.
 # One look per class, so that a class without a runner never stands in the way of another. (rank, ready_at) of $2, $3 is
 # the watermark: rows before it were leased already, and walking over their dead index entries slows a backlog down.
 # The locks stand in a materialized CTE: LIMIT with SKIP LOCKED must run once.
@@ -451,6 +452,7 @@ SELECT extract(epoch FROM least(
 ) - clock_timestamp())::float8
 """
 
+# `has_run_out` of valkyr/flow/leasing.py, of many.
 SELECT_EXPIRED = """
 SELECT execution_id, id, epoch, runner_id FROM executor.run
 WHERE state = 'LEASED' AND lease_until < now() ORDER BY lease_until LIMIT $1

@@ -28,6 +28,7 @@ from valkyr.flow.facts import Asked, QuarantineRecord
 from valkyr.flow.ids import RunKey, node_of, run_id
 from valkyr.flow.intake import Answer, StepRules
 from valkyr.flow.joins import Gate
+from valkyr.flow.leasing import may_hand_off
 from valkyr.flow.outcomes import Change, ControlBudget, Loaded, Need, RunFacts
 from valkyr.flow.plan import PlannedNode
 from valkyr.flow.states import FINAL_RUN_STATES, SETTLED_EXECUTION_STATES, RunState, StopReason
@@ -236,8 +237,8 @@ class Transaction:
         for run in ready:
             known = self._known[run.key[0]]
             node = known.version.plan.nodes[node_of(run.key[1])]
-            waits = self._steps[run.key[0]].rows[node.index].trusted
-            if waits or not (handoff.may_take(known.facts.namespace, node) and self._grant.take()):
+            row, may_take = self._steps[run.key[0]].rows[node.index], handoff.may_take(known.facts.namespace, node)
+            if not (may_hand_off(row, takes=may_take) and self._grant.take()):
                 writes.changed.append(run)
                 continue
             wanted.append(self._wanted(run, node))

@@ -37,6 +37,7 @@ from valkyr.flow.events import (
 )
 from valkyr.flow.facts import Asked, ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord
 from valkyr.flow.ids import RunKey, is_run_of, node_of
+from valkyr.flow.leasing import has_run_out
 from valkyr.flow.outcomes import Discarded, FailedForGood, Halted, Outcome, Requeued, Succeeded
 from valkyr.flow.pauses import answer_to_pause, kind_of, state_after
 from valkyr.flow.plan import Plan, PlannedNode
@@ -229,7 +230,7 @@ class Intake:
         answer = fence(row.lease, event.epoch)
         if answer is not Fence.ACCEPTED:
             return answer
-        if event.only_if_expired and not row.lease_expired:
+        if event.only_if_expired and not has_run_out(row):
             return Fence.LEASE_LOST
         after = self._after_lease(event, node, row)
         self._note_attempt(event, row)

@@ -12,9 +12,8 @@ from services.executor import queries_parking as queries
 from services.executor.model import Candidate
 from services.executor.store.leases import candidate_of
 from services.executor.targets import TargetKey
+from valkyr.flow.leasing import BREAKER, Probed
 from valkyr.flow.states import RunState
-
-BREAKER = "BREAKER"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +45,6 @@ class ParkedRun:
     id: UUID
     epoch: int
     traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeRow:
-    """What became of a run that was to be leased as a probe."""
-
-    state: RunState
-    epoch: int
-    permit_id: UUID | None
-    parked_by: str | None = None
 
 
 async def park_runs(tx: Any, runs: Sequence[Parking]) -> None:
@@ -115,10 +104,10 @@ async def unpark_probes(tx: Any, runs: Sequence[ParkedRun]) -> list[Candidate]:
     return [candidate_of(row) for row in found]
 
 
-async def read_probes(tx: Any, runs: Sequence[ParkedRun]) -> dict[UUID, ProbeRow]:
+async def read_probes(tx: Any, runs: Sequence[ParkedRun]) -> dict[UUID, Probed]:
     """Rows by run id."""
     keys = [(run.execution_id, run.id) for run in runs]
     return {
-        row["id"]: ProbeRow(RunState(row["state"]), row["epoch"], row["permit_id"], row["parked_by"])
+        row["id"]: Probed(RunState(row["state"]), row["epoch"], row["permit_id"], row["parked_by"])
         for row in await tx.fetch(queries.READ_PROBES, *zip(*keys, strict=True))
     }

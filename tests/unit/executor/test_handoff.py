@@ -123,7 +123,7 @@ def test_the_own_pool_serves_its_classes_and_never_control_nodes(
 ) -> None:
     door, _ = a_door(serves_all=serves_all)
     graph = a_graph("a", modules={"a": class_name}, nodes={"a": {"pool": pool}})
-    assert door.serves(plan_of(graph).nodes[0]) is served
+    assert door.serving.takes(plan_of(graph).nodes[0]) is served
 
 
 def test_a_leased_run_says_all_a_runner_needs() -> None:

@@ -7,65 +7,69 @@ from uuid import UUID
 
 import pytest
 
+from services.executor.breakers.mirror import Mirror
 from services.executor.gateways import _wait
 from services.executor.model import new_id
-from services.executor.probes import Way, goes_back, look_at
-from services.executor.store.parking import ParkedTarget, ProbeRow
 from services.executor.targets import FORCED_LOOK, BreakerState
 from tests.unit.executor.breakers import HALF_A_MINUTE, NOON, a_mirror, a_status
+from valkyr.flow.leasing import Look, Probed, Way, goes_back, look_at
 from valkyr.flow.states import RunState
 
 KEY = ("default", "t")
-DUE = ParkedTarget(KEY, timedelta(seconds=-1))
-NOT_DUE = ParkedTarget(KEY, timedelta(seconds=20))
+DUE = timedelta(seconds=-1)
+NOT_DUE = timedelta(seconds=20)
 PERMIT = new_id()
 
 
+def look(first_due: timedelta, mirror: Mirror) -> Look:
+    return look_at(first_due, closed=mirror.closed(*KEY), wait=mirror.wait(*KEY), away=mirror.away)
+
+
 @pytest.mark.parametrize("parked", [DUE, NOT_DUE], ids=["due", "not due"])
-def test_all_runs_of_a_target_that_has_closed_come_back(parked: ParkedTarget) -> None:
+def test_all_runs_of_a_target_that_has_closed_come_back(parked: timedelta) -> None:
     mirror, _ = a_mirror()
-    assert look_at(parked, mirror).way is Way.BRING_BACK
+    assert look(parked, mirror).way is Way.BRING_BACK
 
 
 @pytest.mark.parametrize(("parked", "way"), [(DUE, Way.POSTPONE), (NOT_DUE, Way.SLEEP)], ids=["due", "not due"])
-def test_i17_nobody_asks_before_the_breaker_said(parked: ParkedTarget, way: Way) -> None:
+def test_i17_nobody_asks_before_the_breaker_said(parked: timedelta, way: Way) -> None:
     mirror, _ = a_mirror(a_status())
-    look = look_at(parked, mirror)
-    assert (look.way, look.wait) == (way, HALF_A_MINUTE)
+    found = look(parked, mirror)
+    assert (found.way, found.wait) == (way, HALF_A_MINUTE)
 
 
 @pytest.mark.parametrize("parked", [DUE, NOT_DUE], ids=["due", "not due"])
-def test_leave_is_asked_for_when_the_target_is_due(parked: ParkedTarget) -> None:
+def test_leave_is_asked_for_when_the_target_is_due(parked: timedelta) -> None:
     mirror, clock = a_mirror(a_status())
     clock.now += 30
-    assert look_at(parked, mirror).way is Way.PROBE
+    assert look(parked, mirror).way is Way.PROBE
 
 
 def test_a_short_wait_is_not_written_into_the_rows() -> None:
     mirror, _ = a_mirror(a_status(state="HALF_OPEN"))
     mirror.hold(KEY, timedelta(seconds=1))
-    assert look_at(DUE, mirror).way is Way.SLEEP
+    assert look(DUE, mirror).way is Way.SLEEP
 
 
 def test_with_the_breaker_away_each_rows_own_time_counts_and_then_the_policy() -> None:
     mirror, clock = a_mirror(a_status())
     mirror._away = True
-    assert look_at(NOT_DUE, mirror).way is Way.SLEEP
-    assert look_at(DUE, mirror).way is Way.POSTPONE
+    assert look(NOT_DUE, mirror).way is Way.SLEEP
+    assert look(DUE, mirror).way is Way.POSTPONE
     clock.now += 31
-    assert look_at(NOT_DUE, mirror).way is Way.SLEEP
-    assert look_at(DUE, mirror).way is Way.BRING_BACK_DUE
+    assert look(NOT_DUE, mirror).way is Way.SLEEP
+    assert look(DUE, mirror).way is Way.BRING_BACK_DUE
 
 
 def test_with_the_breaker_away_a_policy_that_denies_postpones() -> None:
     mirror, _ = a_mirror(denies=True)
     mirror._away = True
-    look = look_at(DUE, mirror)
-    assert (look.way, look.wait) == (Way.POSTPONE, timedelta(seconds=5))
+    found = look(DUE, mirror)
+    assert (found.way, found.wait) == (Way.POSTPONE, timedelta(seconds=5))
 
 
-def a_row(state: str, epoch: int, permit: UUID | None = None, *, by: str | None = None) -> ProbeRow:
-    return ProbeRow(RunState(state), epoch, permit, by or ("BREAKER" if state == "PARKED" else None))
+def a_row(state: str, epoch: int, permit: UUID | None = None, *, by: str | None = None) -> Probed:
+    return Probed(RunState(state), epoch, permit, by or ("BREAKER" if state == "PARKED" else None))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +87,7 @@ def a_row(state: str, epoch: int, permit: UUID | None = None, *, by: str | None 
         pytest.param(a_row("CANCELLED", 2, PERMIT), True, id="an older attempt's permit of the same name"),
     ],
 )
-def test_i17_a_permit_goes_back_only_if_nobody_uses_it(row: ProbeRow | None, back: bool) -> None:
+def test_i17_a_permit_goes_back_only_if_nobody_uses_it(row: Probed | None, back: bool) -> None:
     assert goes_back(row, 3, PERMIT) is back
 
 
