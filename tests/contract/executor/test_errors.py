@@ -13,6 +13,7 @@ from google.protobuf.struct_pb2 import Value
 
 from services.executor.app import open_app
 from tests.builders import a_graph
+from tests.contract.executor.conftest import on_a_shared_stack
 from tests.executor_stack import Stack, executor_settings
 from valkyr.api.executor.v1 import executor_pb2 as pb
 from valkyr.api.executor.v1.executor_pb2_grpc import ExecutorServiceStub
@@ -212,18 +213,19 @@ BAD = {
 }
 
 
+@on_a_shared_stack
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 async def test_i25_bad_input_is_named_with_its_value_and_the_fix(
-    stack: Stack, stub: ExecutorServiceStub, bad: Bad
+    shared_stack: Stack, shared_stub: ExecutorServiceStub, bad: Bad
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        await call(stub, bad.rpc, bad.request)
+        await call(shared_stub, bad.rpc, bad.request)
 
     assert type(caught.value) is bad.kind
     assert [violation.field for violation in caught.value.details.violations] == [bad.field]
     assert all(word in caught.value.message for word in (bad.field, *bad.says)), caught.value.message
     assert "Traceback" not in caught.value.message
-    assert await stack.sql.fetchval("SELECT count(*) FROM executor.workflow_execution") == 0
+    assert await shared_stack.sql.fetchval("SELECT count(*) FROM executor.workflow_execution") == 0
 
 
 RPCS: dict[str, Any] = {
@@ -245,8 +247,9 @@ RPCS: dict[str, Any] = {
 }
 
 
+@on_a_shared_stack
 @pytest.mark.parametrize("rpc", RPCS)
-async def test_i25_a_namespace_that_is_none_is_refused_by_every_rpc(stub: ExecutorServiceStub, rpc: str) -> None:
+async def test_i25_a_namespace_that_is_none_is_refused_by_every_rpc(shared_stub: ExecutorServiceStub, rpc: str) -> None:
     full = {
         "execution_id": ID,
         "workflow_id": ID,
@@ -257,12 +260,13 @@ async def test_i25_a_namespace_that_is_none_is_refused_by_every_rpc(stub: Execut
     }
     known = {name: value for name, value in full.items() if name in RPCS[rpc].DESCRIPTOR.fields_by_name}
     with pytest.raises(InvalidRequest, match="namespace"):
-        await call(stub, rpc, RPCS[rpc](namespace="no/slashes", **known))
+        await call(shared_stub, rpc, RPCS[rpc](namespace="no/slashes", **known))
 
 
+@on_a_shared_stack
 @pytest.mark.parametrize("rpc", RPCS)
-async def test_i25_bytes_that_are_no_message_are_refused_by_every_rpc(stack: Stack, rpc: str) -> None:
-    async with open_channel(stack.app.server.address) as channel:
+async def test_i25_bytes_that_are_no_message_are_refused_by_every_rpc(shared_stack: Stack, rpc: str) -> None:
+    async with open_channel(shared_stack.app.server.address) as channel:
         path = f"/valkyr.api.executor.v1.ExecutorService/{rpc}"
         make = channel.unary_stream if rpc in STREAMS else channel.unary_unary
         raw = make(path, request_serializer=lambda data: data, response_deserializer=lambda data: data)
@@ -271,14 +275,16 @@ async def test_i25_bytes_that_are_no_message_are_refused_by_every_rpc(stack: Sta
             await (anext(aiter(answer)) if rpc in STREAMS else answer)
 
 
+@on_a_shared_stack
 @pytest.mark.parametrize("depth", [55, 100, 1000])
-async def test_i25_a_payload_nested_too_deep_is_refused(stack: Stack, depth: int) -> None:
-    async with open_channel(stack.app.server.address) as channel:
+async def test_i25_a_payload_nested_too_deep_is_refused(shared_stack: Stack, depth: int) -> None:
+    async with open_channel(shared_stack.app.server.address) as channel:
         raw = channel.unary_unary("/valkyr.api.executor.v1.ExecutorService/StartExecution")
         with pytest.raises(InvalidRequest, match="deep|nested|message"), rpc_errors():
             await raw(nested(depth), timeout=10)
 
 
+@on_a_shared_stack
 @pytest.mark.parametrize(
     ("rpc", "request_"),
     [
@@ -293,10 +299,10 @@ async def test_i25_a_payload_nested_too_deep_is_refused(stack: Stack, depth: int
     ],
 )
 async def test_an_execution_that_does_not_exist_is_not_found(
-    stub: ExecutorServiceStub, rpc: str, request_: Any
+    shared_stub: ExecutorServiceStub, rpc: str, request_: Any
 ) -> None:
     with pytest.raises(ExecutionNotFound, match=ID) as caught:
-        await call(stub, rpc, request_)
+        await call(shared_stub, rpc, request_)
     assert caught.value.hint
 
 

@@ -12,6 +12,7 @@ from google.protobuf.struct_pb2 import Value
 
 from tests.bad_resolutions import BAD_INPUTS, BAD_REASONS
 from tests.builders import a_graph
+from tests.contract.executor.conftest import on_a_shared_stack
 from tests.contract.executor.test_errors import ID, call
 from tests.executor_stack import Stack
 from valkyr.api.executor.v1 import executor_pb2 as pb
@@ -69,6 +70,7 @@ async def refused(stub: ExecutorServiceStub, kind: type[ValkyrError], rpc: str, 
     return caught.value
 
 
+@on_a_shared_stack
 @pytest.mark.parametrize(
     ("rpc", "fields", "named"),
     [
@@ -84,16 +86,19 @@ async def refused(stub: ExecutorServiceStub, kind: type[ValkyrError], rpc: str, 
         ("DiscardRun", {"reason": " "}, "reason"),
     ],
 )
-async def test_i25_bad_input_is_named(stub: ExecutorServiceStub, rpc: str, fields: dict[str, Any], named: str) -> None:
-    error = await refused(stub, InvalidRequest, rpc, ask(rpc, **fields))
+async def test_i25_bad_input_is_named(
+    shared_stub: ExecutorServiceStub, rpc: str, fields: dict[str, Any], named: str
+) -> None:
+    error = await refused(shared_stub, InvalidRequest, rpc, ask(rpc, **fields))
     assert [violation.field for violation in error.details.violations] == [named]
 
 
+@on_a_shared_stack
 @pytest.mark.parametrize(("inputs", "named", "says"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
 async def test_i25_bad_inputs_of_a_requeue_are_named(
-    stub: ExecutorServiceStub, inputs: Any, named: str, says: str
+    shared_stub: ExecutorServiceStub, inputs: Any, named: str, says: str
 ) -> None:
-    error = await refused(stub, InvalidRequest, "RequeueRun", ask("RequeueRun", inputs=plain_to_value(inputs)))
+    error = await refused(shared_stub, InvalidRequest, "RequeueRun", ask("RequeueRun", inputs=plain_to_value(inputs)))
     (violation,) = error.details.violations
     assert (violation.field, says in violation.description) == (named, True), violation
 
