@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from benchmarks.figures import summarise
 from benchmarks.record import Record
 from benchmarks.session import WORKLOADS, measure_all
 from benchmarks.sizes import FULL, QUICK
+from benchmarks.stack import forget_settings
 from benchmarks.table import COST_HEADINGS, HEADINGS, costs, rows, terminal
 from services.local.errors import StackError
 from valkyr.errors import ValkyrError
@@ -24,8 +26,10 @@ BUSY = 0.05
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 when all was measured, whatever the figures are; 1 when something could not be."""
+    """Exit code 0 when all was measured, whatever the figures are; 1 when something could not be measured."""
     chosen = _parse(arguments)
+    forget_settings()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: stops what it has started
     workloads = chosen.workloads or list(WORKLOADS)
 
     def keep(record: Record) -> None:
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(report(record))
     if chosen.statements:
         print(f"\n{statements(record)}")
-    return 0
+    return 1 if record.errors else 0
 
 
 def report(record: Record) -> str:
@@ -65,7 +69,7 @@ def report(record: Record) -> str:
 
 
 def statements(record: Record) -> str:
-    """What PostgreSQL was asked in the last round, migrations and warming up included."""
+    """What PostgreSQL was asked in the last round, warming up included."""
     cells = [
         (workload, *(str(each[name]) for name in STATEMENT))
         for workload, measured in record.rounds[-1].items()
@@ -75,9 +79,11 @@ def statements(record: Record) -> str:
 
 
 def _doubts(record: Record) -> str:
-    others = {name: max(round_[name].others for round_ in record.rounds if name in round_) for name in record.rounds[0]}
+    names = list(dict.fromkeys(name for round_ in record.rounds for name in round_))
+    others = {name: max(measured.others for measured in record.of(name)) for name in names}
     busy = [f"{name} {share:.0%}" for name, share in others.items() if share > BUSY]
-    lines = [f"Doubtful, as others used much of the machine meanwhile: {', '.join(busy)}."] if busy else []
+    lines = [f"Not measured: {error}" for error in record.errors]
+    lines += [f"Doubtful, as others used much of the machine meanwhile: {', '.join(busy)}."] if busy else []
     if record.machine["filesystem"] == "tmpfs":
         lines.append("Doubtful, as the data folder is in memory: fsync costs nothing there.")
     return "\n".join(lines)

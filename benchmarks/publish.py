@@ -65,7 +65,7 @@ def figures(record: Record) -> str:
     """All that is said of a record, as Markdown."""
     summaries = summarise(record.figures())
     missed = [summary for summary in summaries if summary.met is False]
-    pictures = [f"![{workload}]({name}.svg)" for workload, name in PICTURES.items() if workload in record.rounds[0]]
+    pictures = [f"![{workload}]({name}.svg)" for workload, name in PICTURES.items() if record.of(workload)]
     parts = [
         _origin(record),
         markdown(HEADINGS, rows(summaries)),
@@ -81,15 +81,16 @@ def figures(record: Record) -> str:
 def _origin(record: Record) -> str:
     """Where the figures come from."""
     machine, versions, postgres = record.machine, record.versions, record.settings["postgres"]
-    text = (
-        f"Measured on {record.began[:10]} at commit {versions['commit']}, {len(record.rounds)} rounds. "
-        f"Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib'] // 1024} GiB, "
-        f"Linux {machine['kernel']}, {machine['filesystem']}; one durable write of 8 KiB: {machine['fsync_us']:.0f} us. "
-        f"PostgreSQL {postgres['server_version']}, fsync {postgres['fsync']}, synchronous_commit "
-        f"{postgres['synchronous_commit']}; Python {versions['python']}, grpcio {versions['grpcio']}, "
-        f"asyncpg {versions['asyncpg']}. Raw figures: [{RECORD}]({RECORD})."
+    sentences = (
+        f"Measured on {record.began[:10]} at commit {versions['commit']}, {len(record.rounds)} rounds.",
+        f"Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib'] // 1024} GiB,",
+        f"Linux {machine['kernel']}, {machine['filesystem']}; 8 KiB are durable after {machine['fsync_us']:.0f} us.",
+        f"PostgreSQL {postgres['server_version']}, fsync {postgres['fsync']},",
+        f"synchronous_commit {postgres['synchronous_commit']};",
+        f"Python {versions['python']}, grpcio {versions['grpcio']}, asyncpg {versions['asyncpg']}.",
+        f"Raw figures: [{RECORD}]({RECORD}).",
     )
-    return textwrap.fill(text, WIDTH)
+    return textwrap.fill(" ".join(sentences), WIDTH)
 
 
 def replaced(page: str, text: str) -> str:

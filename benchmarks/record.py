@@ -13,13 +13,14 @@ from benchmarks.figures import Measured
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`rounds`: by workload, what each round measured. Times are UTC, ISO 8601."""
+    """`rounds`: by workload, what each round measured; `errors`: what could not be. Times are UTC, ISO 8601."""
 
     began: str
     machine: Mapping[str, Any]
     versions: Mapping[str, str]
     settings: Mapping[str, Any]
     rounds: list[dict[str, Measured]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def figures(self) -> Sequence[Mapping[str, float]]:
         """By round, of all workloads together."""
@@ -27,6 +28,10 @@ class Record:
             {key: value for measured in round_.values() for key, value in measured.figures.items()}
             for round_ in self.rounds
         ]
+
+    def of(self, workload: str) -> Sequence[Measured]:
+        """What each round has of it."""
+        return [round_[workload] for round_ in self.rounds if workload in round_]
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +44,7 @@ def read_record(path: Path) -> Record:
         content = json.loads(path.read_text())
         rounds = [{name: Measured(**each) for name, each in round_.items()} for round_ in content.pop("rounds")]
         return Record(**content, rounds=rounds)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is no record of a benchmark: {error}") from error
 
 

@@ -11,17 +11,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from benchmarks.database import Database, Databases
+from benchmarks.errors import BenchError
 from benchmarks.figures import Measured
 from benchmarks.machine import machine, postgres_settings, versions
 from benchmarks.record import Record
 from benchmarks.sizes import Sizes
 from benchmarks.stack import CONCURRENCY, SETTINGS
+from services.local.errors import StackError
 from services.local.home import Home
 from services.local.postgres import Cluster
+from valkyr.errors import ValkyrError
 
 Measure = Callable[[Database, Sizes], Coroutine[Any, Any, Measured]]
 Tell = Callable[[str], None]
+
+FAILURES = (BenchError, StackError, ValkyrError, asyncpg.PostgresError)
+"""What stops one workload and says nothing of the others."""
 
 WORKLOADS = {
     "W1": "w01_sustained",
@@ -53,27 +61,38 @@ async def measure_all(
     workloads: Sequence[str], folder: Path, *, rounds: int, sizes: Sizes, tell: Tell, keep: Callable[[Record], None]
 ) -> Record:
     """All workloads, round after round, so that what changes on the machine meanwhile hits all of them. `keep` is given
-    what there is after each workload: a session that is interrupted has measured something."""
+    what there is after each: a session that is interrupted has measured something. One that fails stands among the
+    record's `errors`, and the others go on."""
     async with open_postgres(folder) as cluster:
-        settings = {
-            "postgres": await postgres_settings(cluster.url),
-            "concurrency": CONCURRENCY,
-            "services": SETTINGS,
-            "sizes": asdict(sizes),
-        }
-        began = datetime.now(UTC).isoformat(timespec="seconds")
-        record = Record(began, machine(folder), versions(), settings)
+        record = await _begun(cluster, folder, sizes)
         databases = Databases(cluster)
         for number in range(rounds):
             record.rounds.append({})
             for workload in workloads:
                 tell(f"round {number + 1} of {rounds}: {workload} ...")
-                async with databases.fresh() as database:
-                    measured = await measure_of(workload)(database, sizes)
-                    detail = {**measured.detail, "statements": await database.top_statements()}
-                record.rounds[-1][workload] = replace(measured, detail=detail)
+                try:
+                    record.rounds[-1][workload] = await _measured(workload, databases, sizes)
+                except FAILURES as error:
+                    record.errors.append(f"{workload} in round {number + 1}: {error}")
+                    tell(record.errors[-1])
                 keep(record)
     return record
+
+
+async def _begun(cluster: Cluster, folder: Path, sizes: Sizes) -> Record:
+    settings = {
+        "postgres": await postgres_settings(cluster.url),
+        "concurrency": CONCURRENCY,
+        "services": SETTINGS,
+        "sizes": asdict(sizes),
+    }
+    return Record(datetime.now(UTC).isoformat(timespec="seconds"), machine(folder), versions(), settings)
+
+
+async def _measured(workload: str, databases: Databases, sizes: Sizes) -> Measured:
+    async with databases.fresh() as database:
+        measured = await measure_of(workload)(database, sizes)
+        return replace(measured, detail={**measured.detail, "statements": await database.top_statements()})
 
 
 def measure_of(workload: str) -> Measure:

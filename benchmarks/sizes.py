@@ -30,9 +30,9 @@ class Sizes:
 FULL = Sizes()
 QUICK = replace(
     FULL,
-    sustained=600,
+    sustained=400,
     warm=100,
-    calls=30,
+    calls=20,
     chains=100,
     chain_calls=5,
     fan=100,

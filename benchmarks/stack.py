@@ -64,8 +64,6 @@ async def open_stack(
     database_url: str, *, port_base: int | None = None, concurrency: int = CONCURRENCY
 ) -> AsyncIterator[Stack]:
     """The four services on this database, stopped at the end. StackError when they do not come up."""
-    for name in [name for name in os.environ if name.startswith("VALKYR_") and name not in KEPT_VARIABLES]:
-        del os.environ[name]
     environment = {
         **SETTINGS,
         "VALKYR_DATABASE_URL": database_url,
@@ -80,6 +78,12 @@ async def open_stack(
                 yield Stack(local.addresses, pids, postgres, sql)
             finally:
                 await sql.close()
+
+
+def forget_settings() -> None:
+    """Of the caller's own VALKYR_ variables nothing applies to what is measured."""
+    for name in [name for name in os.environ if name.startswith("VALKYR_") and name not in KEPT_VARIABLES]:
+        del os.environ[name]
 
 
 class BenchClient:

@@ -17,6 +17,7 @@ from benchmarks.figures import Measured
 from benchmarks.machine import versions
 from benchmarks.session import Measure, measure_of
 from benchmarks.sizes import FULL, Sizes
+from benchmarks.stack import forget_settings
 from benchmarks.workloads.w01_sustained import measure_one
 from services.local.errors import StackError
 from valkyr.errors import ValkyrError
@@ -58,6 +59,7 @@ def line_of(workload: str, size: int, measured: Measured) -> Line:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     chosen = read_arguments(arguments)
+    forget_settings()
     measure: Measure = measure_one if chosen.workload == "W1" else measure_of(chosen.workload)
     try:
         measured = asyncio.run(measure(Database(chosen.postgres), sizes_for(chosen.workload, chosen.size)))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-from benchmarks.figures import FIGURES, Measured, Summary, summarise
+from benchmarks.figures import FIGURES, Summary, summarise
 from benchmarks.plots.style import BUDGET, COLOURS, MISSED, OURS, drawing
 from benchmarks.record import Record
 from benchmarks.table import COSTS, costs_by_phase, number
@@ -43,7 +43,7 @@ def budgets(record: Record, path: Path) -> None:
 def latencies(record: Record, path: Path) -> None:
     """W2: which share of single executions had answered after so many milliseconds, a line for each round."""
     with drawing(path) as axes:
-        for index, measured in enumerate(_rounds(record, "W2")):
+        for index, measured in enumerate(record.of("W2")):
             times = sorted(measured.detail["latencies_ms"])
             shares = [(place + 1) / len(times) for place in range(len(times))]
             axes.step(times, shares, color=COLOURS[index % len(COLOURS)], label=f"round {index + 1}", where="post")
@@ -59,7 +59,7 @@ def latencies(record: Record, path: Path) -> None:
 def backlog(record: Record, path: Path) -> None:
     """W5: executions that ended in each second while a backlog is drained."""
     with drawing(path) as axes:
-        for index, measured in enumerate(_rounds(record, "W5")):
+        for index, measured in enumerate(record.of("W5")):
             counts = {int(second): count for second, count in measured.detail["per_second"].items()}
             seconds = range(max(counts))  # but the last, which is not a whole one
             axes.plot(
@@ -77,7 +77,7 @@ def backlog(record: Record, path: Path) -> None:
 
 def full_tables(record: Record, path: Path) -> None:
     """W9: the same load on empty tables and on full ones."""
-    measured = _rounds(record, "W9")
+    measured = record.of("W9")
     with drawing(path, height=2.2) as axes:
         rows = f"{measured[0].detail['rows']:,}"
         names = ("empty tables", f"{rows} finished rows", f"and {rows} ready rows")
@@ -118,15 +118,11 @@ def draw(record: Record, folder: Path) -> Sequence[Path]:
     """All plots that the record has figures for."""
     drawn = []
     for name, (workload, plot) in PLOTS.items():
-        if not workload or _rounds(record, workload):
+        if not workload or record.of(workload):
             path = folder / f"{name}.svg"
             plot(record, path)
             drawn.append(path)
     return drawn
-
-
-def _rounds(record: Record, workload: str) -> list[Measured]:
-    return [round_[workload] for round_ in record.rounds if workload in round_]
 
 
 def _shown(summary: Summary, value: float) -> float:

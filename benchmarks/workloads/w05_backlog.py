@@ -52,14 +52,14 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
 
 def tenths(ends: Sequence[float]) -> tuple[float, float]:
     """Executions per second in the first and the last tenth. `ends`: seconds since the beginning, in order; what one
-    transaction ended has one time, and is not cut in two. ValueError where all ended at once."""
+    transaction ended has one time, and is not cut in two. BenchError where all ended at once."""
     tenth = max(1, len(ends) // 10)
     first = bisect_right(ends, ends[tenth - 1])
     last = bisect_right(ends, ends[-1 - tenth])
     if last == len(ends):
         last = bisect_left(ends, ends[-1])
     if not 0 < last < len(ends):
-        raise ValueError("all ended at once")
+        raise BenchError("all executions ended at once: there is no rate")
     return first / ends[first - 1], (len(ends) - last) / (ends[-1] - ends[last - 1])
 
 
