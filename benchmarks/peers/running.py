@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -85,15 +86,22 @@ def _run(command: Sequence[str | Path], variables: dict[str, str], errors: int, 
 
 def end_leftovers(mark: str, grace: float = GRACE) -> None:
     """Waits for the processes that have `mark` in their environment to end; kills those that do not."""
-    deadline = time.monotonic() + grace
-    while leftovers := marked(mark):
+    if _none_left(mark, grace):
+        return
+    for pid in marked(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if not _none_left(mark, GRACE):
+        raise DriverFailed(f"processes {marked(mark)} do not end, not even killed")
+
+
+def _none_left(mark: str, timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while marked(mark):
         if time.monotonic() > deadline:
-            for pid in leftovers:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            return False
         time.sleep(0.02)
+    return True
 
 
 def marked(mark: str) -> list[int]:
