@@ -26,6 +26,7 @@ from services.executor.facts import ExecutionCache
 from services.executor.feed import Feed
 from services.executor.gateways import DlqGateway, GraphStoreGateway
 from services.executor.handoff import Handoff
+from services.executor.hints import HELLO_INTERVAL, RECONNECT, Hints
 from services.executor.interventions import Interventions
 from services.executor.leasing import Leasing
 from services.executor.model import LeasePolicy, new_id
@@ -200,6 +201,7 @@ class Parts:
     def _make_loops(self) -> None:
         runner = self.settings.runner
         self.feed = Feed(self.session, self.signals)
+        self.hints = Hints(self.database, self.session, self.signals, self.feed, me=self.lease.incarnation)
         self.executions = Executions(self.session, self.cache, self.feed)
         self.leasing = Leasing(self.cache, self.handoff, self.progress, self.lease)
         self.dispatcher = Dispatcher(
@@ -312,6 +314,9 @@ class Parts:
                 seldom, self.timers.decide_control, name="control", health=health, wake=signals.control_ready
             ),
         }
+        # No health: without hints replicas look by themselves.
+        loops["listen"] = run_every(RECONNECT, self.hints.listen, name="listen")
+        loops["hints"] = run_every(HELLO_INTERVAL, self.hints.tell, name="hints", wake=self.hints.wake)
         if runner.concurrency > 0:
             loops["dispatcher"] = run_every(
                 poll, self.dispatcher.step, name="dispatcher", health=health, wake=signals.runs_ready

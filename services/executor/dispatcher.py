@@ -18,7 +18,7 @@ from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff, monotonic
 from services.executor.leasing import Leasing
 from services.executor.model import Candidate
-from services.executor.signals import Signals
+from services.executor.signals import LOWEST_RANK, Signals
 from services.executor.store import leases as store
 from services.executor.store import parking
 from services.executor.store.parking import Parking
@@ -41,7 +41,6 @@ OVERLAP = timedelta(milliseconds=200)
 LEAST_PAUSE = timedelta(milliseconds=50)
 """Between looks for a retry that is due but cannot be leased here."""
 
-_LOWEST = -32_768
 _LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 Mark = tuple[int, datetime]
 
@@ -64,7 +63,7 @@ class Watermarks:
             self._marks.clear()
             self._rescan_at = now + RESCAN
         self._from_marks = bool(self._marks)
-        return [(name, *self._marks.get(name, (_LOWEST, _LONG_AGO))) for name in sorted(class_names)]
+        return [(name, *self._marks.get(name, (LOWEST_RANK, _LONG_AGO))) for name in sorted(class_names)]
 
     def advance(self, class_name: str, candidate: Candidate) -> None:
         mark = (candidate.rank, candidate.ready_at - OVERLAP)
@@ -257,7 +256,7 @@ class Dispatcher:
         async with self._session.reading() as connection:
             due = await store.next_retry(connection)
         if due is not None:
-            self._marks.notice(_LOWEST)  # a retry may stand anywhere before the marks
+            self._marks.notice(LOWEST_RANK)  # a retry may stand anywhere before the marks
             due = max(due, LEAST_PAUSE)
         soon = timedelta(seconds=RESCAN)
         if not busy:

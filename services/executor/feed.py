@@ -158,6 +158,11 @@ class Feed:
         finally:
             _discard(self._waiting, execution_id, event)
 
+    def look_now(self) -> None:
+        """Another replica says that something has changed."""
+        self._look_at = 0.0
+        self._wake.set()
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()

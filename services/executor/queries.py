@@ -507,6 +507,8 @@ WHERE """
 
 READ_EXECUTIONS = _EXECUTION.format(state=_SHOWN_STATE, payload="NULL::text") + "e.id = ANY($1::uuid[])"
 
+NOTIFY = "SELECT pg_notify($1, $2)"
+
 # What transactions wrote that began after $1 or were under way then; both bounds are of this statement's own snapshot.
 # Ids beyond it are those of another database's life, from which this one was restored.
 CHANGES_SINCE = """

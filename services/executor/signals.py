@@ -9,6 +9,9 @@ from services.executor.model import Heard
 
 Listener = Callable[[Sequence[Heard]], None]
 
+LOWEST_RANK = -32_768
+"""Before every rank there is."""
+
 
 class Signals:
     """Events between the loops of one executor."""
@@ -23,12 +26,21 @@ class Signals:
         self.timers_changed = asyncio.Event()
         self.deadlines_changed = asyncio.Event()
         self.outbox_filled = asyncio.Event()
+        # What other replicas may have room for, or want to know.
+        self.ready_for_others = asyncio.Event()
         self._listeners: set[Listener] = set()
 
     def left_ready(self, rank: int) -> None:
         """Committed: a run of this rank waits to be leased."""
         self.backlog = True
         self.urgent = rank if self.urgent is None else min(rank, self.urgent)
+        self.runs_ready.set()
+        self.ready_for_others.set()
+
+    def ready_elsewhere(self) -> None:
+        """Another replica has more runs than room: they may be of any rank."""
+        self.backlog = True
+        self.urgent = LOWEST_RANK
         self.runs_ready.set()
 
     def executions_changed(self, changes: Sequence[Heard]) -> None:
