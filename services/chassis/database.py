@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +22,7 @@ from valkyr.retry import backoff
 from valkyr.telemetry import get_logger
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from services.chassis.engine import Connection, Engine
 
 __all__ = ["Database", "connect", "session_settings", "translated", "with_retries"]
 
@@ -64,7 +63,7 @@ class Database:
         self.pool = pool
         self.reserved = reserved
         self._application_name = application_name
-        self._engine: AsyncEngine | None = None
+        self._engine: Engine | None = None
 
     @classmethod
     async def open(
@@ -86,36 +85,31 @@ class Database:
         return cls(settings, schema=schema, application_name=application_name, pool=pool, reserved=reserved)
 
     @property
-    def engine(self) -> AsyncEngine:
+    def engine(self) -> Engine:
         """Made when it is first asked for; a room whose statements are text never loads SQLAlchemy."""
         if self._engine is None:
-            from services.chassis.engine import make_engine
+            from services.chassis.engine import Engine
 
-            self._engine = make_engine(self.settings, partial(connect, self.settings, self._application_name))
+            self._engine = Engine(self.settings, _connect_options(self.settings, self._application_name))
         return self._engine
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self) -> AsyncIterator[Connection]:
         """One transaction: committed at the end, rolled back on an exception or a cancellation. A commit once begun is
         seen to its end even when the caller is cancelled. Overloaded if no connection gets free in time."""
         with translated():
             async with asyncio.timeout((self.settings.acquire_timeout + CONNECT_SLACK).total_seconds()):
-                connection = await self._connection()
+                connection = await self.engine.connect()
             async with _released(connection.close):
-                transaction = await connection.begin()
+                await connection.begin()
                 try:
                     yield connection
                 except BaseException:
-                    await finish(transaction.rollback())
+                    await finish(connection.rollback())
                     raise
-                await finish(transaction.commit())
+                await finish(connection.commit())
 
-    async def _connection(self) -> AsyncConnection:
-        from services.chassis.engine import connection_of  # as in `engine`
-
-        return await connection_of(self.engine)
-
-    async def in_transaction(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def in_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """`work` in a transaction, again from its start after a deadlock or a serialization failure."""
 
         async def once() -> T:
@@ -211,12 +205,7 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
 
 async def connect(settings: DatabaseSettings, application_name: str) -> asyncpg.Connection:
     """A connection of its own with the session settings of a service."""
-    return await asyncpg.connect(
-        settings.url,
-        timeout=settings.acquire_timeout.total_seconds(),
-        command_timeout=(settings.statement_timeout + DRIVER_SLACK).total_seconds(),
-        server_settings=session_settings(settings, application_name),
-    )
+    return await asyncpg.connect(**_connect_options(settings, application_name))
 
 
 def session_settings(settings: DatabaseSettings, application_name: str) -> dict[str, str]:
@@ -241,15 +230,20 @@ async def _open_pool(
     settings: DatabaseSettings, application_name: str, *, size: int, more: Mapping[str, str]
 ) -> asyncpg.Pool:
     with translated():
-        return await asyncpg.create_pool(
-            settings.url,
-            min_size=1,
-            max_size=size,
-            timeout=settings.acquire_timeout.total_seconds(),
-            command_timeout=(settings.statement_timeout + DRIVER_SLACK).total_seconds(),
-            server_settings={**session_settings(settings, application_name), **more},
-            reset=_keep_as_it_is,
-        )
+        options = _connect_options(settings, application_name, more)
+        return await asyncpg.create_pool(min_size=1, max_size=size, reset=_keep_as_it_is, **options)
+
+
+def _connect_options(
+    settings: DatabaseSettings, application_name: str, more: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """What asyncpg's `connect` takes."""
+    return {
+        "dsn": settings.url,
+        "timeout": settings.acquire_timeout.total_seconds(),
+        "command_timeout": (settings.statement_timeout + DRIVER_SLACK).total_seconds(),
+        "server_settings": {**session_settings(settings, application_name), **more},
+    }
 
 
 async def _keep_as_it_is(_connection: asyncpg.Connection) -> None:

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Row, Table
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.chassis.database import Database
+from services.chassis.engine import Connection
 from services.dlq import queries, tables
 from services.dlq.model import (
     AnsweredRequest,
@@ -57,7 +57,7 @@ class Store:
 class Transaction:
     """The statements of one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def lock_runs(self, runs: Sequence[RunKey]) -> None:

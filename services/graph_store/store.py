@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import orjson
 from sqlalchemy import Row, Table
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.chassis.database import Database
+from services.chassis.engine import Connection
 from services.graph_store import queries, tables
 from services.graph_store.model import (
     AnsweredRequest,
@@ -60,7 +60,7 @@ class Store:
 class Transaction:
     """The statements of one transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def lock_workflow(self, namespace: str, workflow_id: str) -> StoredWorkflow | None:

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.breaker.tables import SCHEMA, metadata
 from services.chassis import migrate
@@ -31,7 +32,7 @@ V1_COLUMNS = {
 
 
 async def test_tables_are_those_of_the_migrated_schema(replica: Replica) -> None:
-    dialect = replica.database.engine.dialect
+    dialect = replica.database.engine.sync.dialect
 
     def look(connection: Connection) -> dict[str, Any]:
         inspector = inspect(connection)
@@ -47,7 +48,7 @@ async def test_tables_are_those_of_the_migrated_schema(replica: Replica) -> None
             if table != "alembic_version"
         }
 
-    async with replica.database.engine.connect() as connection:
+    async with AsyncEngine(replica.database.engine.sync).connect() as connection:
         found = await connection.run_sync(look)
     assert found == {
         table.name: (

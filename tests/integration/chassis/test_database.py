@@ -61,7 +61,7 @@ async def test_every_session_has_the_services_settings(database: Database) -> No
     async with database.acquire() as hot, database.transaction() as cold:
         for name, value in expected.items():
             assert await hot.fetchval("select current_setting($1)", name) == value
-            assert await cold.scalar(text("select current_setting(:name)"), {"name": name}) == value
+            assert (await cold.execute(text("select current_setting(:name)"), {"name": name})).scalar() == value
 
 
 async def test_json_is_text_on_hot_connections(database: Database) -> None:
@@ -289,7 +289,7 @@ async def test_cancelling_at_any_moment_leaks_no_connection(database: Database, 
         await asyncio.gather(*tasks, return_exceptions=True)
     for _ in range(2):
         await asyncio.gather(work(), work())
-    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert database.engine.sync.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 async def test_a_commit_once_begun_is_seen_to_its_end_though_the_caller_is_cancelled(

@@ -200,7 +200,7 @@ async def test_500_entries_take_a_handful_of_statements(desk: Desk, sql: Sql) ->
     runs = [a_run() for _ in range(250)]
     batch = [*(a_quarantine(run_id) for run_id in runs), *(a_resolved(run_id) for run_id in runs)]
     counted = 0
-    engine = desk.store._database.engine.sync_engine
+    engine = desk.store._database.engine.sync
 
     def count(*_arguments: object) -> None:
         nonlocal counted

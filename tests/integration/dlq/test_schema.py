@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.chassis import migrate
 from services.chassis.database import Database
@@ -37,7 +38,7 @@ V1 = {
 
 
 async def test_tables_are_those_of_the_migrated_schema(database: Database) -> None:
-    dialect = database.engine.dialect
+    dialect = database.engine.sync.dialect
 
     def look(connection: Connection) -> dict[str, Any]:
         inspector = inspect(connection)
@@ -53,7 +54,7 @@ async def test_tables_are_those_of_the_migrated_schema(database: Database) -> No
             if table != "alembic_version"
         }
 
-    async with database.engine.connect() as connection:
+    async with AsyncEngine(database.engine.sync).connect() as connection:
         found = await connection.run_sync(look)
     assert found == {
         table.name: (

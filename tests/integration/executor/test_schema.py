@@ -11,6 +11,7 @@ import orjson
 import pytest
 from sqlalchemy import inspect
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.chassis import migrate
 from services.chassis.database import Database
@@ -83,7 +84,7 @@ async def database(executor_database_url: str) -> AsyncIterator[Database]:
 
 
 async def test_tables_are_those_of_the_migrated_schema(database: Database) -> None:
-    dialect = database.engine.dialect
+    dialect = database.engine.sync.dialect
 
     def look(connection: Connection) -> dict[str, Any]:
         inspector = inspect(connection)
@@ -99,7 +100,7 @@ async def test_tables_are_those_of_the_migrated_schema(database: Database) -> No
             if table != "alembic_version"
         }
 
-    async with database.engine.connect() as connection:
+    async with AsyncEngine(database.engine.sync).connect() as connection:
         found = await connection.run_sync(look)
     assert found == {
         table.name: (

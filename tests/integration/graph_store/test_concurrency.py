@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.chassis.database import Database
+from services.chassis.engine import Connection
 from services.graph_store.graphs import CorruptVersion, Graphs
 from services.graph_store.model import Author, SavedVersion, StoredWorkflow
 from services.graph_store.store import Store, Transaction
@@ -75,7 +75,7 @@ async def test_of_fifty_callers_who_create_one_id_one_creates_it(save: Saves, sq
 class _MeetingTransaction(Transaction):
     """Waits for the other one when it has looked its request up and is about to create the workflow."""
 
-    def __init__(self, connection: AsyncConnection, barrier: asyncio.Barrier) -> None:
+    def __init__(self, connection: Connection, barrier: asyncio.Barrier) -> None:
         super().__init__(connection)
         self._barrier = barrier
 
@@ -187,7 +187,7 @@ def statements(database: Database, ahead: Callable[[int], object] = lambda _numb
         ahead(len(seen))
         seen.append(statement)
 
-    engine = database.engine.sync_engine
+    engine = database.engine.sync
     event.listen(engine, "before_cursor_execute", note)
     try:
         yield seen
