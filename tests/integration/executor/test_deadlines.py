@@ -16,6 +16,8 @@ from valkyr.errors import ExecutionSettled, InvalidRequest, RequestIdReused
 from valkyr.graph.model import Graph, Settings
 
 SOON = timedelta(milliseconds=300)
+LATER = timedelta(seconds=2)
+"""Where something has to happen before."""
 GRACE = {"cancel_grace": timedelta(milliseconds=400), "retry": {"backoff_base_ms": 10, "backoff_max_ms": 40}}
 
 
@@ -38,7 +40,7 @@ async def test_a_leased_run_past_its_deadline_is_told_and_fails_for_good(make_st
 
 
 async def test_a_success_within_the_grace_of_a_deadline_is_kept(make_stack: OpenStack) -> None:
-    graph = a_graph("a -> b", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": SOON}})
+    graph = a_graph("a -> b", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": LATER}})
     async with make_stack(runner={"cancel_grace": timedelta(seconds=30)}) as stack:
         execution_id = await started(stack, graph)
         await stack.until("SELECT stop_reason = 'DEADLINE' FROM executor.run WHERE node_id = 'a'")
@@ -57,7 +59,7 @@ async def test_a_run_that_ignores_its_deadline_is_ended_after_the_grace(make_sta
 
 
 async def test_the_deadline_runs_while_a_run_waits_for_its_retry(make_stack: OpenStack) -> None:
-    graph = a_graph("a", modules={"a": ("FailModule", {})}, nodes={"a": {"deadline": SOON}})
+    graph = a_graph("a", modules={"a": ("FailModule", {})}, nodes={"a": {"deadline": LATER}})
     slow = {"retry": {"backoff_base_ms": 3_000_000, "backoff_max_ms": 3_000_000}}
     async with make_stack(runner=slow) as stack:
         execution = await stack.run(graph)
@@ -80,12 +82,12 @@ async def test_the_deadline_of_a_waiting_node_may_be_handled_by_an_edge(make_sta
 
 @pytest.mark.parametrize("said_by", ["graph", "request"])
 async def test_an_execution_past_its_deadline_ends_like_a_cancel_as_failed(make_stack: OpenStack, said_by: str) -> None:
-    settings = Settings(timeout=SOON) if said_by == "graph" else Settings()
+    settings = Settings(timeout=LATER) if said_by == "graph" else Settings()
     graph = a_graph(
         "a -> b, c", modules={"a": "HeldModule", "c": ("DelayModule", {"duration": "PT1H"})}, settings=settings
     )
-    options = {"deadline": datetime.now(UTC) + timedelta(seconds=1.5)} if said_by == "request" else {}
     async with make_stack(runner=GRACE) as stack:
+        options = {"deadline": datetime.now(UTC) + LATER} if said_by == "request" else {}
         execution_id = await started(stack, graph, **options)
         execution = await stack.wait(execution_id)
         assert (execution.state, execution.error_type) == (ExecutionState.FAILED, "TIMEOUT")

@@ -32,6 +32,7 @@ from valkyr.flow.events import LeaseEnded
 from valkyr.flow.results import Lost
 from valkyr.graph.model import FailurePolicy, Graph, Settings
 
+DEADLINE_PASSES = "UPDATE executor.workflow_execution SET deadline = now() - interval '1 s'"
 QUICK = {"retry": {"backoff_base_ms": 10, "backoff_max_ms": 40, "max_attempts": 1}}
 
 
@@ -239,7 +240,7 @@ async def test_nothing_of_an_execution_that_was_ended_runs_again_but_discard_wor
     settings = {
         "cancel": Settings(),
         "fail fast": Settings(failure_policy=FailurePolicy.FAIL_FAST),
-        "deadline": Settings(timeout=timedelta(seconds=1)),
+        "deadline": Settings(timeout=timedelta(hours=1)),
     }[ended_by]
     modules = {"a": ("FailModule", {"type": "PERMANENT"}), "w": ("DelayModule", {"duration": "PT1H"})}
     async with make_stack(runner=QUICK) as stack:
@@ -247,6 +248,9 @@ async def test_nothing_of_an_execution_that_was_ended_runs_again_but_discard_wor
         await stack.until("SELECT count(*) = 1 FROM executor.run WHERE state = 'QUARANTINED'")
         if ended_by == "cancel":
             await stack.client.executions.cancel(execution_id)
+        if ended_by == "deadline":
+            await stack.sql.execute(DEADLINE_PASSES)
+            await stack.app.parts.deadlines.step()
         ended = await stack.wait(execution_id)
         run = (await stack.runs(execution_id))["a"]
         assert run.state is RunState.QUARANTINED
@@ -260,10 +264,10 @@ async def test_nothing_of_an_execution_that_was_ended_runs_again_but_discard_wor
 
 
 async def test_a_requeue_after_the_execution_s_deadline_needs_a_new_one(make_stack: OpenStack) -> None:
-    graph = failing_once("a", settings=Settings(timeout=timedelta(milliseconds=600)))
+    graph = failing_once("a", settings=Settings(timeout=timedelta(hours=1)))
     async with make_stack(runner=QUICK) as stack:
         execution, run = await failed(stack, graph)
-        await stack.until("SELECT deadline < now() FROM executor.workflow_execution")
+        await stack.sql.execute(DEADLINE_PASSES)
         with pytest.raises(DeadlinePassed):
             await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1)
         later = datetime.now(UTC) + timedelta(hours=1)
@@ -273,10 +277,10 @@ async def test_a_requeue_after_the_execution_s_deadline_needs_a_new_one(make_sta
 
 
 async def test_a_deadline_does_not_act_on_a_settled_execution(make_stack: OpenStack) -> None:
-    graph = failing_once("a", settings=Settings(timeout=timedelta(milliseconds=600)))
+    graph = failing_once("a", settings=Settings(timeout=timedelta(hours=1)))
     async with make_stack(runner=QUICK) as stack:
         execution, _ = await failed(stack, graph)
-        await stack.until("SELECT deadline < now() FROM executor.workflow_execution")
+        await stack.sql.execute(DEADLINE_PASSES)
         await stack.app.parts.deadlines.step()
         again = await stack.client.executions.get(execution.id)
         assert (again.state, again.error_type, again.revision) == (
@@ -352,18 +356,19 @@ async def test_a_new_deadline_that_has_passed_is_refused_but_a_repeat_of_a_good_
             await stack.client.runs.requeue(
                 execution.id, run.id, quarantine_number=1, deadline=datetime.now(UTC) - timedelta(seconds=1)
             )
-        soon = datetime.now(UTC) + timedelta(seconds=1)
-        again = {"quarantine_number": 1, "deadline": soon, "request_id": "once"}
+        later = datetime.now(UTC) + timedelta(hours=1)
+        again = {"quarantine_number": 1, "deadline": later, "request_id": "once"}
         await stack.client.runs.requeue(execution.id, run.id, **again)
-        await stack.until("SELECT deadline < now() FROM executor.workflow_execution")
+        await stack.wait(execution.id)
+        await stack.sql.execute(DEADLINE_PASSES)
         assert (await stack.client.runs.requeue(execution.id, run.id, **again)).state is RunState.SUCCESS
 
 
 async def test_a_fix_after_the_execution_s_deadline_lifts_it(make_stack: OpenStack) -> None:
-    graph = failing_once("a -> b", settings=Settings(timeout=timedelta(milliseconds=600)))
+    graph = failing_once("a -> b", settings=Settings(timeout=timedelta(hours=1)))
     async with make_stack(runner=QUICK) as stack:
         execution, run = await failed(stack, graph)
-        await stack.until("SELECT deadline < now() FROM executor.workflow_execution")
+        await stack.sql.execute(DEADLINE_PASSES)
         await stack.client.runs.complete(execution.id, run.id, quarantine_number=1, outputs={})
         done = await stack.wait(execution.id)
         assert (done.state, done.deadline) == (ExecutionState.SUCCESS, None)
@@ -373,9 +378,9 @@ async def test_a_requeue_s_deadline_is_acted_upon_in_time(make_stack: OpenStack)
     modules = {"a": ("FailModule", {"times": 1}), "b": ("DelayModule", {"duration": "PT1H"})}
     async with make_stack(runner={**QUICK, "poll_interval": timedelta(minutes=10)}) as stack:
         execution, run = await failed(stack, a_graph("a -> b", modules=modules))
-        soon = datetime.now(UTC) + timedelta(seconds=1)
+        soon = datetime.now(UTC) + timedelta(seconds=2)
         await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1, deadline=soon)
-        ended = await stack.wait(execution.id, timeout=20)
+        ended = await stack.wait(execution.id)
         assert (ended.state, ended.error_type) == (ExecutionState.FAILED, "TIMEOUT")
 
 
