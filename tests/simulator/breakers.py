@@ -68,8 +68,11 @@ class Breakers:
     def _hear(self, executor: Executor, target: str) -> None:
         if self.away:
             return
-        self._believed.setdefault(executor.name, {})[target] = target not in self._open_until
-        executor.wake()
+        believed = self._believed.setdefault(executor.name, {})
+        closed = target not in self._open_until
+        if believed.get(target, True) is not closed:
+            believed[target] = closed
+            executor.wake()
 
     def wait_of(self, target: str) -> float:
         return max(0.1, self._open_until.get(target, 0.0) - self._world.clock.now)

@@ -31,7 +31,7 @@ from valkyr.flow.plan import PlannedNode
 from valkyr.flow.results import Lost, Omitted
 from valkyr.flow.states import SETTLED_EXECUTION_STATES, Ending, RunState
 
-RESCAN = 20.0
+RESCAN = 60.0
 _WITH_DEADLINE = frozenset({RunState.READY, RunState.LEASED, RunState.WAITING, RunState.PARKED})
 
 Done = Callable[[Sequence[Answer] | None], None]
@@ -239,6 +239,8 @@ class Executor(Process):
         for executor in self.world.executors:
             if executor is not self and self.world.dice.random() < 0.3:
                 executor.look_within(self.world.dice.random())
+        if self.world.remote:
+            self.world.dice.choice(self.world.remote).wake()
 
     def wake(self) -> None:
         self.look_within(self.world.dice.random() * 0.02)

@@ -6,6 +6,7 @@ from tests.simulator.ends import expected_after
 from tests.simulator.ledger import Before, Ledger
 from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.sight import inputs_of, result_at
+from tests.simulator.world import MAX_REQUEUES
 from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
 from valkyr.flow.outcomes import NO_RESULT
 from valkyr.flow.results import Success
@@ -75,10 +76,18 @@ def check_move(
             _check_unheld(ledger, execution, row, before, reason)
     if row.state is R.LEASED and before.state is not R.LEASED:
         check_lease(ledger, row, before)
+    if execution.state is E.PAUSED and row.node.control is not None and _was_decided(row, before, reason):
+        ledger.fail("PAUSE", "{} was decided in an execution that is paused: {}", row.id, row.state)
     _check_frozen(ledger, row, before)
     if row.quarantine_number - before.quarantine_number != (row.state is R.QUARANTINED):
         was, is_ = before.quarantine_number, row.quarantine_number
         ledger.fail("I15", "{} is {}, and its quarantines went from {} to {}", row.id, row.state, was, is_)
+
+
+def _was_decided(row: RunRow, before: Before, reason: Event | None) -> bool:
+    """Of a control node: that it waits, or is done, by the engine's own doing just now."""
+    fixed = isinstance(reason, Resolve) and reason.resolution is Resolution.FIXED
+    return before.state is not R.WAITING and row.state in (R.WAITING, R.SUCCESS) and not fixed
 
 
 def _check_frozen(ledger: Ledger, row: RunRow, before: Before) -> None:
@@ -171,6 +180,8 @@ def _check_resolution(
             right = row.state not in (R.PENDING, R.SKIPPED) and row.failures == row.lost_leases == 0
             fresh = row.state is R.QUARANTINED or row.deadline is None or row.deadline > ledger.now
             right = right and fresh
+            if before.quarantine_number > MAX_REQUEUES and not reason.force:
+                ledger.fail("I22", "{} was requeued for the {}th time", row.id, before.quarantine_number)
             if reason.deadline is None and execution.deadline is not None and execution.deadline <= ledger.now:
                 ledger.fail("I05", "{} was requeued in an execution whose deadline has passed", row.id)
     if not right:

@@ -134,7 +134,8 @@ class Operators:
         )
         executor = self._executor()
         if executor is not None:
-            executor.apply(world.dice.sample(events, world.dice.choice((1, 1, 3))))
+            chosen = world.dice.sample(events, world.dice.choice((1, 1, 3)))
+            executor.apply(chosen * world.dice.choice((1, 2)))
 
     def tend(self) -> None:
         """Every letter that has arrived is answered, the same request again and again until it is done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.simulator.ledger import Ledger, Reasons
+from tests.simulator.telling import told_answer
 from valkyr.errors import QuarantineResolved
 from valkyr.flow.attempts import Fence
 from valkyr.flow.events import Event, LeaseEnded, Resolve
@@ -39,11 +40,15 @@ def _check_lease(ledger: Ledger, event: LeaseEnded, answer: Answer, transaction:
 
 
 def _check_resolution(ledger: Ledger, event: Resolve, answer: Answer) -> None:
-    """ALREADY_REPORTED is only for the request that did it; the loser is told who won."""
+    """I22: the request that did it is told so as often as it asks; everybody else is told who won."""
     done = ledger.resolved.get((event.run_id, event.quarantine_number))
-    if answer is Fence.ALREADY_REPORTED:
-        asked, did = event.request.request_id, done.request.request_id if done else None
-        if done is None or asked != did or done.resolution is not event.resolution:
-            ledger.fail("I22", "{!r} is said to have resolved {}, and {!r} did", asked, event.run_id, did)
-    elif isinstance(answer, QuarantineResolved) and (done is None or done.resolution not in answer.message):
-        ledger.fail("I22", "of {} the loser is told {!r}", event.run_id, answer.message)
+    by_it = (
+        done is not None and done.request.request_id == event.request.request_id and done.resolution is event.resolution
+    )
+    if (answer is Fence.ALREADY_REPORTED) is not by_it:
+        ledger.fail("I22", "{!r} is answered {} about {}", event.request.request_id, told_answer(answer), event.run_id)
+    if done is not None and not by_it:
+        if not isinstance(answer, QuarantineResolved) or done.resolution not in answer.message:
+            ledger.fail("I22", "of {} the loser is told: {!r}", event.run_id, answer)
+    elif done is None and isinstance(answer, QuarantineResolved):
+        ledger.fail("I22", "{} is said to be resolved, and is not", event.run_id)

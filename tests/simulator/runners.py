@@ -254,6 +254,7 @@ class RemoteRunner(Process):
         self.runner = Runner(world, self, self, capacity=capacity)
         self.runner.settled = self.wake
         self._asking = False
+        self._looks = 0
 
     def report(self, ended: Sequence[LeaseEnded], reply: Reply) -> None:
         executor = self.world.dice.choice(self.world.executors)
@@ -267,8 +268,9 @@ class RemoteRunner(Process):
 
     def wake(self) -> None:
         """There may be something to lease."""
-        if not self._asking and self.runner.room() > 0:
+        if self.alive and not self._asking and self.runner.room() > 0:
             self._asking = True
+            self._looks += 1
             self.later(self.world.dice.random() * 0.05, self._ask)
 
     def _ask(self) -> None:
@@ -291,7 +293,12 @@ class RemoteRunner(Process):
             self.runner.accept(leases, sent_at=sent_at)
             self.wake()
         else:
-            self.later(self.world.dice.random() * 2.0, self.wake)
+            self.later(1.0 + self.world.dice.random() * 20.0, self._look_again, self._looks)
+
+    def _look_again(self, looks: int) -> None:
+        """Unless it was woken meanwhile."""
+        if looks == self._looks:
+            self.wake()
 
     def crash(self) -> None:
         self.runner.forget()

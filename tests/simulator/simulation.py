@@ -50,7 +50,7 @@ class Simulation:
             Executor(world, f"executor {n}", capacity=dice.choice((1, 2, 8))) for n in range(dice.randint(1, 3))
         ]
         remote = any(node.pool == REMOTE_POOL for load in world.workloads.values() for node in load.graph.nodes)
-        self._remote = [
+        world.remote = [
             RemoteRunner(world, f"runner {n}", capacity=dice.choice((1, 4)))
             for n in range(dice.randint(1, 3) if remote else 0)
         ]
@@ -77,7 +77,7 @@ class Simulation:
     def run(self) -> Counter[str]:
         """What happened, counted. Raises Violation."""
         world, clock = self.world, self.world.clock
-        processes: list[Process] = [*world.executors, *self._remote]
+        processes: list[Process] = [*world.executors, *world.remote]
         for process in processes:
             process.start()
         self._plan_storm(processes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulator.executor import Executor
     from tests.simulator.invariants import Invariants
     from tests.simulator.letters import DeadLetterQueue
+    from tests.simulator.runners import RemoteRunner
 
 MAX_REQUEUES = 3
 
@@ -34,6 +35,7 @@ class World:
         self.store = Store(lease=LEASE, grace=CANCEL_GRACE)
         self.workloads: dict[UUID, Workload] = {}
         self.executors: list[Executor] = []
+        self.remote: list[RemoteRunner] = []
         self.counts: Counter[str] = Counter()
         self.tracing = trace is not None
         self._trace = trace
