@@ -7,7 +7,7 @@ the caller decides how to read, and a test answers from a dict. It returns what 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
@@ -34,6 +34,8 @@ from valkyr.flow.plan import Control, Plan, PlannedEdge, PlannedNode, Sight
 from valkyr.flow.results import FailureType, LetterType
 from valkyr.flow.states import CANCELLED_AT_ONCE, RunState
 from valkyr.graph.model import EdgeKind, FailurePolicy
+
+_NOTHING: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,14 @@ def advance(
     base: Sight,
     *,
     budget: ControlBudget | None = None,
+    rows: Mapping[int, RunFacts] | None = None,
 ) -> Generator[Need, Loaded, list[Change]]:
     """What `outcomes` of one execution change. `base` carries `trigger` and `execution` for expressions.
 
-    The rows of the nodes in `outcomes` are asked for like any other, as they were before (LEASED, WAITING, READY).
+    The rows of the nodes in `outcomes` are asked for like any other, as they were before (LEASED, WAITING, READY), but
+    for those that are given in `rows`.
     """
-    walk = _Walk(plan, base, {}, {}, deque(outcomes), budget or ControlBudget())
+    walk = _Walk(plan, base, dict(rows or {}), {}, deque(outcomes), budget or ControlBudget())
     while walk.queue:
         need = _need_of(walk)
         if need is not None:
@@ -97,17 +101,18 @@ def _cancelled(change: Change) -> Change:
 
 def _need_of(walk: _Walk) -> Need | None:
     """Nothing while the next outcome's needs are known; else the needs of the whole queue, to read them at once."""
-    if _missing(walk, [walk.queue[0]]) is None:
-        return None
-    return _missing(walk, walk.queue)
+    need = _missing(walk, (walk.queue[0],))
+    return need if need is None or len(walk.queue) == 1 else _missing(walk, walk.queue)
 
 
 def _missing(walk: _Walk, outcomes: Iterable[Outcome | _Skipped]) -> Need | None:
     rows: set[int] = set()
     results: set[int] = set()
+    known, edges = walk.rows, walk.plan.edges
     for outcome in outcomes:
         node = walk.plan.nodes[outcome.node]
-        rows.add(node.index)
+        if node.index not in known:
+            rows.add(node.index)
         if isinstance(outcome, Halted):
             continue
         if isinstance(outcome, DecideControl | Requeued) and node.control is not None and outcome.sight is None:
@@ -115,13 +120,14 @@ def _missing(walk: _Walk, outcomes: Iterable[Outcome | _Skipped]) -> Need | None
         if isinstance(outcome, Discarded):
             results.add(node.index)
         for index in node.outgoing:
-            edge = walk.plan.edges[index]
-            rows.add(edge.target)
-            results |= edge.needs
+            edge = edges[index]
+            if edge.target not in known:
+                rows.add(edge.target)
+            if edge.needs:
+                results |= edge.needs
     # Not a difference of sets: that looks at all that is known, each time.
-    unknown_rows = frozenset(index for index in rows if index not in walk.rows)
-    unknown_results = frozenset(index for index in results if index not in walk.results)
-    return Need(unknown_rows, unknown_results) if unknown_rows or unknown_results else None
+    unknown = frozenset(index for index in results if index not in walk.results) if results else _NOTHING
+    return Need(frozenset(rows), unknown) if rows or unknown else None
 
 
 def _follow(walk: _Walk, outcome: Outcome | _Skipped) -> None:
@@ -222,7 +228,7 @@ def _arrive(walk: _Walk, edge: PlannedEdge, decision: Decision, problem: str) ->
         return  # an ANY join that is open already
     broken = f"the condition of edge {edge.edge_id!r} could not be evaluated: {problem}" if problem else ""
     gate = pass_edge(facts.gate, edge.index, decision, join=target.join, broken=broken)
-    walk.rows[edge.target] = replace(facts, gate=gate)
+    walk.rows[edge.target] = RunFacts(facts.state, gate, facts.always_decided)
     match judge(gate, target.join):
         case Verdict.WAIT:
             walk.changes[edge.target] = Change(edge.target, RunState.PENDING, RunState.PENDING, gate)
@@ -285,7 +291,7 @@ def _record(
     facts = walk.rows[node.index]
     earlier = walk.changes.get(node.index)
     before = earlier.before if earlier else facts.state
-    walk.rows[node.index] = replace(facts, state=after)
+    walk.rows[node.index] = RunFacts(after, facts.gate, facts.always_decided)
     walk.results[node.index] = {"outputs": outputs, "error": failure.error if failure else None}
     walk.changes[node.index] = Change(
         node.index, before, after, facts.gate, outputs, wake_after, failure, always_decided
@@ -294,6 +300,8 @@ def _record(
 
 def _sight_of_edges(walk: _Walk, node: PlannedNode, *, outputs: Any = None, error: Any = None) -> Sight:
     """What the conditions of a node's outgoing edges see; built only where there is a condition."""
+    if not walk.plan.evaluates:
+        return walk.base
     edges = [walk.plan.edges[index] for index in node.outgoing]
     if all(edge.condition is None for edge in edges):
         return walk.base
@@ -308,7 +316,11 @@ def _sight(walk: _Walk, needs: frozenset[int]) -> Sight:
 
 def _holds(edge: PlannedEdge, sight: Sight) -> Callable[[], bool]:
     condition = edge.condition
-    return (lambda: True) if condition is None else (lambda: condition.holds(sight))
+    return _always if condition is None else (lambda: condition.holds(sight))
+
+
+def _always() -> bool:
+    return True
 
 
 __all__ = [

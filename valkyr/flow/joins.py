@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from valkyr.flow.edges import Decision
@@ -41,13 +41,13 @@ def pass_edge(gate: Gate, edge: int, decision: Decision, *, join: Join, broken: 
             return gate
         case Decision.TAKEN | Decision.BROKEN:
             chosen = (*(gate.chosen or ()), edge) if join is Join.ANY else None
-            return replace(
-                gate, unmet=gate.unmet - 1, taken=gate.taken + 1, chosen=chosen, broken=gate.broken or broken
-            )
+            return Gate(gate.unmet - 1, gate.taken + 1, gate.dead, gate.excluded, chosen, gate.broken or broken)
         case Decision.NOT_TAKEN:
-            return replace(gate, unmet=gate.unmet - 1, excluded=(*gate.excluded, edge))
+            excluded = (*gate.excluded, edge)
+            return Gate(gate.unmet - 1, gate.taken, gate.dead, excluded, gate.chosen, gate.broken)
         case Decision.DEAD:
-            return replace(gate, unmet=gate.unmet - 1, dead=True, excluded=(*gate.excluded, edge))
+            excluded = (*gate.excluded, edge)
+            return Gate(gate.unmet - 1, gate.taken, True, excluded, gate.chosen, gate.broken)
 
 
 def judge(gate: Gate, join: Join) -> Verdict:

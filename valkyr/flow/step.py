@@ -105,9 +105,10 @@ class ExecutionStep:
         if not self._intake.outcomes:
             return None
         outcomes = [self._with_outputs(outcome) for outcome in self._intake.outcomes]
+        rows = {node: row.facts for node, row in self.rows.items()}
         # While it is paused no control node is decided: all are parked.
         budget = ControlBudget(0) if self._intake.paused else budget
-        return advance(self.plan, outcomes, self._base(), budget=budget)
+        return advance(self.plan, outcomes, self._base(), budget=budget, rows=rows)
 
     def halted(self) -> list[Change]:
         """Instead of the walk where there is no plan: leases that ended while the execution ends; nothing follows."""
@@ -207,7 +208,8 @@ class ExecutionStep:
             open_runs=open_runs,
             bad_runs=self._bad_runs,
             ending=intake.ending.ending if intake.ending else intake.locked.ending,
-            reopened=any(event.resolution is not Resolution.DISCARDED for event in intake.resolved.values()),
+            reopened=bool(intake.resolved)
+            and any(event.resolution is not Resolution.DISCARDED for event in intake.resolved.values()),
         )
         kind, message = intake.error or (None, None)
         return ChangedExecution(self.facts.id, state, self.revision, open_runs, self._bad_runs, kind, message)
