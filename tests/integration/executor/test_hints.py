@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from services.executor import feed
+from services.executor import dispatcher, feed
 from tests.builders import a_graph
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, until_true
@@ -28,8 +28,9 @@ def held(count: int) -> Graph:
 
 
 async def test_runs_that_one_replica_has_no_room_for_start_at_another_that_would_not_look_for_an_hour(
-    make_stack: OpenStack,
+    make_stack: OpenStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dispatcher, "RESCAN", 3_600.0)
     async with make_stack(names=("one", "two"), runner={"concurrency": 2, "poll_interval": "PT1H"}) as stack:
         await both_know_each_other(stack)
         execution_id = await stack.start(held(4))
