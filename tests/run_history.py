@@ -18,12 +18,13 @@ TERMINAL = frozenset({"SUCCESS", "FAILED", "SKIPPED", "CANCELLED"})
 LEGAL = {
     "PENDING": TERMINAL - {"FAILED"} | {"READY", "LEASED", "WAITING", "PARKED", "QUARANTINED"},
     "READY": {"LEASED", "PARKED", "FAILED", "QUARANTINED", "CANCELLED"},
-    "LEASED": TERMINAL - {"SKIPPED"} | {"READY", "QUARANTINED"},
+    "LEASED": TERMINAL - {"SKIPPED"} | {"READY", "PARKED", "QUARANTINED"},
     "PARKED": {"READY", "FAILED", "QUARANTINED", "CANCELLED"},
     "WAITING": {"READY", "SUCCESS", "FAILED", "QUARANTINED", "CANCELLED"},
-    "QUARANTINED": {"READY", "LEASED", "SUCCESS", "FAILED"},
+    "QUARANTINED": {"READY", "LEASED", "PARKED", "SUCCESS", "FAILED"},
 }
-"""Where a run may go from each state that is not final; a hand-off leases what becomes ready in the same statement."""
+"""Where a run may go from each state that is not final; a hand-off leases what becomes ready in the same statement, and
+while the execution is paused it is parked instead."""
 FROM_READY = {"WAITING", "SUCCESS"}
 """Where control nodes go, too: they are never leased."""
 CONTROL = {"DelayModule"}
@@ -145,7 +146,7 @@ def _miscounted(before: Event, after: Event) -> Iterable[str]:
     said = f"{before.state} -> {after.state}"
     if after.state == "LEASED" or ended:
         # Given back because nobody held it, or released: which of them does not show in the row.
-        may_be_either = ended and after.state in ("READY", "CANCELLED") and not failures and not lost
+        may_be_either = ended and after.state in ("READY", "PARKED", "CANCELLED") and not failures and not lost
         expected = {0, 1} if may_be_either else {int(after.state == "LEASED") + lost}
         if grown not in expected:
             yield f"C3: the epoch went from {before.epoch} to {after.epoch} with {said}"
@@ -164,7 +165,9 @@ def _over_budget(events: Sequence[Event], max_attempts: int, max_lost_leases: in
     for event in events:
         if event.failures > max_attempts or event.lost_leases > max_lost_leases:
             yield f"C5: {event.failures} failures of {max_attempts}, {event.lost_leases} lost of {max_lost_leases}"
-        if event.state == "READY" and (event.failures >= max_attempts or event.lost_leases >= max_lost_leases):
+        if event.state in ("READY", "PARKED") and (
+            event.failures >= max_attempts or event.lost_leases >= max_lost_leases
+        ):
             yield "C5: tried again although its budget was used up"
 
 
@@ -190,7 +193,7 @@ def leases_ended_early(events: Sequence[Event]) -> Counter[UUID]:
     return Counter(
         event.run_id
         for before, event in _pairs(events)
-        if event.was == "LEASED" and event.state == "READY" and event.failures == before.failures
+        if event.was == "LEASED" and event.state in ("READY", "PARKED") and event.failures == before.failures
     )
 
 
