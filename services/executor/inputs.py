@@ -6,28 +6,25 @@ and key never change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from typing import Any
-from uuid import UUID
 
 import orjson
 
 from services.executor.compiled import CompiledConfig, canonical, digest_of
-from services.executor.model import StoredResult, idempotency_key
+from services.executor.model import idempotency_key
 from services.executor.modules import Modules
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import NO_REPLAY, ExecutionFacts, Replay
 from valkyr.flow.ids import run_id
 from valkyr.flow.plan import Plan, PlannedNode, Sight
+from valkyr.flow.sights import ResultOf, StoredResult, as_of, error_of, sight_of
 from valkyr.flow.states import RunState
 
 INPUTS_LIMIT = 4 * 1024 * 1024
 CONFIG_LIMIT = 4 * 1024 * 1024
-
-ResultOf = Callable[[int], StoredResult | None]
 
 
 def needed_results(plan: Plan, node: PlannedNode, taken: Iterable[int]) -> set[int]:
@@ -120,42 +117,6 @@ def make_inputs(
     return inputs, config, problem
 
 
-def sight_of(
-    plan: Plan,
-    facts: ExecutionFacts,
-    node: PlannedNode,
-    *,
-    taken: Iterable[int],
-    ready_revision: int,
-    result_of: ResultOf,
-    replaced: str | None,
-) -> Sight:
-    """What the expressions of a run's config see; `replaced` as in `make_inputs`."""
-    nodes = {plan.nodes[i].node_id: _visible(as_of(result_of(i), ready_revision)) for i in sorted(node.needs)}
-    if replaced is None:
-        return Sight(trigger=facts.trigger, execution=facts.visible, nodes=nodes)
-    document = orjson.loads(replaced)
-    given = document.get("nodes") or {}
-    predecessors = {plan.nodes[plan.edges[edge].source].node_id for edge in taken}
-    for name in nodes.keys() & (predecessors | given.keys()):
-        nodes[name] = {"outputs": None, "error": None, **(given.get(name) or {})}
-    return Sight(trigger=document.get("trigger"), execution=facts.visible, nodes=nodes)
-
-
-def as_of(result: StoredResult | None, revision: int) -> StoredResult | None:
-    """The outcome as it was at that revision: null if there was none, and that of a quarantine which was resolved
-    later, so that what became ready behind it sees the same in every attempt."""
-    if result is None:
-        return None
-    if result.settled_revision is not None and result.settled_revision <= revision:
-        return result
-    before = [past for past in result.earlier if past.revision <= revision]
-    if not before:
-        return None
-    last = before[-1]
-    return StoredResult(RunState.QUARANTINED, None, last.error, last.error_type, last.revision)
-
-
 def _inputs(
     plan: Plan, facts: ExecutionFacts, sources: Iterable[int], result_of: ResultOf
 ) -> tuple[bytes, list[tuple[int, str]]]:
@@ -196,27 +157,3 @@ def _digest(node: PlannedNode, config: bytes) -> str:
     if isinstance(node.config, CompiledConfig) and node.config.constant:
         return node.config.digest
     return digest_of(config)
-
-
-def visible_result(result: StoredResult | None, revision: int) -> Mapping[str, Any]:
-    """What expressions see of a node: null unless it was settled by `revision`."""
-    return _visible(as_of(result, revision))
-
-
-def _visible(result: StoredResult | None) -> Mapping[str, Any]:
-    if result is None:
-        return {"outputs": None, "error": None}
-    outputs = orjson.loads(result.outputs) if result.state is RunState.SUCCESS and result.outputs else None
-    return {"outputs": outputs, "error": error_of(result)}
-
-
-def error_of(result: StoredResult) -> dict[str, Any] | None:
-    """What expressions see as an error; null after a success."""
-    if result.error is None:
-        return None
-    return {"type": str(result.error_type), "message": result.error}
-
-
-def results_by_node(execution_id: UUID, results: Mapping[tuple[UUID, UUID], StoredResult]) -> ResultOf:
-    """Looks results up by node of one execution."""
-    return lambda node: results.get((execution_id, run_id(execution_id, node)))

@@ -110,31 +110,6 @@ class Candidate:
 
 @cheaply_made
 @dataclass(frozen=True, slots=True)
-class StoredResult:
-    """The outcome of a run as it is stored: JSON text of the outputs, the error, and the revision that settled it.
-
-    `earlier` holds its quarantines, oldest first: what those saw that became ready behind one by an ALWAYS edge.
-    """
-
-    state: RunState
-    outputs: str | None
-    error: str | None
-    error_type: str | None
-    settled_revision: int | None
-    earlier: tuple[QuarantinedAs, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class QuarantinedAs:
-    """The outcome that a run had while it was quarantined, from that revision on."""
-
-    revision: int
-    error: str | None
-    error_type: str
-
-
-@cheaply_made
-@dataclass(frozen=True, slots=True)
 class ExecutionView:
     """An execution as clients see it. `outputs` and `run_counts` only where they were asked for; who paused it while it
     is PAUSED."""

@@ -15,8 +15,8 @@ import orjson
 from services.executor.compiled import CompiledConfig
 from services.executor.facts import ExecutionCache, Known
 from services.executor.gateways import DlqGateway, Told
-from services.executor.inputs import INPUTS_LIMIT, make_inputs, needed_results, results_by_node
-from services.executor.model import AttemptView, Letter, OutboxRow, StoredResult
+from services.executor.inputs import INPUTS_LIMIT, make_inputs, needed_results
+from services.executor.model import AttemptView, Letter, OutboxRow
 from services.executor.store.outbox import (
     delete_outbox,
     read_outbox,
@@ -32,6 +32,7 @@ from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.ids import RunKey, run_id
 from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.plan import Template
+from valkyr.flow.sights import StoredResult, results_by_node
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)

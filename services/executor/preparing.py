@@ -10,8 +10,8 @@ from uuid import UUID
 
 from services.executor.facts import Known
 from services.executor.handoff import leased_run
-from services.executor.inputs import needed_results, prepare, results_by_node
-from services.executor.model import LeasePolicy, StoredResult
+from services.executor.inputs import needed_results, prepare
+from services.executor.model import LeasePolicy
 from services.executor.modules import Modules
 from services.executor.store import progress as store
 from valkyr.flow.effects import AttemptEnded, Prepared
@@ -19,6 +19,7 @@ from valkyr.flow.events import LeaseEnded
 from valkyr.flow.facts import NO_REPLAY, Replay
 from valkyr.flow.ids import RunKey, run_id
 from valkyr.flow.results import Failure, FailureType
+from valkyr.flow.sights import StoredResult, results_by_node
 from valkyr.frozen import cheaply_made
 from valkyr.runner.leases import LeasedRun
 

@@ -14,8 +14,7 @@ from uuid import UUID
 
 from services.executor.facts import Known
 from services.executor.handoff import Grant, Handoff
-from services.executor.inputs import results_by_node, sight_of, visible_result
-from services.executor.model import Heard, LeasePolicy, StoredResult, rank_of
+from services.executor.model import Heard, LeasePolicy, rank_of
 from services.executor.preparing import Preparing, Wanted, refusals
 from services.executor.store import pausing
 from services.executor.store import progress as store
@@ -31,6 +30,7 @@ from valkyr.flow.joins import Gate
 from valkyr.flow.leasing import may_hand_off
 from valkyr.flow.outcomes import Change, ControlBudget, Loaded, Need, RunFacts
 from valkyr.flow.plan import PlannedNode
+from valkyr.flow.sights import StoredResult, results_by_node, sight_of, visible_result
 from valkyr.flow.states import FINAL_RUN_STATES, SETTLED_EXECUTION_STATES, RunState, StopReason
 from valkyr.flow.step import ExecutionStep, touched_nodes
 from valkyr.flow.writes import Writes

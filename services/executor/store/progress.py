@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from services.executor import queries
-from services.executor.model import LeasePolicy, QuarantinedAs, StoredResult
+from services.executor.model import LeasePolicy
 from valkyr.errors import RequestIdReused
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.effects import (
@@ -29,6 +29,7 @@ from valkyr.flow.facts import NO_REPLAY, LockedExecution, LockedRun, Replay
 from valkyr.flow.ids import RunKey
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import RunFacts
+from valkyr.flow.sights import QuarantinedAs, StoredResult
 from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from services.executor import queries
 from services.executor.gateways import Told
-from services.executor.model import Letter, OutboxRow, StoredResult
+from services.executor.model import Letter, OutboxRow
 from services.executor.outbox import AT_ONCE, ROUNDS, SKIPPED, Outbox
 from services.executor.store.progress import read_results
 from tests.builders import a_graph
@@ -33,6 +33,7 @@ from valkyr.errors import (
     ValkyrError,
 )
 from valkyr.flow.ids import RunKey
+from valkyr.flow.sights import StoredResult
 from valkyr.graph.model import Graph
 
 ONE_ATTEMPT = {"retry": {"backoff_base_ms": 1, "backoff_max_ms": 1, "max_attempts": 1}}

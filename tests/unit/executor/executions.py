@@ -10,12 +10,12 @@ import orjson
 
 from services.executor import compiled
 from services.executor.inputs import needed_results, prepare
-from services.executor.model import StoredResult
 from services.executor.modules import Modules
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import NO_REPLAY, ExecutionFacts, Replay
 from valkyr.flow.plan import Plan
+from valkyr.flow.sights import StoredResult
 from valkyr.flow.states import RunState
 from valkyr.graph.model import Graph
 from valkyr.modules import builtin_modules

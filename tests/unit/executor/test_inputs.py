@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 import pytest
 
-from services.executor.inputs import INPUTS_LIMIT, as_of, needed_results
-from services.executor.model import QuarantinedAs, StoredResult
+from services.executor.inputs import INPUTS_LIMIT, needed_results
 from tests.builders import a_graph
 from tests.unit.executor.executions import EXECUTION, UNSETTLED, WORKFLOW, failed, plan_of, prepared, succeeded
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import NO_REPLAY, Replay
+from valkyr.flow.sights import QuarantinedAs, StoredResult, as_of
 from valkyr.flow.states import RunState
 from valkyr.graph.model import Graph
 
