@@ -55,8 +55,8 @@ def sight_of(
     result_of: ResultOf,
     replaced: str | None,
 ) -> Sight:
-    """What the expressions of a run's config see. `replaced` is JSON that stands in the place of the inputs that would be
-    assembled: expressions read it too."""
+    """What the expressions of a run's config see. `replaced` is JSON that stands in the place of the inputs that would
+    be assembled: expressions read it too."""
     nodes = {plan.nodes[i].node_id: _visible(as_of(result_of(i), ready_revision)) for i in sorted(node.needs)}
     if replaced is None:
         return Sight(trigger=facts.trigger, execution=facts.visible, nodes=nodes)
