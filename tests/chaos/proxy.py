@@ -98,10 +98,10 @@ class Proxy:
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            back.transport.abort()  # first: what follows may be cancelled
             for direction in directions:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
-            back.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, forward: bool) -> None:
         while data := await source.read(65536):

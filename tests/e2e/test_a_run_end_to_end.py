@@ -25,7 +25,7 @@ from valkyr import telemetry
 from valkyr.client import Client, Execution, ExecutionState, Run
 from valkyr.flow.ids import run_id
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "a_run_end_to_end.md"
 START = "valkyr.api.executor.v1.ExecutorService/StartExecution"

@@ -20,7 +20,7 @@ from tests.forked_cli import ForkedCli
 from tests.free_ports import a_port_base
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 GREETING = """workflow:
   name: {name}
@@ -344,7 +344,7 @@ def test_every_refusal_has_its_exit_code_and_a_sentence(arguments: list[str], co
 
 
 def test_ctrl_c_while_watching_is_quiet_and_the_execution_goes_on(shell: Shell) -> None:
-    shell.save_greeting("interrupted", pause="PT5S")
+    shell.save_greeting("interrupted", pause="PT1H")
     process = shell.start("run", "interrupted", "--payload", '{"name": "Ada"}', "--watch")
     wait_until(lambda: "WAITING  pause" in shell.read("out"), "the pause is shown")
     process.send_signal(signal.SIGINT)
@@ -352,6 +352,24 @@ def test_ctrl_c_while_watching_is_quiet_and_the_execution_goes_on(shell: Shell) 
     assert shell.read("out").rstrip().endswith("WAITING  pause")
     (execution,) = shell.json("execution", "list", "--workflow", "interrupted")["executions"]
     assert execution["state"] == "RUNNING"
+
+
+def test_an_execution_is_paused_watched_and_resumed(shell: Shell) -> None:
+    shell.save_greeting("held", pause="PT2S")
+    identifier = shell.json("run", "held", "--payload", '{"name": "Ada"}')["execution"]["id"]
+    paused = shell.run("execution", "pause", identifier, "--reason", "to look")
+    assert (paused.returncode, paused.stdout) == (0, f"{identifier}  PAUSED\n")
+    process = shell.start("execution", "watch", identifier)
+    wait_until(lambda: "PARKED  last  its execution is paused" in shell.read("out"), "what the pause holds is shown")
+    assert "PAUSED  paused by ada at " in shell.read("out")
+    shown = shell.run("run", "get", identifier, "last").stdout
+    assert f"its execution is paused; `valkyr execution resume {identifier}` lets it go on" in shown
+    assert shell.run("execution", "resume", identifier).returncode == 0
+    assert process.wait(60) == 0, shell.read("out")
+    assert "RUNNING  resumed" in shell.read("out")
+    assert '"said": "Hello, Ada!"' in shell.read("out")
+    shown = shell.run("run", "get", identifier, "last").stdout
+    assert re.search(r"timeline\n .* parked     waited: its execution was paused\n .* attempt 1  SUCCESS  on ", shown)
 
 
 def test_a_watch_survives_the_death_of_the_executor(shell: Shell, stack: LocalStack) -> None:

@@ -23,11 +23,12 @@ from services.local.postgres import Cluster
 from services.local.rooms import ROOMS
 from services.local.stack import LocalStack
 from tests.builders import a_graph
+from tests.executor_stack import eventually
 from tests.free_ports import a_port_base
 from tests.waiting import lives, wait_until
 from valkyr import Client, WorkflowInfo
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 def client_of(stack: LocalStack) -> Client:
@@ -74,7 +75,7 @@ async def test_what_is_killed_comes_back_with_all_data(tmp_path: Path) -> None:
             os.kill(first[name], signal.SIGKILL)
         for said in ("executor is healthy again", "graph_store is healthy again", "PostgreSQL is up again"):
             await asyncio.to_thread(wait_until, partial(has_said, stack, said), said, 60)
-        assert await are_serving(stack)
+        await eventually(lambda: are_serving(stack), "all four have their database again", 60)
         assert await latest(stack, workflow_id) == 1
 
         os.kill(first["supervisor"], signal.SIGKILL)

@@ -14,7 +14,7 @@ from services.local.home import PROJECT
 from services.local.stack import LocalStack
 from tests.free_ports import a_port_base
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
 
