@@ -42,7 +42,7 @@ from valkyr.flow.outcomes import Discarded, FailedForGood, Halted, Outcome, Requ
 from valkyr.flow.pauses import answer_to_pause, kind_of, state_after
 from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.flow.resolutions import as_resolved, refusal_of
-from valkyr.flow.results import FailureType, Lost, Omitted
+from valkyr.flow.results import FailureType, Lost, Omitted, Success
 from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.flow.writes import call_of, noted_attempt, retried_run
 from valkyr.graph.model import Settings
@@ -247,7 +247,8 @@ class Intake:
     def _after_lease(self, event: LeaseEnded, node: int, row: LockedRun) -> AfterLease:
         lease = replace(row.lease, ending=True) if self.ends else row.lease
         plan = self.plan
-        policy = self.rules.retry_of(plan.nodes[node], plan.settings) if plan.nodes else _NO_RETRY
+        asks = plan.nodes and not isinstance(event.result, Success)
+        policy = self.rules.retry_of(plan.nodes[node], plan.settings) if asks else _NO_RETRY
         return decide_after_lease(lease, event.result, policy, jitter=self.rules.jitter())
 
     def _outcome_after(self, after: FailForGood | Finish | Cancel, node: int) -> Outcome:
