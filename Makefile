@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.valkyr-setup
 PROTOS := $(shell find protos -name '*.proto')
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
-UNIT_TESTS := tests/unit tests/integration tests/contract
+UNIT_TESTS := tests/unit tests/integration tests/contract tests/simulator
 PROCESS_TESTS := tests/e2e tests/chaos
 
-.PHONY: help setup protos lint test campaign-kill up demo bench bench-peers bench-peers-publish bench-publish k8s-validate lock clean
+.PHONY: help setup protos lint test campaign-kill campaign-simulator campaign-mutants up demo bench bench-peers bench-peers-publish bench-publish k8s-validate lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -62,6 +62,12 @@ test: $(STAMP) ## every test: unit, integration and contract, then e2e and chaos
 
 campaign-kill: $(STAMP) ## kill -9 everything in turn under load, SEEDS=100 schedules from FIRST=1 on; stops at the first that fails
 	@$(BIN)/python -m tests.chaos.killing --seeds $(or $(SEEDS),100) --first $(or $(FIRST),1)
+
+campaign-simulator: $(STAMP) ## simulate SEEDS=1000000 schedules of the executor's core from FIRST=1 on; stops at the first that fails
+	@$(BIN)/python -m tests.simulator --seeds $(or $(SEEDS),1000000) --first $(or $(FIRST),1)
+
+campaign-mutants: $(STAMP) ## plant bugs in the executor's core one by one; each must be found by the simulator
+	@$(BIN)/python -m tests.simulator.mutants
 
 up: $(STAMP) ## start PostgreSQL and the services; Ctrl-C stops them
 	@exec $(BIN)/python -m services

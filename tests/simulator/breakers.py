@@ -75,7 +75,8 @@ class Breakers:
             executor.wake()
 
     def wait_of(self, target: str) -> float:
-        return max(0.1, self._open_until.get(target, 0.0) - self._world.clock.now)
+        """Until it is worth asking for leave."""
+        return max(0.0, self._open_until.get(target, 0.0) - self._world.clock.now)
 
     def acquire(self, target: str, run: UUID, epoch: int) -> UUID | None:
         """Leave for one probe; None if the target is not due, or enough are under way."""

@@ -14,7 +14,7 @@ from tests.simulator.rows import RunRow
 from tests.simulator.runners import LeaseId, Runner
 from tests.simulator.transaction import Transaction
 from tests.simulator.weather import FORGOTTEN_AFTER
-from tests.simulator.workload import OWN_POOL, Unforeseen
+from tests.simulator.workload import OWN, Unforeseen
 from tests.simulator.world import World
 from valkyr.errors import Internal
 from valkyr.flow.events import (
@@ -27,6 +27,7 @@ from valkyr.flow.events import (
     TimerDue,
 )
 from valkyr.flow.intake import Answer
+from valkyr.flow.leasing import BREAKER
 from valkyr.flow.plan import PlannedNode
 from valkyr.flow.results import Lost, Omitted
 from valkyr.flow.states import SETTLED_EXECUTION_STATES, Ending, RunState
@@ -97,7 +98,7 @@ class Executor(Process):
 
     def may_take(self, node: PlannedNode) -> bool:
         """Whether a run of this node may go to the own pool at once."""
-        return node.control is None and node.pool == OWN_POOL and self.closed(node.target)
+        return OWN.takes(node) and self.closed(node.target)
 
     def closed(self, target: str) -> bool:
         return not target or self.world.breakers.closed(self, target)
@@ -205,11 +206,12 @@ class Executor(Process):
         self._give_back(holder, set(leases))
 
     def _give_back(self, holder: str, held: Set[LeaseId]) -> None:
+        """Only what nobody was heard of for a while: a list that was long under way may be older than a lease."""
         before = self.world.clock.now - FORGOTTEN_AFTER
         forgotten = [
             LeaseEnded(*row.key, row.epoch, Omitted())
             for row in self.world.store.runs.values()
-            if row.holder == holder and row.leased_at < before and (row.id, row.epoch) not in held
+            if row.holder == holder and row.heard_at < before and (row.id, row.epoch) not in held
         ]
         if forgotten:
             self.world.counts["leases forgotten"] += len(forgotten)
@@ -261,7 +263,7 @@ class Executor(Process):
             loop
             for loop, rows in (
                 (self.leasing.dispatch, found.ready),
-                (self.leasing.probe, found.parked),
+                (self.leasing.look_at_parked, found.parked),
                 (self._wake_timers, found.due),
                 (self._decide_controls, found.controls),
                 (self._reap, found.expired),
@@ -364,7 +366,8 @@ class Found:
                 self.due.append(row)
             case RunState.LEASED if self._is_due(row.lease_until, world) and row.lease_until != world.clock.now:
                 (self.expired if row.stop_reason is None else self.stopped).append(row)
-            case RunState.PARKED if row.parked_by == "BREAKER":
+            case RunState.PARKED if row.parked_by == BREAKER:
+                self._is_due(row.retry_after, world)
                 self.parked.append(row)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tests.simulator.network import Reply
 from tests.simulator.rows import RunRow
 from tests.simulator.runners import lease_of
-from tests.simulator.workload import OWN_POOL, REMOTE_POOL
+from tests.simulator.workload import OWN, REMOTE, TARGETS
+from valkyr.flow.leasing import BREAKER, Serving, Way, look_at, may_lease
 from valkyr.flow.states import RunState
 
 if TYPE_CHECKING:
@@ -67,22 +69,17 @@ class Leasing:
 
     def dispatch(self, found: Found) -> None:
         """For the own pool."""
-        rows = self._choose(found.ready, OWN_POOL)
+        rows = self._choose(found.ready, OWN)
         self._begin(rows, self._executor.room(), self._executor.holder, self._own_door())
 
     def lease_for(self, holder: str, room: int, reply: Reply) -> None:
         """For a remote runner."""
-        now = self._world.clock.now
-        ready = [
-            row
-            for row in self._world.store.runs.values()
-            if row.state is RunState.READY and row.ready_at is not None and row.ready_at <= now
-        ]
+        ready = [row for row in self._world.store.runs.values() if row.state is RunState.READY]
 
         def hand_over(rows: Sequence[RunRow]) -> None:
             reply([lease_of(row, self._world) for row in rows])
 
-        self._begin(self._choose(ready, REMOTE_POOL), room, holder, hand_over)
+        self._begin(self._choose(ready, REMOTE), room, holder, hand_over)
 
     def _own_door(self) -> HandOver:
         sent_at = self._executor.monotonic()
@@ -92,15 +89,9 @@ class Leasing:
 
         return hand_over
 
-    def _choose(self, ready: Sequence[RunRow], pool: str) -> list[RunRow]:
-        rows = [
-            row
-            for row in ready
-            if row.node.pool == pool
-            and row.node.control is None
-            and row.locked_by is None
-            and row.state is RunState.READY
-        ]
+    def _choose(self, ready: Sequence[RunRow], serving: Serving) -> list[RunRow]:
+        now = self._world.clock.now
+        rows = [row for row in ready if row.locked_by is None and serving.takes(row.node) and _may_lease(row, now)]
         self._world.dice.shuffle(rows)
         return rows
 
@@ -140,21 +131,42 @@ class Leasing:
         else:
             batch.hand_over(batch.leased)
 
-    def probe(self, found: Found) -> None:
-        """What the breakers let go is brought back; half open, one run at a time goes with a permit."""
+    def look_at_parked(self, found: Found) -> None:
+        """What the breakers let go is brought back; half open, some go with permits."""
+        for target in TARGETS:
+            rows = [row for row in found.parked if row.node.target == target and self._is_free(row)]
+            if rows:
+                self._look_at(target, rows)
+
+    def _is_free(self, row: RunRow) -> bool:
+        return row.locked_by is None and row.state is RunState.PARKED and row.parked_by == BREAKER
+
+    def _look_at(self, target: str, rows: Sequence[RunRow]) -> None:
+        world, executor = self._world, self._executor
+        now = world.store.now = world.clock.now
+        first_due = min(row.retry_after or now for row in rows) - now
+        closed, away = executor.closed(target), world.breakers.away
+        wait = 0.0 if closed else world.breakers.wait_of(target)
+        look = look_at(timedelta(seconds=first_due), closed=closed, wait=timedelta(seconds=wait), away=away)
+        due = [row for row in rows if (row.retry_after or now) <= now]
+        match look.way:
+            case Way.BRING_BACK:
+                self._bring_back(rows)
+            case Way.BRING_BACK_DUE:
+                self._bring_back(due)
+            case Way.POSTPONE:
+                world.store.postpone_runs(due, wait)
+            case Way.PROBE:
+                for row in rows:
+                    if OWN.takes(row.node) and executor.room() > 0:
+                        self._probe(row, target)
+
+    def _bring_back(self, rows: Sequence[RunRow]) -> None:
         world = self._world
-        for row in found.parked:
-            if row.locked_by is not None or row.state is not RunState.PARKED or row.parked_by != "BREAKER":
-                continue
-            target = row.node.target
-            if self._executor.closed(target):
-                world.store.now = world.clock.now
-                world.store.unpark([row])
-                world.counts["runs unparked"] += 1
-                world.invariants.unparked([row])
-                self._executor.wake()
-            elif row.node.pool == OWN_POOL and self._executor.room() > 0:
-                self._probe(row, target)
+        world.store.unpark(rows)
+        world.counts["runs unparked"] += len(rows)
+        world.invariants.unparked(rows)
+        self._executor.wake()
 
     def _probe(self, row: RunRow, target: str) -> None:
         permit = self._world.breakers.acquire(target, row.id, row.epoch + 1)
@@ -167,3 +179,8 @@ class Leasing:
         """What calls came to, after their commit."""
         for ended in transaction.calls:
             self._world.breakers.ended(ended)
+
+
+def _may_lease(row: RunRow, now: float) -> bool:
+    due = row.ready_at is not None and row.ready_at <= now
+    return may_lease(row.state, control=row.node.control is not None, due=due)

@@ -11,6 +11,7 @@ _EDGES = "valkyr/flow/edges.py"
 _ENDINGS = "valkyr/flow/endings.py"
 _INTAKE = "valkyr/flow/intake.py"
 _JOINS = "valkyr/flow/joins.py"
+_LEASING = "valkyr/flow/leasing.py"
 _PAUSES = "valkyr/flow/pauses.py"
 _RESOLUTIONS = "valkyr/flow/resolutions.py"
 _STATES = "valkyr/flow/states.py"
@@ -49,9 +50,9 @@ BUGS = (
     ),
     Bug(
         "the reaper takes leases that were extended",
-        _INTAKE,
-        "if event.only_if_expired and not row.lease_expired:",
-        "if event.only_if_expired and row.lease.epoch == 0:",
+        _LEASING,
+        "return row.facts.state is RunState.LEASED and row.lease_expired",
+        "return row.facts.state is RunState.LEASED",
     ),
     Bug(
         "two ends of a lease in one batch both count",
@@ -62,8 +63,8 @@ BUGS = (
     Bug(
         "an edge counts down twice",
         _JOINS,
-        "gate, unmet=gate.unmet - 1, taken=gate.taken + 1",
-        "gate, unmet=gate.unmet - 2, taken=gate.taken + 1",
+        "Gate(gate.unmet - 1, gate.taken + 1,",
+        "Gate(gate.unmet - 2, gate.taken + 1,",
     ),
     Bug(
         "a join of ALL is ready at the first taken edge",
@@ -184,6 +185,24 @@ BUGS = (
         _DUE,
         "if state is RunState.WAITING and row.due else None",
         "if state is RunState.WAITING else None",
+    ),
+    Bug(
+        "what waits for its back-off may be leased",
+        _LEASING,
+        "return state is RunState.READY and not control and due",
+        "return state is RunState.READY and not control",
+    ),
+    Bug(
+        "what a silent runner may be at is handed off",
+        _LEASING,
+        "return takes and not row.trusted",
+        "return takes",
+    ),
+    Bug(
+        "a breaker that has closed lets nothing go",
+        _LEASING,
+        "return Look(Way.BRING_BACK, AGAIN)",
+        "return Look(Way.SLEEP, AGAIN)",
     ),
     Bug(
         "a quarantine is not told to the DLQ",

@@ -33,7 +33,8 @@ class RunRow:
     always_decided: bool = False
     quarantine_number: int = 0
     holder: str | None = None
-    leased_at: float = 0.0
+    # When it was leased, or its runner was last heard of.
+    heard_at: float = 0.0
     lease_until: float | None = None
     retry_after: float | None = None
     ready_at: float | None = None

@@ -24,6 +24,7 @@ from valkyr.flow.effects import (
 from valkyr.flow.events import EndExecution, Resolution, Resolve
 from valkyr.flow.facts import Asked, Replay
 from valkyr.flow.ids import RunKey
+from valkyr.flow.leasing import BREAKER
 from valkyr.flow.pauses import PAUSE
 from valkyr.flow.states import CANCELLED_AT_ONCE, ExecutionState, RunState, StopReason
 
@@ -33,7 +34,6 @@ _SETTLED_RUN = frozenset(
 _HAS_DEADLINE = frozenset({RunState.READY, RunState.LEASED, RunState.WAITING, RunState.PARKED})
 _COUNTS_READY = _HAS_DEADLINE | {RunState.SUCCESS}
 _WAITS = frozenset({RunState.READY, RunState.PARKED})
-BREAKER = "BREAKER"
 
 
 class Store:
@@ -119,7 +119,7 @@ class Store:
     def _lease(self, row: RunRow, holder: str) -> None:
         row.epoch += 1
         row.attempt += 1
-        row.holder, row.leased_at, row.lease_until = holder, self.now, self.now + self.lease
+        row.holder, row.heard_at, row.lease_until = holder, self.now, self.now + self.lease
 
     def resolve_quarantines(self, resolved: Iterable[Resolve]) -> None:
         """With REQUEUE_RUNS, which follows it."""
@@ -232,6 +232,7 @@ class Store:
             row = self.runs[run]
             if row.epoch != epoch or row.state is not RunState.LEASED or row.lease_until is None:
                 continue
+            row.heard_at = max(row.heard_at, self.now)
             if row.stop_reason is None:
                 row.lease_until = max(row.lease_until, self.now + self.lease)
             answers[run, epoch] = row.stop_reason is None
@@ -241,6 +242,11 @@ class Store:
         """PARK_RUNS: locked READY rows, each with how long until it is looked at again."""
         for row, wait in parked:
             row.state, row.parked_by = RunState.PARKED, BREAKER
+            row.retry_after = self.now + wait
+
+    def postpone_runs(self, rows: Iterable[RunRow], wait: float) -> None:
+        """POSTPONE_RUNS: looked at again later."""
+        for row in rows:
             row.retry_after = self.now + wait
 
     def unpark(self, rows: Iterable[RunRow]) -> None:

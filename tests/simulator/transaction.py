@@ -20,6 +20,7 @@ from valkyr.flow.events import Event, OfExecution
 from valkyr.flow.ids import node_of
 from valkyr.flow.intake import Answer
 from valkyr.flow.joins import Gate, taken_edges
+from valkyr.flow.leasing import may_hand_off
 from valkyr.flow.outcomes import Change, ControlBudget, Loaded, Need, RunFacts
 from valkyr.flow.plan import Plan
 from valkyr.flow.states import RunState, StopReason
@@ -176,8 +177,8 @@ class Transaction:
         """As many of the runs that became ready as there is room for are leased here and now."""
         for run in ready:
             row = execution.runs[node_of(run.key[1])]
-            waits = step.rows[row.node.index].trusted
-            if self.room > 0 and not waits and self.executor.may_take(row.node):
+            takes = self.room > 0 and self.executor.may_take(row.node)
+            if may_hand_off(step.rows[row.node.index], takes=takes):
                 self.room -= 1
                 self.handed.append(row)
                 self._writes.changed.append(replace(run, state=RunState.LEASED, prepared=_HANDED))

@@ -11,10 +11,13 @@ from typing import Any
 
 from tests.unit.flow.plans import CONTROL, Config, Word
 from valkyr.flow.attempts import RetryPolicy
+from valkyr.flow.leasing import Serving
 from valkyr.flow.plan import Plan, PlannedNode, Sight, make_plan
 from valkyr.graph.model import Edge, EdgeKind, FailurePolicy, Graph, Join, Module, Node, Retry, Settings
 
 OWN_POOL, REMOTE_POOL = "default", "remote"
+OWN = Serving(OWN_POOL, frozenset(), serves_all=True)
+REMOTE = Serving(REMOTE_POOL, frozenset(), serves_all=True)
 TARGETS = ("http:a", "http:b")
 CONFIGURED = RetryPolicy(
     max_attempts=3, max_lost_leases=3, backoff_base=timedelta(seconds=1), backoff_max=timedelta(seconds=8)
