@@ -196,7 +196,7 @@ def time_of(message: Message, field: str) -> datetime | None:
     if not message.HasField(field):
         return None
     timestamp: Timestamp = getattr(message, field)
-    return timestamp.ToDatetime(tzinfo=UTC)
+    return datetime.fromtimestamp(timestamp.seconds, UTC).replace(microsecond=timestamp.nanos // 1_000)
 
 
 def known(kinds: Mapping[int, _Enum], number: int) -> _Enum:
