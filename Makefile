@@ -55,9 +55,9 @@ lint: $(STAMP) ## ruff, mypy, import-linter, buf
 test: $(STAMP) ## every test: unit, integration and contract, then e2e and chaos; the last line counts all
 	@folder=$$(mktemp -d)
 	trap 'rm -rf "$$folder"' EXIT
-	code=0; $(BIN)/pytest -q -n 2 --junitxml="$$folder/first" $(UNIT_TESTS) </dev/null || code=$$?
+	code=0; $(BIN)/pytest -q -n 3 --junitxml="$$folder/first" $(UNIT_TESTS) </dev/null || code=$$?
 	first=$$folder/first=$$code
-	code=0; $(BIN)/pytest -q --junitxml="$$folder/second" $(PROCESS_TESTS) </dev/null || code=$$?
+	code=0; $(BIN)/pytest -q -n 2 --dist loadfile --junitxml="$$folder/second" $(PROCESS_TESTS) </dev/null || code=$$?
 	$(BIN)/python -m tests.total "$$first" "$$folder/second=$$code"
 
 campaign-kill: $(STAMP) ## kill -9 everything in turn under load, SEEDS=100 schedules from FIRST=1 on; stops at the first that fails

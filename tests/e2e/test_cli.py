@@ -355,7 +355,7 @@ def test_ctrl_c_while_watching_is_quiet_and_the_execution_goes_on(shell: Shell) 
 
 
 def test_an_execution_is_paused_watched_and_resumed(shell: Shell) -> None:
-    shell.save_greeting("held", pause="PT2S")
+    shell.save_greeting("held", pause="PT5S")
     identifier = shell.json("run", "held", "--payload", '{"name": "Ada"}')["execution"]["id"]
     paused = shell.run("execution", "pause", identifier, "--reason", "to look")
     assert (paused.returncode, paused.stdout) == (0, f"{identifier}  PAUSED\n")

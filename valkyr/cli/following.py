@@ -12,6 +12,8 @@ from typing import Protocol
 from valkyr.client import Client, Execution, Run
 
 TICK = 0.5
+PATIENCE = timedelta(minutes=1)
+"""How long the executor may be away meanwhile, where nothing says how long all may take."""
 SHOWN_RUNS = 1000
 """Beyond so many, runs are shown as counts only."""
 
@@ -31,6 +33,7 @@ async def follow(client: Client, execution: Execution, view: View, *, timeout: t
     """
     expires = None if timeout is None else time.monotonic() + timeout.total_seconds()
     moved = asyncio.Event()
+    patience = PATIENCE if timeout is None else None
     watching = asyncio.create_task(_watch(client, execution.id, moved))
     too_many = False
     try:
@@ -38,8 +41,8 @@ async def follow(client: Client, execution: Execution, view: View, *, timeout: t
             settled = watching.done()
             if settled:
                 watching.result()
-            execution = await client.executions.get(execution.id)
-            runs = None if too_many else await _runs(client, execution.id)
+            execution = await client.executions.get(execution.id, timeout=patience)
+            runs = None if too_many else await _runs(client, execution.id, patience)
             too_many = runs is None
             view.show(execution, runs)
             if execution.settled or settled or (expires is not None and time.monotonic() >= expires):
@@ -53,7 +56,7 @@ async def follow(client: Client, execution: Execution, view: View, *, timeout: t
 
 async def _watch(client: Client, execution_id: str, moved: asyncio.Event) -> None:
     try:
-        async for _ in client.executions.watch_one(execution_id):
+        async for _ in client.executions.watch_one(execution_id, patience=PATIENCE):
             moved.set()
     finally:
         moved.set()
@@ -66,6 +69,6 @@ async def _moved_or_tick(moved: asyncio.Event, expires: float | None) -> None:
     moved.clear()
 
 
-async def _runs(client: Client, execution_id: str) -> Sequence[Run] | None:
-    page = await client.executions.list_runs(execution_id, page_size=SHOWN_RUNS).page()
+async def _runs(client: Client, execution_id: str, patience: timedelta | None) -> Sequence[Run] | None:
+    page = await client.executions.list_runs(execution_id, page_size=SHOWN_RUNS, timeout=patience).page()
     return None if page.next_page_token else page.items

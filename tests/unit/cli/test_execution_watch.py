@@ -70,6 +70,14 @@ async def test_when_its_time_is_over_the_execution_goes_on(script: Any, cli: Cli
     assert f"{EXECUTION} is still RUNNING" in answer.stderr
 
 
+async def test_an_executor_that_restarts_meanwhile_is_waited_for_by_all_that_asks_it(script: Any, cli: Cli) -> None:
+    script_of(script, "SUCCESS", a_run("SUCCESS"))
+    assert (await cli("execution", "watch", EXECUTION)).returncode == 0
+    asked = [received for received in script.received if received.rpc in ("GetExecution", "ListRuns")]
+    assert len(asked) >= 3
+    assert all(received.time_left > 30 for received in asked[1:]), "the first is asked before anything is followed"
+
+
 async def test_one_that_is_not_there_says_which_command_lists_them(script: Any, cli: Cli) -> None:
     script.answer("GetExecution", errors.ExecutionNotFound(f"there is no execution {EXECUTION}"))
     answer = await cli("execution", "watch", EXECUTION)
