@@ -21,7 +21,7 @@ from benchmarks.table import COST_HEADINGS, HEADINGS, costs, markdown, rows
 from services.local.home import PROJECT
 
 FOLDER = PROJECT / "docs" / "performance"
-RECORD = "figures.json"
+RECORD, PEERS = "figures.json", "peers.json"
 LARGEST = 200 * 1024
 WIDTH = 125
 PICTURES = {"W2": "latency", "W5": "backlog", "W9": "full-tables"}
@@ -54,11 +54,19 @@ def publish(source: Path, folder: Path) -> None:
     page = folder / "README.md"
     text = replaced(page.read_text(), figures(record))
     (folder / RECORD).write_text(source.read_text())
-    command = [str(environment("plots", REQUIREMENTS)), "-m", "benchmarks.plots", str(folder / RECORD), str(folder)]
+    _draw("record", folder / RECORD)
+    if (folder / PEERS).exists():
+        _draw("peers", folder / PEERS)
+        text = replaced(text, f"{figures(record)}\n\n![Valkyr beside its peers](peers.svg)")
+    page.write_text(text)
+
+
+def _draw(kind: str, source: Path) -> None:
+    """Beside the figures themselves."""
+    command = [str(environment("plots", REQUIREMENTS)), "-m", "benchmarks.plots", kind, str(source), str(source.parent)]
     drawn = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     if drawn.returncode != 0:
         raise BenchError(f"the plots could not be drawn: {drawn.stderr.strip()[-500:]}")
-    page.write_text(text)
 
 
 def figures(record: Record) -> str:

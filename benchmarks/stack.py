@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ class Stack:
     sql: asyncpg.Connection
 
     def client(self) -> Client:
+        """For what is done before or after measuring: patient."""
         at = self.addresses
-        return Client(at["graph_store"], at["executor"], breaker=at["breaker"], dlq=at["dlq"], principal="bench")
+        return Client(at["graph_store"], at["executor"], principal="bench", timeout=timedelta(minutes=1))
 
     async def save(self, shape: Shape, name: str = "") -> str:
         """The id of a workflow of this shape."""

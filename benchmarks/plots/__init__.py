@@ -1,1 +1,1 @@
-"""Draws a record as SVG, by `python -m benchmarks.plots RECORD FOLDER` in an environment that has matplotlib."""
+"""Draws figures as SVG, by `python -m benchmarks.plots` in an environment that has matplotlib."""

@@ -1,14 +1,17 @@
-"""`python -m benchmarks.plots RECORD.json FOLDER`: writes the plots and names them."""
+"""`python -m benchmarks.plots record|peers FILE FOLDER`: writes the plots of a record or of a session with peers."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from benchmarks.plots.record import draw
+from benchmarks.peers.results import read_session
+from benchmarks.plots import peers, record
 from benchmarks.record import read_record
 
 if __name__ == "__main__":
-    source, folder = (Path(argument) for argument in sys.argv[1:3])
-    for path in draw(read_record(source), folder):
-        print(path)
+    kind, source, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    if kind == "peers":
+        peers.draw(read_session(source), folder / "peers.svg")
+    else:
+        record.draw(read_record(source), folder)

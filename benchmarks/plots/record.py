@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -25,12 +25,13 @@ def budgets(record: Record, path: Path) -> None:
     with drawing(path, height=1.0 + ROW * len(found)) as axes:
         places = range(len(found))
         ratios = [_shown(summary, summary.median) for summary in found]
-        axes.barh(places, ratios, color=[OURS if summary.met else MISSED for summary in found], height=0.7)
+        lengths = [ratio - 1 for ratio in ratios]  # from the budget, to either side
+        axes.barh(places, lengths, left=1, color=[OURS if summary.met else MISSED for summary in found], height=0.7)
         for place, summary in enumerate(found):
             ends = [_shown(summary, value) for value in summary.values]
             axes.plot([min(ends), max(ends)], [place, place], color=BUDGET, linewidth=1)
             axes.annotate(
-                f" {number(summary.median, summary.figure.unit)}", (max(ends), place), va="center", fontsize=7
+                f" {number(summary.median, summary.figure.unit)}", (max(1.0, *ends), place), va="center", fontsize=7
             )
         axes.set_yticks(places, [_label(summary) for summary in found], fontsize=7)
         axes.invert_yaxis()
@@ -114,15 +115,11 @@ PLOTS: Mapping[str, tuple[str, Callable[[Record, Path], None]]] = {
 """By the file's name: the workload that must have been measured, and what draws it."""
 
 
-def draw(record: Record, folder: Path) -> Sequence[Path]:
+def draw(record: Record, folder: Path) -> None:
     """All plots that the record has figures for."""
-    drawn = []
     for name, (workload, plot) in PLOTS.items():
         if not workload or record.of(workload):
-            path = folder / f"{name}.svg"
-            plot(record, path)
-            drawn.append(path)
-    return drawn
+            plot(record, folder / f"{name}.svg")
 
 
 def _shown(summary: Summary, value: float) -> float:
