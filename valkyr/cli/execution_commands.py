@@ -144,6 +144,7 @@ async def pause(
         execution = await client.executions.pause(execution_id, reason=reason)
     _print_changed(session, execution)
     if execution.state is ExecutionState.PAUSED:
+        session.printer.line(paused_text(execution))
         under_way = execution.run_counts.get("LEASED", 0)
         rest = f"; {under_way} of its runs are under way and finish" if under_way else ""
         session.printer.remark(f"`valkyr execution resume {execution.id}` lets it go on{rest}")

@@ -94,12 +94,16 @@ def _parked_span(run: Run) -> _Span | None:
     """
     if run.state is RunState.PARKED or not run.parked_duration or not run.attempts:
         return None
-    fitting = [gap for _, _, gap in _gaps(run) if gap.end - gap.start >= run.parked_duration]
-    if fitting:
-        gap = max(fitting, key=lambda gap: gap.end - gap.start)
-        return _Span(gap.end - run.parked_duration, gap.end)
+    gaps = [gap for _, _, gap in _gaps(run)]
+    longest = max(gaps, key=lambda gap: gap.end - gap.start, default=None)
+    if longest is not None and longest.end - longest.start >= run.parked_duration:
+        return _Span(longest.end - run.parked_duration, longest.end)
     first = run.attempts[0].started_at
-    return None if first is None or len(run.attempts) > 1 else _Span(first - run.parked_duration, first)
+    between = sum((gap.end - gap.start for gap in gaps), timedelta())
+    if first is None or run.parked_duration <= between:
+        return None
+    # More than all waits between its attempts: before the first of them.
+    return _Span(first - run.parked_duration, first)
 
 
 def _waits(run: Run, parked: _Span | None) -> Iterator[Event]:

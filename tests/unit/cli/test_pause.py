@@ -27,7 +27,8 @@ def paused(**counts: int) -> pb.Execution:
 async def test_a_pause_says_how_to_go_on_and_what_is_under_way(script: Any, cli: Cli) -> None:
     script.answer("PauseExecution", pb.PauseExecutionResponse(execution=paused(LEASED=2, PENDING=5)))
     answer = await cli("execution", "pause", EXECUTION, "--reason", "the warehouse moves")
-    assert (answer.returncode, answer.stdout) == (0, f"{EXECUTION}  PAUSED\n")
+    who = "paused by ada at 2026-03-01 12:00:00: the warehouse moves"
+    assert (answer.returncode, answer.stdout) == (0, f"{EXECUTION}  PAUSED\n{who}\n")
     assert f"`valkyr execution resume {EXECUTION}` lets it go on; 2 of its runs are under way" in answer.stderr
     (request,) = script.requests("PauseExecution")
     assert (request.execution_id, request.reason) == (EXECUTION, "the warehouse moves")

@@ -107,7 +107,7 @@ def test_the_time_that_a_letter_lay_there_is_no_parking() -> None:
         parked_duration=timedelta(seconds=4),
         quarantines=(a_quarantine(1, 10, resolved=99.5),),
     )
-    assert ("parked", None, 4) in told(run)
+    assert ("parked", 5, 4) in told(run)
     assert not any(label == "back-off" for label, _, _ in told(run))
 
 
@@ -235,6 +235,14 @@ def test_a_run_that_was_parked_without_an_outage_was_held_by_a_pause(target: str
     parked, attempt = history_of(run, letters={}, breakers={})
     assert (parked.at, parked.took, parked.said, parked.service) == (after(seconds=1), timedelta(seconds=4), said, "")
     assert attempt.label == "attempt 1"
+
+
+def test_parking_that_is_longer_than_all_waits_was_before_the_first_attempt() -> None:
+    run = a_run(
+        parked_duration=timedelta(seconds=4),
+        attempts=(an_attempt(1, 5, 6), an_attempt(2, 7, 8, "SUCCESS")),
+    )
+    assert told(run) == [("parked", 1, 4), ("attempt 1", 5, 1), ("back-off", 6, 1), ("attempt 2", 7, 1)]
 
 
 def test_a_paused_execution_says_who_paused_it_and_why() -> None:
