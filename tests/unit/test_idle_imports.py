@@ -21,7 +21,7 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize("room", sorted(FORBIDDEN))
 def test_a_service_loads_no_library_that_it_has_no_use_for_at_idle(room: str) -> None:
-    listing = f"import sys, services.{room}.__main__; print('\\n'.join(sys.modules))"
+    listing = f"import sys, services.{room}.__main__, services.chassis.settings_sources; print('\\n'.join(sys.modules))"
     told = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
     loaded = told.splitlines()
     assert f"services.{room}.app" in loaded
