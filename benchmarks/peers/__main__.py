@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when all was measured, whatever the figures are; 1 when something could not be."""
     chosen = _parse(arguments)
     contenders = [CONTENDERS[name] for name in CONTENDERS if name == OURS or name in (chosen.peers or CONTENDERS)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: whatever ends us, all is taken down
     path = chosen.json or RESULTS / f"peers-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     try:
         for contender in contenders:
@@ -65,7 +67,7 @@ async def _take(turn: Turn, size: int, databases: Databases) -> Result:
     contender = turn.contender
     async with databases.fresh() as database:
         try:
-            line = await asyncio.to_thread(run_driver, contender, turn.workload, size, postgres=database.url)
+            line = await run_driver(contender, turn.workload, size, postgres=database.url)
         except DriverFailed as error:
             _tell(f"  {error}")
             return Result(turn.round, contender.name, None, turn.workload, size, error=str(error))

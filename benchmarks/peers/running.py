@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,16 +38,18 @@ def interpreter(contender: Contender) -> Path:
     return environment(contender.environment, FOLDER / contender.environment / "requirements.txt")
 
 
-def run_driver(contender: Contender, workload: str, size: int, *, postgres: str, timeout: float = TIMEOUT) -> Line:
+async def run_driver(
+    contender: Contender, workload: str, size: int, *, postgres: str, timeout: float = TIMEOUT
+) -> Line:
     """Measures one workload on an empty database. DriverFailed when it does not end well within `timeout` seconds."""
     mark = uuid.uuid4().hex
     arguments = ["--workload", workload, "--size", str(size), "--postgres", postgres]
     with tempfile.TemporaryDirectory(prefix="bench-peers-", ignore_cleanup_errors=True) as folder:
-        command = [interpreter(contender), "-m", contender.driver, *arguments]
+        command = [str(interpreter(contender)), "-m", contender.driver, *arguments]
         variables = {**contender.variables, MARK: mark, "TMPDIR": folder}
         with (Path(folder) / "stderr").open("w+") as said:
             try:
-                output, code = _run(command, variables, said.fileno(), timeout)
+                output, code = await _run(command, variables, said.fileno(), timeout)
             finally:
                 end_leftovers(mark)
             said.seek(0)
@@ -60,28 +62,28 @@ def run_driver(contender: Contender, workload: str, size: int, *, postgres: str,
         raise DriverFailed(f"{contender.name} {workload}: {error}: {complaint}") from error
 
 
-def _run(command: Sequence[str | Path], variables: dict[str, str], errors: int, timeout: float) -> tuple[str, int]:
+async def _run(command: Sequence[str], variables: dict[str, str], errors: int, timeout: float) -> tuple[str, int]:
     leash = [sys.executable, "-I", "-S", str(LEASH), json.dumps({"signal": signal.SIGKILL.value})]
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    process = subprocess.Popen(
-        [*leash, *map(str, command)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+    process = await asyncio.create_subprocess_exec(
+        *leash,
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
         stderr=errors,
-        text=True,
         cwd=PROJECT,
         env={**kept, **variables, "LEASH_PARENT": str(os.getpid())},
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=timeout)
-        return output, process.returncode
-    except subprocess.TimeoutExpired as error:
-        raise DriverFailed(f"{' '.join(map(str, command[1:]))} did not end within {timeout:.0f} s") from error
+        output, _ = await asyncio.wait_for(process.communicate(), timeout)
+    except TimeoutError as error:
+        raise DriverFailed(f"{' '.join(command[1:])} did not end within {timeout:.0f} s") from error
     finally:
-        if process.poll() is None:
+        if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            await process.wait()
+    return output.decode(errors="replace"), process.returncode or 0
 
 
 def end_leftovers(mark: str, grace: float = GRACE) -> None:

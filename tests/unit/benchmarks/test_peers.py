@@ -56,7 +56,7 @@ def test_contenders_take_turns_and_each_round_begins_with_another() -> None:
 def test_every_contender_has_a_driver_and_a_peer_has_pinned_requirements() -> None:
     folder = Path(publishing.__file__).parent
     for contender in CONTENDERS.values():
-        assert set(contender.sizes) <= set(WORKLOADS) == set(QUICK)
+        assert set(contender.sizes) <= set(WORKLOADS)
         assert (folder.parents[1] / f"{contender.driver.replace('.', '/')}.py").is_file()
         if contender.name != OURS:
             pins = (folder / contender.environment / "requirements.txt").read_text().splitlines()
@@ -64,10 +64,10 @@ def test_every_contender_has_a_driver_and_a_peer_has_pinned_requirements() -> No
             assert all("==" in pin for pin in pins)
 
 
-def test_a_quick_size_is_never_larger_than_the_full_one() -> None:
+def test_a_quick_size_is_a_fraction_of_the_full_one_and_at_least_one() -> None:
     contender = Contender("a", "a", "a", {"W1": 3, "W2": 10_000}, "")
-    assert contender.size("W1", quick=True) == 3
-    assert contender.size("W2", quick=True) == QUICK["W2"]
+    assert contender.size("W1", quick=True) == 1
+    assert contender.size("W2", quick=True) == 10_000 // QUICK
     assert contender.size("W2", quick=False) == 10_000
 
 
