@@ -49,7 +49,7 @@ def latencies(record: Record, path: Path) -> None:
             shares = [(place + 1) / len(times) for place in range(len(times))]
             axes.step(times, shares, color=COLOURS[index % len(COLOURS)], label=f"round {index + 1}", where="post")
         for key, share in (("W2.p50", 0.5), ("W2.p99", 0.99)):
-            axes.plot(FIGURES[key].budget, share, marker="x", color=BUDGET)
+            axes.plot(FIGURES[key].budget or 0, share, marker="x", color=BUDGET)
             axes.annotate(f" budget of p{share * 100:.0f}", (FIGURES[key].budget or 0, share), fontsize=7)
         axes.set_xlim(left=0)
         axes.set_xlabel("ms from the start of one execution at idle to its result")

@@ -9,17 +9,24 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from benchmarks.client import Job
+from benchmarks.copies import copy_execution
+from benchmarks.database import Database
 from benchmarks.errors import BenchError
 from benchmarks.figures import FIGURES
-from benchmarks.graphs import single
+from benchmarks.graphs import chain, single
+from benchmarks.machine import postgres_settings
 from benchmarks.stack import open_stack, work
 from services.local.home import PROJECT
+from tests.postgres import PostgresForTests
 from tests.waiting import wait_until
+from valkyr.flow.ids import run_id
 
 pytestmark = pytest.mark.e2e
 
@@ -80,3 +87,29 @@ async def test_an_answer_that_is_wrong_or_a_workflow_that_is_not_there_ends_the_
         ):
             with pytest.raises(BenchError, match="WrongAnswer|WorkflowNotFound"):
                 await asyncio.wait_for(work(stack, job), 60)
+
+
+async def test_copies_of_an_execution_are_executions_like_those_that_the_engine_makes(
+    database_url: str, postgres: PostgresForTests
+) -> None:
+    async with open_stack(database_url) as stack:
+        workflow_id = await stack.save(chain(3))
+        async with stack.client() as client:
+            execution = await client.executions.start(workflow_id, payload={"n": 7})
+            execution = await client.executions.wait(execution.id)
+            await copy_execution(Database(database_url, admin_url=postgres.admin_url), execution.id, 40)
+            executions = [each async for each in client.executions.list(workflow_id=workflow_id)]
+            copy = await client.executions.get(next(each.id for each in executions if each.id != execution.id))
+            runs = [run async for run in client.executions.list_runs(copy.id)]
+        assert len({each.id for each in executions}) == 41
+        assert (copy.state, copy.outputs, copy.run_counts) == (execution.state, execution.outputs, {"SUCCESS": 3})
+        assert [run.id for run in runs] == [str(run_id(UUID(copy.id), node)) for node in range(3)]
+        assert execution.finished_at is not None
+        assert copy.finished_at is not None
+        assert copy.finished_at < execution.finished_at - timedelta(minutes=59)
+
+
+async def test_a_postgres_that_may_lose_commits_is_not_measured(database_url: str) -> None:
+    assert (await postgres_settings(database_url))["synchronous_commit"] == "on"
+    with pytest.raises(BenchError, match="synchronous_commit off"):
+        await postgres_settings(f"{database_url}&synchronous_commit=off")

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import report
 from benchmarks.figures import FIGURES, Measured, Summary
-from benchmarks.publish import BEGIN, END, figures, publish, replaced
+from benchmarks.publish import BEGIN, END, figures, publish, published, replaced
 from benchmarks.record import Record, read_record
 from benchmarks.sizes import FULL, QUICK
 from benchmarks.table import HEADINGS, costs, markdown, number, rows, terminal
@@ -103,6 +103,11 @@ def test_a_page_keeps_what_stands_around_the_figures() -> None:
 def test_what_is_published_counts_the_missed_budgets() -> None:
     assert "1 of the figures with a budget miss it." in figures(a_record({"W1": a_measure(4999.0)}))
     assert "All budgets are met." in figures(a_record({"W1": a_measure(5000.0)}))
+
+
+def test_a_record_is_published_without_the_statements() -> None:
+    measured = replace(a_measure(1.0), detail={"statements": [{"query": "SELECT 1"}], "latencies_ms": [1.0]})
+    assert published(a_record({"W1": measured})).of("W1")[0].detail == {"latencies_ms": [1.0]}
 
 
 def test_small_sizes_are_not_published(tmp_path: Path) -> None:
