@@ -1,16 +1,15 @@
-"""An executor: reports in natural batches, and the loops - dispatcher, reaper, timers, control, deadlines, probes,
-outbox. Each loop looks first and acts later, by what may have changed meanwhile."""
+"""An executor: transactions of progress, reports in natural batches, and the loops - dispatcher, reaper, timers,
+control nodes, deadlines, probes, outbox - as one look at the rows, and what follows it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from functools import partial
-from uuid import UUID
 
 from tests.simulator.leasing import Leasing
+from tests.simulator.looks import Found
 from tests.simulator.network import Reply
 from tests.simulator.process import Process
-from tests.simulator.rows import RunRow
 from tests.simulator.runners import LeaseId, Runner
 from tests.simulator.transaction import Transaction
 from tests.simulator.weather import FORGOTTEN_AFTER
@@ -18,19 +17,15 @@ from tests.simulator.workload import OWN, Unforeseen
 from tests.simulator.world import World
 from valkyr.errors import Internal
 from valkyr.flow.events import (
-    ControlReady,
     EndExecution,
     Event,
     LeaseEnded,
     Resolve,
-    RunDeadline,
-    TimerDue,
 )
 from valkyr.flow.intake import Answer
-from valkyr.flow.leasing import BREAKER
 from valkyr.flow.plan import PlannedNode
 from valkyr.flow.results import Lost, Omitted
-from valkyr.flow.states import SETTLED_EXECUTION_STATES, Ending, RunState
+from valkyr.flow.states import RunState
 
 RESCAN = 60.0
 _WITH_DEADLINE = frozenset({RunState.READY, RunState.LEASED, RunState.WAITING, RunState.PARKED})
@@ -257,31 +252,26 @@ class Executor(Process):
     def _look(self, number: int) -> None:
         if number != self._look_number:
             return
+        world = self.world
         self._look_at = float("inf")
-        found = Found.of(self.world, self)
-        loops = [
-            loop
-            for loop, rows in (
-                (self.leasing.dispatch, found.ready),
-                (self.leasing.look_at_parked, found.parked),
-                (self._wake_timers, found.due),
-                (self._decide_controls, found.controls),
-                (self._reap, found.expired),
-                (self._stop_overdue, found.overdue),
-                (self._end_stopped, found.stopped),
-                (self._end_executions, found.executions),
-            )
-            if rows
-        ]
-        self.world.dice.shuffle(loops)
-        for loop in loops:
-            loop(found)
-        if self.world.store.outbox:
-            self.world.letters.relay_from(self)
+        found = Found.of(world)
+        batches = found.batches()
+        world.dice.shuffle(batches)
+        if len(batches) > 1 and world.chance(world.weather.lingers):
+            world.counts["batches of several loops"] += 1
+            batches = [[event for batch in batches for event in batch]]
+        for batch in batches:
+            self._apply_later(batch)
+        if found.ready:
+            self.leasing.dispatch(found.ready)
+        if found.parked:
+            self.leasing.look_at_parked(found.parked)
+        if world.store.outbox:
+            world.letters.relay_from(self)
         self._give_back(self.holder, self.runner.held.keys())
-        if not self.world.finished:
-            soon = RESCAN if found.next_at is None else min(RESCAN, found.next_at - self.world.clock.now)
-            self.look_within(soon + self.world.dice.random() * (1.0 if loops else 0.2))
+        if not world.finished:
+            soon = RESCAN if found.next_at is None else min(RESCAN, found.next_at - world.clock.now)
+            self.look_within(soon + world.dice.random() * (1.0 if batches else 0.2))
 
     def _apply_later(self, events: Sequence[Event]) -> None:
         """What was found is acted on a little later, sometimes a lot."""
@@ -290,85 +280,6 @@ class Executor(Process):
             self.later(self.world.dice.random() * 5.0, self.apply, events)
         else:
             self.apply(events)
-
-    def _wake_timers(self, found: Found) -> None:
-        self._apply_later([TimerDue(*row.key) for row in found.due])
-
-    def _decide_controls(self, found: Found) -> None:
-        self._apply_later([ControlReady(*row.key) for row in found.controls])
-
-    def _reap(self, found: Found) -> None:
-        self._apply_later([LeaseEnded(*row.key, row.epoch, Lost(), only_if_expired=True) for row in found.expired])
-
-    def _end_stopped(self, found: Found) -> None:
-        self._apply_later([LeaseEnded(*row.key, row.epoch, Lost(), only_if_expired=True) for row in found.stopped])
-
-    def _stop_overdue(self, found: Found) -> None:
-        self._apply_later([RunDeadline(*row.key) for row in found.overdue])
-
-    def _end_executions(self, found: Found) -> None:
-        self._apply_later([EndExecution(id_, Ending.DEADLINE) for id_ in found.executions])
-
-
-class Found:
-    """What one look at the rows has found, by the loop that it is for; `next_at`: when more is due at the earliest."""
-
-    __slots__ = (
-        "controls",
-        "due",
-        "executions",
-        "expired",
-        "next_at",
-        "overdue",
-        "parked",
-        "ready",
-        "stopped",
-    )
-
-    def __init__(self) -> None:
-        self.ready: list[RunRow] = []
-        self.controls: list[RunRow] = []
-        self.due: list[RunRow] = []
-        self.expired: list[RunRow] = []
-        self.stopped: list[RunRow] = []
-        self.overdue: list[RunRow] = []
-        self.parked: list[RunRow] = []
-        self.executions: list[UUID] = []
-        self.next_at: float | None = None
-
-    @classmethod
-    def of(cls, world: World, executor: Executor) -> Found:
-        found = cls()
-        for execution in world.store.executions.values():
-            goes_on = execution.ending is None and execution.state not in SETTLED_EXECUTION_STATES
-            if goes_on and found._is_due(execution.deadline, world):
-                found.executions.append(execution.id)
-            if execution.open_runs:
-                for row in execution.runs:
-                    if row.state in _WITH_DEADLINE:
-                        found._sort(row, world)
-        return found
-
-    def _is_due(self, at: float | None, world: World) -> bool:
-        if at is None or at <= world.clock.now:
-            return at is not None
-        if self.next_at is None or at < self.next_at:
-            self.next_at = at
-        return False
-
-    def _sort(self, row: RunRow, world: World) -> None:
-        if row.deadline is not None and row.stop_reason is None and self._is_due(row.deadline, world):
-            self.overdue.append(row)
-        match row.state:
-            case RunState.READY if self._is_due(row.ready_at, world):
-                (self.ready if row.node.control is None else self.controls).append(row)
-            case RunState.WAITING if self._is_due(row.retry_after, world):
-                self.due.append(row)
-            case RunState.LEASED if self._is_due(row.lease_until, world) and row.lease_until != world.clock.now:
-                (self.expired if row.stop_reason is None else self.stopped).append(row)
-            case RunState.PARKED if row.parked_by == BREAKER:
-                self._is_due(row.retry_after, world)
-                self.parked.append(row)
 
 
 class OwnLink:

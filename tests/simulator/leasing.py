@@ -16,7 +16,7 @@ from valkyr.flow.leasing import BREAKER, Serving, Way, look_at, may_lease
 from valkyr.flow.states import RunState
 
 if TYPE_CHECKING:
-    from tests.simulator.executor import Executor, Found
+    from tests.simulator.executor import Executor
     from tests.simulator.transaction import Transaction
 
 HandOver = Callable[[Sequence[RunRow]], None]
@@ -67,9 +67,9 @@ class Leasing:
         self.let_go()
         self._open = []
 
-    def dispatch(self, found: Found) -> None:
+    def dispatch(self, ready: Sequence[RunRow]) -> None:
         """For the own pool."""
-        rows = self._choose(found.ready, OWN)
+        rows = self._choose(ready, OWN)
         self._begin(rows, self._executor.room(), self._executor.holder, self._own_door())
 
     def lease_for(self, holder: str, room: int, reply: Reply) -> None:
@@ -131,10 +131,10 @@ class Leasing:
         else:
             batch.hand_over(batch.leased)
 
-    def look_at_parked(self, found: Found) -> None:
+    def look_at_parked(self, parked: Sequence[RunRow]) -> None:
         """What the breakers let go is brought back; half open, some go with permits."""
         for target in TARGETS:
-            rows = [row for row in found.parked if row.node.target == target and self._is_free(row)]
+            rows = [row for row in parked if row.node.target == target and self._is_free(row)]
             if rows:
                 self._look_at(target, rows)
 

@@ -41,7 +41,7 @@ def call(
     callee.later(_travel(caller), arrive)
     if may_repeat and world.chance(world.weather.repeats):
         world.counts["messages repeated"] += 1
-        callee.later(_travel(caller) + world.dice.random() * 10, arrive)
+        callee.later(_travel(caller) + world.dice.random() * world.dice.choice((0.02, 10.0)), arrive)
 
 
 def _travel(process: Process) -> float:

@@ -107,7 +107,7 @@ class Simulation:
             (weather.stray, self._operators.stray),
         ):
             for _ in range(times):
-                self.world.clock.after(1.0 + dice.random() * weather.storm, self._befall, trouble)
+                self.world.clock.after(dice.random() * (1.0 + weather.storm), self._befall, trouble)
 
     def _befall(self, trouble: Callable[[], None]) -> None:
         if not self.world.finished and self.world.store.executions:

@@ -66,7 +66,7 @@ def a_weather(dice: random.Random) -> Weather:
         crashes=some(4),
         pauses=some(3),
         outages=some(2),
-        trips=some(4),
+        trips=some(6),
         cancels=1 if dice.random() < 0.2 else 0,
         stops=some(3),
         resolves=some(6),
