@@ -1,4 +1,5 @@
 """The end of an execution whose quarantines were resolved, by the book: each run's life, then what its edges came to.
+How often it was paused in between does not matter. `cut_short` is the end of one that was ended before.
 
 Conditions are words (`yes`, `no`, `broken`), so that it does not matter when an edge was decided. Naive on purpose, and
 written without anything from valkyr.flow but the names of states.
@@ -6,7 +7,7 @@ written without anything from valkyr.flow but the names of states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,10 +16,11 @@ from valkyr.graph.model import Edge, EdgeKind, Graph, Join
 
 
 class Go(StrEnum):
-    """How one go of a run ends: well, badly for good, or so that the engine cannot carry on."""
+    """How one go of a run ends: well, badly for good, after its deadline, or so that the engine cannot carry on."""
 
     WELL = "WELL"
     BADLY = "BADLY"
+    LATE = "LATE"
     GIVEN_UP = "GIVEN_UP"
 
 
@@ -90,7 +92,7 @@ class Lives:
             go = next(goes)
             if go is Go.WELL:
                 return End(RunState.SUCCESS)
-            if go is Go.BADLY and self._handles(node_id):
+            if go in (Go.BADLY, Go.LATE) and self._handles(node_id):
                 return End(RunState.FAILED)
             always = always or go is not Go.GIVEN_UP
             match way:
@@ -125,3 +127,17 @@ class Lives:
         if end.discarded:
             return "not taken"
         return "taken" if word == "broken" else word
+
+
+def cut_short(then: Mapping[str, RunState], succeeded: Set[str], discarded: Set[str]) -> dict[str, RunState]:
+    """Where runs end in an execution that is ended while they are in the states `then`. Nothing follows anything: of
+    what was leased successes are kept, letters stay or are discarded, all that had not ended is CANCELLED."""
+    ends = dict.fromkeys(then, RunState.CANCELLED)
+    for node_id, state in then.items():
+        if state in (RunState.SUCCESS, RunState.FAILED, RunState.SKIPPED, RunState.CANCELLED, RunState.QUARANTINED):
+            ends[node_id] = state
+        if state is RunState.LEASED and node_id in succeeded:
+            ends[node_id] = RunState.SUCCESS
+        if state is RunState.QUARANTINED and node_id in discarded:
+            ends[node_id] = RunState.FAILED
+    return ends

@@ -23,6 +23,7 @@ from valkyr.flow.results import LetterType
 from valkyr.flow.states import FINAL_RUN_STATES, Ending, ExecutionState, RunState
 from valkyr.graph.model import FailurePolicy, Graph, Join, Settings
 
+GOES = [Go.WELL, Go.BADLY, Go.GIVEN_UP]
 ALL_WAYS = [Way.REQUEUE, Way.REQUEUE, Way.FIX, Way.DISCARD, Way.LEAVE]
 
 
@@ -33,7 +34,7 @@ def scripts_of(case: Case, seed: random.Random, *, leave: bool) -> Mapping[str, 
     for module in case.graph.modules:
         work = module.class_name == "Work"
         chosen = [*seed.choices(ways, k=2), seed.choice([way for way in ways if way is not Way.REQUEUE])]
-        goes = seed.choices(list(Go), [3, 3, 1], k=4) if work else [_as_decided(case, module.node_id)] * 4
+        goes = seed.choices(GOES, [3, 3, 1], k=4) if work else [_as_decided(case, module.node_id)] * 4
         scripts[module.node_id] = Script(goes, chosen)
     return scripts
 
