@@ -34,7 +34,7 @@ def script_of(script: Any, ended: str, run: pb.Run) -> None:
     running, last = an_execution("RUNNING", 1), an_execution(ended, 2)
     last.finish_time.CopyFrom(after(3))
     script.answer("WatchExecution", [pb.WatchExecutionResponse(execution=it) for it in (running, last)])
-    script.answer("GetExecution", *(pb.GetExecutionResponse(execution=it) for it in (running, running, last)))
+    script.answer("GetExecution", *(pb.GetExecutionResponse(execution=it) for it in (running, last)))
     script.answer("ListRuns", pb.ListRunsResponse(runs=[a_run("LEASED")]), pb.ListRunsResponse(runs=[run]))
 
 
