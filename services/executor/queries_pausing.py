@@ -37,7 +37,7 @@ SELECT (min(rank) FILTER (WHERE NOT is_control))::int, coalesce(bool_or(is_contr
 """
 
 READ_ASKED = """
-SELECT i.kind, i.request_id, i.execution_id, i.request_hash
+SELECT i.namespace, i.kind, i.request_id, i.execution_id, i.request_hash
 FROM unnest($1::text[], $2::text[], $3::text[]) AS k(namespace, kind, request_id)
 JOIN executor.execution_intervention i
     ON i.namespace = k.namespace AND i.kind = k.kind AND i.request_id = k.request_id

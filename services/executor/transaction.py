@@ -152,7 +152,7 @@ class Transaction:
                 rows[execution_id],
                 rules,
                 quarantines=quarantines,
-                asked=asked,
+                asked=asked.get(known.facts.namespace, {}),
             )
 
     async def _quarantines(self, events: Sequence[Event]) -> dict[tuple[UUID, int], QuarantineRecord]:
@@ -161,7 +161,7 @@ class Transaction:
         found = await read_quarantines(self._tx, keys)
         return {(run, record.quarantine_number): record for run, records in found.items() for record in records}
 
-    async def _asked(self, events: Sequence[Event]) -> Mapping[tuple[str, str], Asked]:
+    async def _asked(self, events: Sequence[Event]) -> Mapping[str, Mapping[tuple[str, str], Asked]]:
         """What the request_ids of pauses and resumes were used for; their executions are locked."""
         pauses = [event for event in events if isinstance(event, PauseExecution | ResumeExecution)]
         known = [(self._known[event.execution_id], event) for event in pauses if event.execution_id in self._known]

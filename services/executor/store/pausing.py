@@ -40,13 +40,16 @@ async def resume_runs(tx: Any, executions: Sequence[UUID]) -> BroughtBack:
 
 async def read_asked(
     tx: Any, events: Sequence[tuple[str, PauseExecution | ResumeExecution]]
-) -> Mapping[tuple[str, str], Asked]:
-    """What the request_ids of pauses and resumes, given with their namespaces, were used for before: by kind and id."""
+) -> Mapping[str, Mapping[tuple[str, str], Asked]]:
+    """What the request_ids of pauses and resumes, given with their namespaces, were used for before: by namespace, and
+    there by kind and id."""
     keys = [(space, kind_of(event), event.request.request_id) for space, event in events if event.request.request_id]
     if not keys:
         return {}
-    rows = await tx.fetch(queries.READ_ASKED, *zip(*keys, strict=True))
-    return {(row[0], row[1]): Asked(row[2], row[3]) for row in rows}
+    asked: dict[str, dict[tuple[str, str], Asked]] = {}
+    for row in await tx.fetch(queries.READ_ASKED, *zip(*keys, strict=True)):
+        asked.setdefault(row[0], {})[row[1], row[2]] = Asked(row[3], row[4])
+    return asked
 
 
 async def insert_interventions(tx: Any, interventions: Sequence[Intervention]) -> None:

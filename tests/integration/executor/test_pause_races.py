@@ -11,15 +11,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
+from services.executor import queries_pausing as queries
 from services.executor.store import leases, parking
 from services.executor.store.parking import ParkedRun, Parking
+from services.executor.store.session import PINNED_PLANNER
 from tests.builders import a_chain, a_fan, a_graph
 from tests.executor_lab import DONE, Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
 from tests.integration.executor.pauses import held_back, pause, resume, state_of
+from tests.integration.executor.test_schema import buffers, explain, nodes_of, ways_into_run
 from valkyr.client import ExecutionState
 from valkyr.errors import ExecutionSettled
 from valkyr.flow.ids import run_id
@@ -187,3 +191,40 @@ async def test_a_pause_waits_for_no_runner_and_thousands_of_runs_are_parked_at_o
     assert await lab.report(execution, "m0", DONE) == "ACCEPTED"
     await resume(idle, execution)
     assert Counter((await idle.states(execution)).values())["READY"] == 3_998
+
+
+@pytest.fixture
+async def full(executor_database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """200 executions with 200 runs each, of which half are paused, and the planner as the executor pins it."""
+    connection = await asyncpg.connect(executor_database_url, server_settings=PINNED_PLANNER)
+    try:
+        await connection.execute(
+            """INSERT INTO executor.run (execution_id, id, node_index, node_id, class_name, state, parked_by, parked_at,
+                   ready_at, ready_revision)
+               SELECT ('01920000-0000-7000-8000-' || lpad(to_hex(e), 12, '0'))::uuid,
+                   ('01920000-0000-7000-8001-' || lpad(to_hex(e * 256 + n), 12, '0'))::uuid, n, 'n' || n, 'NoopModule',
+                   CASE WHEN e % 2 = 0 THEN 'READY' ELSE 'PARKED' END, CASE WHEN e % 2 = 1 THEN 'PAUSE' END, now(),
+                   now(), 1
+               FROM generate_series(1, 200) AS e, generate_series(0, 199) AS n"""
+        )
+        await connection.execute("ANALYZE executor.run")
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "execution", "ways"),
+    [
+        pytest.param(queries.PAUSE_RUNS, 2, {"run_pkey"}, id="pause"),
+        pytest.param(queries.RESUME_RUNS, 1, {"run_pkey", "Bitmap Heap Scan"}, id="resume"),
+    ],
+)
+async def test_only_the_runs_of_the_execution_are_looked_at_however_many_others_are_ready_or_parked(
+    full: asyncpg.Connection, statement: str, execution: int, ways: set[str]
+) -> None:
+    plan = await explain(full, statement, [UUID(f"01920000-0000-7000-8000-{execution:012x}")])
+    assert ways_into_run(plan) <= ways
+    changed = next(node for node in nodes_of(plan) if node["Node Type"] == "ModifyTable")
+    assert changed["Plans"][0]["Actual Rows"] == 200
+    assert buffers(plan) < 200 * 40

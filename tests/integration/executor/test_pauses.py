@@ -246,6 +246,17 @@ async def test_a_request_id_with_another_body_or_for_another_execution_is_refuse
     assert await state_of(stack, other) == "PENDING"
 
 
+async def test_request_ids_of_another_namespace_are_others(stack: Stack) -> None:
+    execution = await stack.start(a_graph("a", nodes={"a": {"pool": "elsewhere"}}))
+    await stack.sql.execute(
+        """INSERT INTO executor.execution_intervention
+               (namespace, execution_id, kind, principal, request_id, request_hash, took_effect)
+           VALUES ('other', $1, 'PAUSE', 'Eve', 'r', 'x', true)""",
+        uuid4(),
+    )
+    assert (await pause(stack, execution, a_request("r"))).state == "PAUSED"
+
+
 async def test_one_request_at_many_callers_pauses_once_and_all_are_answered(stack: Stack) -> None:
     execution = await stack.start(a_graph("a", nodes={"a": {"pool": "elsewhere"}}))
     answers = await asyncio.gather(*(pause(stack, execution, a_request("r")) for _ in range(8)))
