@@ -292,11 +292,11 @@ class Transaction:
     async def _write(self, writes: Writes) -> None:
         tx = self._tx
         await store.insert_attempts(tx, writes.attempts)
-        await store.finish_runs(tx, writes.finished)
         await store.end_runs(tx, writes.ended)
         await store.resolve_quarantines(tx, writes.resolved)
         await store.set_deadlines(tx, writes.deadlines)
-        await store.change_runs(tx, writes.changed, self._means.lease)
+        now = () if writes.endings else writes.executions
+        await store.write_progress(tx, writes.finished, writes.changed, now, policy=self._means.lease)
         await store.insert_quarantines(tx, writes.quarantines)
         await store.insert_outbox(tx, writes.outbox)
         grace = self._means.rules.cancel_grace
@@ -306,7 +306,7 @@ class Transaction:
             writes.executions += [
                 step.changed_execution(left.get(event.execution_id, 0)) for event, step in writes.endings
             ]
-        await store.update_executions(tx, writes.executions)
+            await store.update_executions(tx, writes.executions)
 
     async def _pause_and_resume(self, writes: Writes, applied: Applied) -> None:
         """After all else is written, so that these find every run as it is then."""

@@ -105,11 +105,6 @@ async def _read_earlier(tx: Any, keys: Sequence[RunKey]) -> dict[RunKey, list[Qu
     return earlier
 
 
-async def finish_runs(tx: Any, runs: Sequence[FinishedRun]) -> None:
-    rows = [(*r.key, r.epoch, r.outputs, r.duration_ms, _decimal(r.cost_tokens), r.revision) for r in runs]
-    await _write(tx, queries.FINISH_RUNS, rows)
-
-
 async def end_runs(tx: Any, runs: Sequence[EndedRun]) -> None:
     rows = [
         (
@@ -132,46 +127,77 @@ async def end_runs(tx: Any, runs: Sequence[EndedRun]) -> None:
     await _write(tx, queries.END_RUNS, rows)
 
 
-async def change_runs(tx: Any, runs: Sequence[ChangedRun], policy: LeasePolicy) -> None:
-    if not runs:
+async def write_progress(
+    tx: Any,
+    finished: Sequence[FinishedRun],
+    changed: Sequence[ChangedRun],
+    executions: Sequence[ChangedExecution],
+    *,
+    policy: LeasePolicy,
+) -> None:
+    """Runs that finished, runs that changed by what others did, and executions, in one statement."""
+    if not (finished or changed or executions):
         return
-    rows = [
-        (
-            *r.key,
-            r.state,
-            r.gate.unmet,
-            r.gate.taken,
-            r.gate.dead,
-            _array(r.gate.excluded) if r.gate.excluded else None,
-            _array(r.gate.chosen) if r.gate.chosen else None,
-            storable(r.gate.broken) or None,
-            r.outputs,
-            storable(r.error),
-            r.error_type,
-            r.revision,
-            r.wake_after,
-            int(r.prepared is not None),
-            r.prepared.idempotency_key if r.prepared else None,
-            r.prepared.inputs_hash if r.prepared else None,
-            r.prepared.config_hash if r.prepared else None,
-            r.always_decided,
-            r.deadline,
-            r.prepared.target or None if r.prepared else None,
-        )
-        for r in runs
-    ]
-    columns = list(zip(*rows, strict=True))
+    of_changed = _columns([_row_of(run) for run in changed], 21)
     await tx.execute(
-        queries.CHANGE_RUNS, *columns[:17], policy.holder, policy.runner_id, policy.duration, *columns[17:]
+        queries.WRITE_PROGRESS,
+        *_columns(
+            [(*r.key, r.epoch, r.outputs, r.duration_ms, _decimal(r.cost_tokens), r.revision) for r in finished], 7
+        ),
+        *of_changed[:17],
+        policy.holder,
+        policy.runner_id,
+        policy.duration,
+        *of_changed[17:],
+        *_columns([_row_of_execution(execution) for execution in executions], 7),
+    )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * width
+
+
+def _row_of(run: ChangedRun) -> tuple[Any, ...]:
+    gate, prepared = run.gate, run.prepared
+    return (
+        *run.key,
+        run.state,
+        gate.unmet,
+        gate.taken,
+        gate.dead,
+        _array(gate.excluded) if gate.excluded else None,
+        _array(gate.chosen) if gate.chosen else None,
+        storable(gate.broken) or None,
+        run.outputs,
+        storable(run.error),
+        run.error_type,
+        run.revision,
+        run.wake_after,
+        int(prepared is not None),
+        prepared.idempotency_key if prepared else None,
+        prepared.inputs_hash if prepared else None,
+        prepared.config_hash if prepared else None,
+        run.always_decided,
+        run.deadline,
+        prepared.target or None if prepared else None,
+    )
+
+
+def _row_of_execution(execution: ChangedExecution) -> tuple[Any, ...]:
+    return (
+        execution.id,
+        execution.state,
+        execution.revision,
+        execution.open_runs,
+        execution.bad_runs,
+        execution.error_type,
+        storable(execution.error_message),
     )
 
 
 async def update_executions(tx: Any, executions: Sequence[ChangedExecution]) -> None:
-    rows = [
-        (e.id, e.state, e.revision, e.open_runs, e.bad_runs, e.error_type, storable(e.error_message))
-        for e in executions
-    ]
-    await _write(tx, queries.UPDATE_EXECUTIONS, rows)
+    """Alone, where what they come to is known after all else was written."""
+    await _write(tx, queries.UPDATE_EXECUTIONS, [_row_of_execution(execution) for execution in executions])
 
 
 async def insert_attempts(tx: Any, attempts: Sequence[EndedAttempt]) -> None:
@@ -273,6 +299,6 @@ def _decimal(value: float | None) -> Decimal | None:
 
 def storable(text: str | None) -> str | None:
     """Text as PostgreSQL takes it: messages of modules and expressions may hold NUL or half of a surrogate pair."""
-    if text is None:
-        return None
+    if not text:
+        return text
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

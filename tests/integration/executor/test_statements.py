@@ -10,7 +10,7 @@ import pytest
 
 from services.executor.dispatcher import Watermarks
 from services.executor.store.leases import heartbeat_runs, select_to_lease
-from services.executor.store.progress import end_runs, finish_runs, stop_runs
+from services.executor.store.progress import end_runs, stop_runs, write_progress
 from tests.builders import a_graph
 from tests.executor_lab import Lab
 from tests.executor_stack import Stack
@@ -36,7 +36,7 @@ async def test_i06_a_success_or_an_end_with_another_epoch_matches_no_row(idle: S
     before = await lab.everything()
     key = (UUID(execution_id), run_id(UUID(execution_id), 0))
     async with lab.session.transaction() as tx:
-        await finish_runs(tx, [FinishedRun(key, epoch, "{}", 1, None, 2)])
+        await write_progress(tx, [FinishedRun(key, epoch, "{}", 1, None, 2)], [], [], policy=idle.app.parts.lease)
         await end_runs(tx, [EndedRun(key, epoch, RunState.READY, True, 1, 1, "x", "x", 2, timedelta(), 1)])
     assert await lab.everything() == before
 
