@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 from services.breaker import app as breaker_app
+from services.breaker import watch as breaker_watch
 from services.executor.gateways import BreakerGateway
 from services.executor.probes import NOT_HERE
 from services.executor.targets import BreakerNews, PermitDecision, PermitRequest
@@ -65,7 +66,8 @@ async def held(stack: Stack, target: str = TARGET_NAME, *, executor: int = 0) ->
 
 async def test_i17_an_executor_knows_of_a_trip_within_a_second(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told of it: nobody waits for the time of the next look."""
-    monkeypatch.setattr(breaker_app, "LOOK_INTERVAL", timedelta(hours=1))
+    for module in (breaker_app, breaker_watch):
+        monkeypatch.setattr(module, "LOOK_INTERVAL_HEARING", timedelta(hours=1))
     async with opened(timeout_duration=NOT_SOON) as (stack, breaker):
         mirror = stack.app.parts.breakers.mirror
         await until_true(lambda: not mirror.away, "the executor watches")
