@@ -30,23 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parse(arguments)
     forget_settings()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: stops what it has started
-    workloads = chosen.workloads or list(WORKLOADS)
-
-    def keep(record: Record) -> None:
-        if chosen.json:
-            record.write(chosen.json)
-
     try:
-        with tempfile.TemporaryDirectory(prefix="valkyr-bench-", dir=chosen.folder) as folder:
-            measuring = measure_all(
-                workloads,
-                Path(folder),
-                rounds=chosen.rounds,
-                sizes=QUICK if chosen.quick else FULL,
-                tell=lambda text: print(text, file=sys.stderr, flush=True),
-                keep=keep,
-            )
-            record = asyncio.run(measuring)
+        record = _measure(chosen)
     except (BenchError, StackError, ValkyrError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -56,6 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.statements:
         print(f"\n{statements(record)}")
     return 1 if record.errors else 0
+
+
+def _measure(chosen: argparse.Namespace) -> Record:
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def keep(record: Record) -> None:
+        if chosen.json:
+            record.write(chosen.json)
+
+    workloads, sizes = chosen.workloads or list(WORKLOADS), QUICK if chosen.quick else FULL
+    with tempfile.TemporaryDirectory(prefix="valkyr-bench-", dir=chosen.folder) as folder:
+        measuring = measure_all(workloads, Path(folder), rounds=chosen.rounds, sizes=sizes, tell=tell, keep=keep)
+        return asyncio.run(measuring)
 
 
 def report(record: Record) -> str:

@@ -77,6 +77,7 @@ async def open_stack(
             try:
                 postgres = parent_of(await sql.fetchval("SELECT pg_backend_pid()"))
                 pids = {name: pid for name, pid in local.pids.items() if name not in ("postgres", "keeper")}
+                print(f"  pids: {pids | {'postgres': postgres}}", file=sys.stderr, flush=True)  # for profilers
                 yield Stack(local.addresses, pids, postgres, sql)
             finally:
                 await sql.close()
