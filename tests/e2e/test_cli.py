@@ -355,7 +355,13 @@ def test_ctrl_c_while_watching_is_quiet_and_the_execution_goes_on(shell: Shell) 
 
 
 def test_an_execution_is_paused_watched_and_resumed(shell: Shell) -> None:
-    shell.save_greeting("held", pause="PT5S")
+    # Beside `last`, what keeps it RUNNING for a while once it is resumed.
+    text = GREETING.format(name="held", pause="PT5S").replace("nodes:\n", "nodes:\n  - nodeId: after\n")
+    text = text.replace("edges:\n", "edges:\n  - {edgeId: e3, source: pause, target: after}\n")
+    file = shell.write(
+        "held.yaml", f"{text}  - {{nodeId: after, className: DelayModule, config: {{duration: PT3S}}}}\n"
+    )
+    assert shell.run("graph", "save", file).returncode == 0
     identifier = shell.json("run", "held", "--payload", '{"name": "Ada"}')["execution"]["id"]
     paused = shell.run("execution", "pause", identifier, "--reason", "to look")
     assert paused.returncode == 0, paused.stderr
