@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from services.executor import queries_pausing as queries
+from services.executor.model import ExecutionView
 from services.executor.store import leases, parking
 from services.executor.store.parking import ParkedRun, Parking
 from services.executor.store.session import PINNED_PLANNER
@@ -22,7 +23,7 @@ from tests.builders import a_chain, a_fan, a_graph
 from tests.executor_lab import DONE, Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
-from tests.integration.executor.pauses import held_back, pause, resume, state_of
+from tests.integration.executor.pauses import a_request, held_back, pause, resume, state_of
 from tests.integration.executor.test_schema import buffers, explain, nodes_of, ways_into_run
 from valkyr.client import ExecutionState
 from valkyr.errors import ExecutionSettled
@@ -173,6 +174,16 @@ async def test_executions_paused_and_resumed_at_random_by_two_executors_lose_not
 async def unless_settled(asked: Awaitable[Any]) -> None:
     with contextlib.suppress(ExecutionSettled):
         await asked
+
+
+async def test_a_request_id_that_two_executions_race_for_is_one_executions(idle: Stack) -> None:
+    for number in range(5):
+        one, other = await idle.start(a_graph("a")), await idle.start(a_graph("a"))
+        asked = [pause(idle, execution, a_request(f"r{number}")) for execution in (one, other)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(type(answer).__name__ for answer in answers) == ["ExecutionView", "RequestIdReused"]
+        paused = [execution for execution in (one, other) if await state_of(idle, execution) == "PAUSED"]
+        assert [str(answer.id) for answer in answers if isinstance(answer, ExecutionView)] == paused
 
 
 async def test_a_pause_waits_for_no_runner_and_thousands_of_runs_are_parked_at_once(idle: Stack) -> None:
