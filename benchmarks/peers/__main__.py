@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +23,12 @@ from benchmarks.peers.results import Result, Session
 from benchmarks.peers.running import DriverFailed, interpreter, run_driver
 from benchmarks.peers.turns import Turn, turns
 from benchmarks.session import open_postgres
+from benchmarks.usage import busy_seconds
 from services.local.errors import StackError
 
 RESULTS = Path(__file__).parents[1] / "results"
+LOOK = 0.5
+"""Seconds before each turn in which others are seen at work."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,13 +70,22 @@ async def _measure(contenders: Sequence[Contender], chosen: argparse.Namespace, 
 
 async def _take(turn: Turn, size: int, databases: Databases) -> Result:
     contender = turn.contender
+    others = await _used_by_others()
+    line, failure = None, ""
     async with databases.fresh() as database:
         try:
             line = await run_driver(contender, turn.workload, size, postgres=database.url)
         except DriverFailed as error:
-            _tell(f"  {error}")
-            return Result(turn.round, contender.name, None, turn.workload, size, error=str(error))
-    return Result(turn.round, contender.name, line, turn.workload, size)
+            failure = str(error)
+            _tell(f"  {failure}")
+    return Result(turn.round, contender.name, line, turn.workload, size, error=failure, others=others)
+
+
+async def _used_by_others() -> float:
+    """The share of all cores that is used now, when of ours there is but an idle PostgreSQL."""
+    before, began = busy_seconds(), time.monotonic()
+    await asyncio.sleep(LOOK)
+    return (busy_seconds() - before) / ((time.monotonic() - began) * (os.cpu_count() or 1))
 
 
 def _tell(text: str) -> None:

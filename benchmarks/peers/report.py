@@ -10,6 +10,9 @@ from benchmarks.peers.results import FIGURES, Cell, Session, cell
 from benchmarks.publish import WIDTH
 from benchmarks.table import markdown, number, terminal
 
+BUSY = 0.05
+"""Share of the machine that others may use before figures are said to be doubtful."""
+
 
 def names(session: Session) -> list[str]:
     """Those that were measured, ours first."""
@@ -38,6 +41,7 @@ def settings(session: Session) -> list[list[str]]:
             continue
         versions = ", ".join(f"{package} {version}" for package, version in lines[0].versions.items())
         chosen = "; ".join(f"{what}: {value}" for what, value in lines[0].extra.get("settings", {}).items())
+        chosen = chosen or lines[0].note
         sizes = {each.workload: each.size for each in session.results if each.contender == name}
         sized = ", ".join(f"{workload} {size:,}" for workload, size in sorted(sizes.items()))
         rows.append([CONTENDERS[name].title, versions, chosen, sized])
@@ -61,10 +65,18 @@ def failures(session: Session) -> list[str]:
     return [f"round {each.round}: {each.error}" for each in session.results if each.error]
 
 
+def doubts(session: Session) -> list[str]:
+    """What makes the figures doubtful, one line each."""
+    busiest = max((each.others for each in session.results), default=0.0)
+    lines = [f"Doubtful: between turns others used up to {busiest:.0%} of the machine."] if busiest > BUSY else []
+    if session.machine["filesystem"] == "tmpfs":
+        lines.append("Doubtful: the data folder is in memory, where fsync costs nothing.")
+    return lines
+
+
 def for_terminal(session: Session) -> str:
-    """Figures, and what failed."""
-    parts = [terminal(*figures(session)), *failures(session)]
-    return "\n".join(parts)
+    """Figures, what failed, and what makes them doubtful."""
+    return "\n".join([terminal(*figures(session)), *failures(session), *doubts(session)])
 
 
 def for_page(session: Session) -> str:
@@ -83,7 +95,7 @@ def for_page(session: Session) -> str:
     rounds = spread(session)
     if rounds:
         parts.append(markdown(("", "", "", "Least", "Most", "Rounds"), rounds))
-    parts += [f"Failed: {each}" for each in failures(session)]
+    parts += [*(f"Failed: {each}" for each in failures(session)), *doubts(session)]
     return "\n\n".join(parts)
 
 
@@ -91,7 +103,7 @@ def _origin(session: Session) -> str:
     machine, postgres = session.machine, session.settings["postgres"]
     sentences = (
         f"Measured on {session.began[:10]} at commit {session.versions['commit']},",
-        f"{session.settings['rounds']} rounds.",
+        f"rounds: {session.settings['rounds']}.",
         f"Machine: {machine['cores']} cores of {machine['cpu']}, {machine['memory_mib'] // 1024} GiB,",
         f"Linux {machine['kernel']}, {machine['filesystem']}; 8 KiB are durable after {machine['fsync_us']:.0f} us.",
         f"PostgreSQL {postgres['server_version']}, fsync {postgres['fsync']}, synchronous_commit",

@@ -16,7 +16,8 @@ from benchmarks.peers.contenders import OURS
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One turn: what the driver answered, or why it has not."""
+    """One turn: what the driver answered, or why it has not; `others`, the share of the machine that was used just
+    before, while none of ours had anything to do."""
 
     round: int
     contender: str
@@ -24,6 +25,7 @@ class Result:
     workload: str
     size: int
     error: str = ""
+    others: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

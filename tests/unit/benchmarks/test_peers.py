@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from benchmarks.contract import WORKLOADS, Line
 from benchmarks.peers import publish as publishing
 from benchmarks.peers.contenders import CONTENDERS, OURS, QUICK, Contender
 from benchmarks.peers.driving import WrongOutput, check, drained, rates_of_tenths
-from benchmarks.peers.report import failures, figures, for_page, for_terminal
+from benchmarks.peers.report import doubts, failures, figures, for_page, for_terminal
 from benchmarks.peers.results import FIGURES, Result, Session, cell, percentile, read_session
 from benchmarks.peers.running import MARK, end_leftovers, marked
 from benchmarks.peers.turns import turns
@@ -138,6 +139,15 @@ def test_a_turn_that_failed_is_told_and_has_no_figure() -> None:
     assert failures(session) == ["round 2: dbos W1 ended with 1: wrong"]
     assert "dbos W1 ended with 1" in for_terminal(session)
     assert cell(session, FIGURES[0], "dbos") is None
+
+
+def test_a_session_on_a_machine_that_others_use_says_that_it_is_doubtful() -> None:
+    quiet = a_session(replace(a_result("valkyr", "W1", rate=100), others=0.04))
+    assert doubts(quiet) == []
+    busy = a_session(replace(a_result("valkyr", "W1", rate=100), others=0.3))
+    assert doubts(busy) == ["Doubtful: between turns others used up to 30% of the machine."]
+    assert doubts(busy)[0] in for_terminal(busy)
+    assert doubts(busy)[0] in for_page(busy)
 
 
 def test_a_session_reads_back_as_it_was_written(tmp_path: Path) -> None:
