@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tests.simulator.ledger import Ledger, Reasons
-from tests.simulator.moves import FINAL, PAUSE, SETTLED, E, R, check_burns_nothing, check_lease, check_move
+from tests.simulator.moves import FINAL, PAUSE, SETTLED, E, R, check_burns_nothing, check_lease, check_move, check_stop
 from tests.simulator.refusals import check_refusal
 from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.telling import told, told_answer
@@ -172,6 +172,8 @@ class Invariants:
                 settled = settled or row.settled_revision is not None
             elif row.outputs != before.outputs or row.quarantine_number != before.quarantine_number:
                 ledger.fail("I06", "{} was changed without a reason", row.id)
+            if row.stop_reason is not None:
+                check_stop(ledger, row, before)
             for number in range(before.quarantine_number + 1, row.quarantine_number + 1):
                 outbox.append((row.id, number, "QUARANTINED"))
             if isinstance(reason, Resolve):

@@ -33,6 +33,7 @@ class Before:
         "failures",
         "frozen",
         "inputs",
+        "lease_until",
         "lost_leases",
         "outputs",
         "parked_by",
@@ -56,6 +57,7 @@ class Before:
         self.epoch = row.epoch
         self.attempt = row.attempt
         self.failures = row.failures
+        self.lease_until = row.lease_until
         self.lost_leases = row.lost_leases
         self.quarantine_number = row.quarantine_number
         self.ready_revision = row.ready_revision

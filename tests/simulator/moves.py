@@ -6,6 +6,7 @@ from tests.simulator.ends import expected_after
 from tests.simulator.ledger import Before, Ledger
 from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.sight import inputs_of, result_at
+from tests.simulator.weather import CANCEL_GRACE
 from tests.simulator.world import MAX_REQUEUES
 from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
 from valkyr.flow.outcomes import NO_RESULT
@@ -82,6 +83,13 @@ def check_move(
     if row.quarantine_number - before.quarantine_number != (row.state is R.QUARANTINED):
         was, is_ = before.quarantine_number, row.quarantine_number
         ledger.fail("I15", "{} is {}, and its quarantines went from {} to {}", row.id, row.state, was, is_)
+
+
+def check_stop(ledger: Ledger, row: RunRow, before: Before) -> None:
+    """Of a lease that is told to stop: it ends within the grace, whatever its runner says."""
+    latest = before.lease_until if before.stop_reason is not None else ledger.now + CANCEL_GRACE
+    if row.lease_until is None or latest is None or row.lease_until > latest + SLACK:
+        ledger.fail("GRACE", "{} was told to stop, and is leased until {}, not {}", row.id, row.lease_until, latest)
 
 
 def _was_decided(row: RunRow, before: Before, reason: Event | None) -> bool:

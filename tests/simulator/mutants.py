@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.simulator.planted import BUGS, Bug
 
 ROOT = Path(__file__).parents[2]
+COPIED = ("valkyr", "tests/simulator", "tests/unit/flow")
 SCHEDULES = 5_000
 TIME_LIMIT = 600.0
 """Seconds for one bug: what loops for ever is found, too."""
@@ -45,8 +46,10 @@ def try_bug(bug: Bug, schedules: int = SCHEDULES) -> Verdict:
     """In a folder of its own, with a process of its own."""
     with tempfile.TemporaryDirectory(prefix="valkyr-bug-") as name:
         folder = Path(name)
-        shutil.copytree(ROOT / "valkyr", folder / "valkyr", ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "tests").symlink_to(ROOT / "tests")
+        for part in COPIED:
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for package in ("tests", "tests/unit"):
+            (folder / package / "__init__.py").touch()  # or the packages of this very tree would be found
         path = folder / bug.file
         text = path.read_text()
         if text.count(bug.before) != 1:

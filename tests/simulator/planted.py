@@ -1,4 +1,7 @@
-"""Bugs to plant, one by one: the text that stands in the library, and what would stand there instead."""
+"""Bugs to plant, one by one: the text that stands in the core, and what would stand there instead.
+
+Those of statements are planted into what stands for these in the simulator.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ _RESOLUTIONS = "valkyr/flow/resolutions.py"
 _STATES = "valkyr/flow/states.py"
 _STEP = "valkyr/flow/step.py"
 _WRITES = "valkyr/flow/writes.py"
+_STATEMENTS = "tests/simulator/store.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,9 +317,33 @@ BUGS = (
         "budget = budget or ControlBudget(0)",
     ),
     Bug(
-        "a paused execution that nobody resumes is ended all the same",
+        "a pause ends with the next outcome",
         _STATES,
         "return current if current is ExecutionState.PAUSED else ExecutionState.RUNNING",
         "return ExecutionState.RUNNING",
+    ),
+    Bug(
+        "a requeued run keeps the failures of before",
+        _STATEMENTS,
+        "row.failures = row.lost_leases = 0",
+        "row.lost_leases = 0",
+    ),
+    Bug(
+        "a lease leaves the epoch as it was",
+        _STATEMENTS,
+        "        row.epoch += 1\n        row.attempt += 1",
+        "        row.attempt += 1",
+    ),
+    Bug(
+        "a heartbeat extends a lease that is told to stop",
+        _STATEMENTS,
+        "            if row.stop_reason is None:\n                row.lease_until = max(",
+        "            if row.epoch:\n                row.lease_until = max(",
+    ),
+    Bug(
+        "nobody remembers how long a silent runner is trusted",
+        _STATEMENTS,
+        "row.stop_reason, row.trusted_until = reason, row.lease_until",
+        "row.stop_reason = reason",
     ),
 )
