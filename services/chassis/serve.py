@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
@@ -122,6 +123,7 @@ async def serve(
         address=server.address,
         note="calls are neither encrypted nor authenticated" + ("" if settings.is_loopback else "; --insecure is set"),
     )
+    _leave_out_of_collections()
     first, second = _signals()
     await first.wait()
     _log.info("server.draining", address=server.address)
@@ -136,6 +138,12 @@ async def serve(
     await server.stop(timedelta() if second.is_set() else settings.drain_grace)
     if not draining.cancelled():
         draining.result()
+
+
+def _leave_out_of_collections() -> None:
+    """What was made until now lives as long as the process: no collection of garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _drain(settings: ServerSettings, on_stop: Iterable[Callable[[], Awaitable[None]]]) -> None:

@@ -42,10 +42,10 @@ class Executions:
         """With outputs and run counts. ExecutionNotFound."""
         async with self._session.reading() as connection:
             wanted = ExecutionFilter(namespace, [execution_id])
-            found = await store.list_executions(connection, wanted, limit=1, payload=True)
+            found = await store.list_executions(connection, wanted, limit=1, whole=True)
         if not found:
             raise execution_not_found(execution_id)
-        return (await self.fill(found))[0]
+        return (await self._with_outputs(found))[0]
 
     async def get_many(self, namespace: str, ids: Sequence[UUID]) -> list[ExecutionView]:
         """In the order asked, without outputs; those that do not exist are absent."""
@@ -58,12 +58,14 @@ class Executions:
         """The execution when it is settled, or as it is at the timeout. ExecutionNotFound."""
         deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
         with self._feed.settling(execution_id) as perhaps_settled:
-            while True:
-                perhaps_settled.clear()
-                left = deadline - asyncio.get_running_loop().time()
-                if left <= 0 or await self._is_settled(namespace, execution_id):
-                    return await self.get(namespace, execution_id)
+            settled = await self._is_settled(namespace, execution_id)
+            while not settled and (left := deadline - asyncio.get_running_loop().time()) > 0:
                 await wait_for(perhaps_settled, timedelta(seconds=left))
+                perhaps_settled.clear()
+                view = await self.get(namespace, execution_id)
+                if view.state in SETTLED_EXECUTION_STATES:
+                    return view
+            return await self.get(namespace, execution_id)
 
     async def must_exist(self, namespace: str, execution_id: UUID) -> None:
         """ExecutionNotFound, also for one of another namespace."""
@@ -123,6 +125,11 @@ class Executions:
         """With outputs and run counts."""
         if not views:
             return []
+        async with self._session.reading() as connection:
+            counts = await store.count_runs(connection, [view.id for view in views])
+        return await self._with_outputs([replace(view, run_counts=counts.get(view.id, {})) for view in views])
+
+    async def _with_outputs(self, views: Sequence[ExecutionView]) -> list[ExecutionView]:
         known = await self._cache.get_many(view.id for view in views)
         keys = [
             (view.id, run_id(view.id, leaf))
@@ -131,7 +138,6 @@ class Executions:
             for leaf in known[view.id].version.plan.leaves
         ]
         async with self._session.reading() as connection:
-            counts = await store.count_runs(connection, [view.id for view in views])
             stored_outputs = await store.read_outputs(connection, keys)
         outputs: dict[UUID, dict[str, str]] = {view.id: {} for view in views}
         omitted: dict[UUID, list[str]] = {view.id: [] for view in views}
@@ -140,12 +146,7 @@ class Executions:
                 omitted[stored.execution_id].append(stored.node_id)
             else:
                 outputs[stored.execution_id][stored.node_id] = stored.text
-        return [
-            replace(
-                view, outputs=outputs[view.id], omitted_outputs=omitted[view.id], run_counts=counts.get(view.id, {})
-            )
-            for view in views
-        ]
+        return [replace(view, outputs=outputs[view.id], omitted_outputs=omitted[view.id]) for view in views]
 
 
 def _as_many_as_fit(runs: Sequence[RunView], *, include_inputs: bool) -> list[RunView]:

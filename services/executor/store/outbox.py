@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from services.executor import queries
+from services.executor import queries, queries_reading
 from services.executor.model import AttemptView, OutboxRow
 from valkyr.flow.events import Resolution
 from valkyr.flow.facts import QuarantineRecord
@@ -29,7 +29,7 @@ async def read_told_attempts(connection: Any, rows: Sequence[OutboxRow]) -> dict
     if rows:
         keys = [(row.execution_id, row.run_id, row.attempt) for row in rows]
         limits = (FIRST_ATTEMPTS, LAST_ATTEMPTS, STACK_TRACES)
-        for found in await connection.fetch(queries.READ_TOLD_ATTEMPTS, *zip(*keys, strict=True), *limits):
+        for found in await connection.fetch(queries_reading.READ_TOLD_ATTEMPTS, *zip(*keys, strict=True), *limits):
             view = AttemptView(found[1], found[2], found[3] or "", found[4], found[5], found[6] or "", found[7] or "")
             told[rows[found[0] - 1].id].append(view)
     return told

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.executor import queries, queries_pausing
+import orjson
+
+from services.executor import queries, queries_pausing, queries_reading
 from services.executor.model import AttemptView, ExecutionView, Heard, RunView
 from valkyr.flow.events import Resolution
 from valkyr.flow.facts import ExecutionFacts, QuarantineRecord
@@ -62,16 +64,16 @@ class ExecutionFilter:
 
 
 async def list_executions(
-    connection: Any, wanted: ExecutionFilter, *, limit: int, payload: bool = False
+    connection: Any, wanted: ExecutionFilter, *, limit: int, whole: bool = False
 ) -> list[ExecutionView]:
-    """Newest first, with trigger payloads if asked; `outputs` and `run_counts` are not filled."""
-    statement = queries.list_executions(
+    """Newest first, with trigger payloads and run counts if they are wanted `whole`; without outputs."""
+    statement = queries_reading.list_executions(
         by_ids=bool(wanted.ids),
         by_workflow=wanted.workflow_id is not None,
         states=wanted.states,
         before=wanted.before is not None,
         changed_since=wanted.changed_since is not None,
-        payload=payload,
+        whole=whole,
     )
     given = [
         list(wanted.ids) or None,
@@ -85,7 +87,7 @@ async def list_executions(
 
 async def read_executions(connection: Any, ids: Sequence[UUID]) -> list[ExecutionView]:
     """Of whatever namespace, in no order, without outputs and counts; unknown ids are absent."""
-    return await _executions(connection, await connection.fetch(queries.READ_EXECUTIONS, ids))
+    return await _executions(connection, await connection.fetch(queries_reading.READ_EXECUTIONS, ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Changes:
 
 async def changes_since(connection: Any, mark: int | None) -> Changes:
     """Nothing but the next mark if there is none yet."""
-    rows = await connection.fetch(queries.CHANGES_SINCE, MAX_BIGINT if mark is None else mark)
+    rows = await connection.fetch(queries_reading.CHANGES_SINCE, MAX_BIGINT if mark is None else mark)
     heard = [Heard(row[0], row[1], row[2] in SETTLED_EXECUTION_STATES) for row in rows if row[0] is not None]
     return Changes(heard, rows[0][3], rows[0][4])
 
@@ -128,6 +130,7 @@ def _execution(row: Any) -> ExecutionView:
         priority=row["priority"],
         trigger_type=row["trigger_type"],
         trigger_payload=row["trigger_payload"],
+        run_counts=orjson.loads(row["run_counts"]) if row["run_counts"] else {},
         created_at=row["created_date"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
@@ -146,7 +149,7 @@ def _execution(row: Any) -> ExecutionView:
 async def count_runs(connection: Any, ids: Iterable[UUID]) -> dict[UUID, dict[str, int]]:
     """Runs by state, of each execution."""
     counts: dict[UUID, dict[str, int]] = {}
-    for row in await connection.fetch(queries.COUNT_RUNS, list(ids)):
+    for row in await connection.fetch(queries_reading.COUNT_RUNS, list(ids)):
         counts.setdefault(row[0], {})[row[1]] = row[2]
     return counts
 
@@ -167,7 +170,7 @@ async def read_outputs(
     """Outputs of those of the named runs that ended in SUCCESS, as many as fit into `budget` bytes."""
     if not keys:
         return []
-    rows = await connection.fetch(queries.READ_OUTPUTS, *zip(*keys, strict=True), budget)
+    rows = await connection.fetch(queries_reading.READ_OUTPUTS, *zip(*keys, strict=True), budget)
     return [StoredOutputs(row[0], row[1], row[2], row[3]) for row in rows]
 
 
@@ -187,7 +190,7 @@ class RunFilter:
 
 async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[RunView]:
     """Without outputs. By execution, newest first, and within one in the order of its nodes."""
-    statement = queries.list_runs(
+    statement = queries_reading.list_runs(
         by_execution=wanted.execution_id is not None,
         by_workflow=wanted.workflow_id is not None,
         by_id=wanted.run_id is not None,
@@ -211,7 +214,7 @@ async def read_attempts(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> d
     """The last attempts of each run that did not succeed, oldest first; without stack traces."""
     attempts: dict[UUID, list[AttemptView]] = {}
     if keys:
-        for row in await connection.fetch(queries.READ_ATTEMPTS, *zip(*keys, strict=True), LAST_ATTEMPTS):
+        for row in await connection.fetch(queries_reading.READ_ATTEMPTS, *zip(*keys, strict=True), LAST_ATTEMPTS):
             view = AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or "")
             attempts.setdefault(row[0], []).append(view)
     return attempts
@@ -219,7 +222,7 @@ async def read_attempts(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> d
 
 async def read_stack_traces(connection: Any, key: tuple[UUID, UUID]) -> dict[int, str]:
     """By attempt: those of the last attempts of a run that left one."""
-    rows = await connection.fetch(queries.READ_STACK_TRACES, *key, LAST_STACK_TRACES)
+    rows = await connection.fetch(queries_reading.READ_STACK_TRACES, *key, LAST_STACK_TRACES)
     return {row[0]: row[1] for row in rows}
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from services.executor import queries
+from services.executor import queries_reading
 from services.executor.gateways import Told
 from services.executor.model import Letter, OutboxRow
 from services.executor.outbox import AT_ONCE, ROUNDS, SKIPPED, Outbox
@@ -311,7 +311,7 @@ async def test_of_many_attempts_a_letter_has_the_first_and_the_last(make_stack: 
         numbers = [attempt.attempt for attempt in letter.attempts]
         assert (numbers[:10], numbers[-90:]) == (list(range(1, 11)), list(range(2911, 3001)))
         assert sum(len(attempt.stack_trace) > 0 for attempt in letter.attempts) == 20
-        statement = f"SELECT count(*) FROM ({queries.READ_TOLD_ATTEMPTS}) AS found"
+        statement = f"SELECT count(*) FROM ({queries_reading.READ_TOLD_ATTEMPTS}) AS found"
         keys = [UUID(execution.id)], [row["id"]], [3000]
         assert await stack.sql.fetchval(statement, *keys, 10, 90, 20) == 100
         [run] = (await stack.runs(execution.id)).values()

@@ -1,0 +1,162 @@
+"""Statements behind what clients ask and watch: executions, runs, attempts, outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+from valkyr.flow.states import ExecutionState, RunState
+
+# PENDING stands in the row until the first outcome, since no lease writes it; what clients see is RUNNING from the
+# first lease on.
+_SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
+        SELECT 1 FROM executor.run r WHERE r.execution_id = e.id AND r.attempt > 0) THEN 'RUNNING' ELSE e.state END"""
+
+_EXECUTION = """SELECT e.id, e.namespace, e.workflow_id, e.version, {state} AS state, e.revision, e.priority,
+    e.trigger_type, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
+    e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested,
+    e.ended_by, e.ended_reason, {payload} AS trigger_payload, {counts} AS run_counts
+FROM executor.workflow_execution e
+WHERE """
+
+_RUN_COUNTS = """(SELECT json_object_agg(c.state, c.runs)::text FROM (
+        SELECT r.state, count(*) AS runs FROM executor.run r WHERE r.execution_id = e.id GROUP BY r.state) AS c)"""
+
+READ_EXECUTIONS = (
+    _EXECUTION.format(state=_SHOWN_STATE, payload="NULL::text", counts="NULL::text") + "e.id = ANY($1::uuid[])"
+)
+
+# What transactions wrote that began after $1 or were under way then; both bounds are of this statement's own snapshot.
+# Ids beyond it are those of another database's life, from which this one was restored.
+CHANGES_SINCE = """
+SELECT e.id, e.revision, e.state, s.oldest_open, s.top
+FROM (SELECT pg_snapshot_xmin(s)::text::bigint AS oldest_open, pg_snapshot_xmax(s)::text::bigint AS top
+      FROM pg_current_snapshot() AS s) AS s
+LEFT JOIN LATERAL (
+    SELECT e.id, e.revision, e.state FROM executor.workflow_execution e
+    WHERE e.changed_in >= $1::bigint AND e.changed_in < s.top) AS e ON true
+"""
+
+_RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,
+    r.pool, r.class_name, r.error, r.error_type, r.leased_by, r.lease_until, r.heartbeat_at, r.retry_after,
+    r.started_at, r.finished_at, r.duration_ms, r.cost_tokens, r.idempotency_key, r.quarantine_number, r.runner_id,
+    r.inputs, r.episode_id, r.deadline, r.failures, r.lost_leases, r.parked_at, r.parked_ms"""
+
+COUNT_RUNS = """
+SELECT execution_id, state, count(*)::int FROM executor.run WHERE execution_id = ANY($1::uuid[]) GROUP BY 1, 2
+"""
+
+# Outputs as far as they fit into $3 bytes; null beyond.
+READ_OUTPUTS = """
+SELECT r.execution_id, r.node_id, r.id,
+    CASE WHEN sum(octet_length(r.outputs)) OVER (ORDER BY r.execution_id DESC, r.id) <= $3::bigint THEN r.outputs END
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+WHERE r.state = 'SUCCESS' AND r.outputs IS NOT NULL
+ORDER BY r.execution_id DESC, r.id
+"""
+
+# The last $3 of each run.
+READ_ATTEMPTS = """
+SELECT a.run_id, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+CROSS JOIN LATERAL (
+    SELECT * FROM executor.run_attempt a
+    WHERE a.execution_id = k.execution_id AND a.run_id = k.id
+    ORDER BY a.epoch DESC LIMIT $3) AS a
+ORDER BY a.run_id, a.epoch
+"""
+
+# Of the last $3 attempts of one run that left one.
+READ_STACK_TRACES = """
+SELECT a.attempt, a.error_stack_trace FROM executor.run_attempt a
+WHERE a.execution_id = $1 AND a.run_id = $2 AND a.error_stack_trace IS NOT NULL
+ORDER BY a.epoch DESC LIMIT $3
+"""
+
+_FAILED_BEFORE = """SELECT a.epoch, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error,
+            a.error_stack_trace
+        FROM executor.run_attempt a
+        WHERE a.execution_id = k.execution_id AND a.run_id = k.id AND a.attempt <= k.attempt
+            AND a.outcome NOT IN ('SNOOZED', 'RELEASED', 'OMITTED')
+        ORDER BY a.epoch"""
+
+# Of each quarantine the first $4 and the last $5 that burnt something; stack traces of the last $6.
+READ_TOLD_ATTEMPTS = f"""
+SELECT k.place, a.attempt, a.outcome, a.runner_id, a.started_at, a.finished_at, a.error,
+    CASE WHEN row_number() OVER (PARTITION BY k.place ORDER BY a.epoch DESC) <= $6 THEN a.error_stack_trace END
+FROM unnest($1::uuid[], $2::uuid[], $3::int[]) WITH ORDINALITY AS k(execution_id, id, attempt, place)
+CROSS JOIN LATERAL (
+        ({_FAILED_BEFORE} LIMIT $4)
+        UNION
+        ({_FAILED_BEFORE} DESC LIMIT $5)) AS a
+ORDER BY k.place, a.epoch
+"""  # noqa: S608 - put together from constants
+
+
+def list_executions(
+    *,
+    by_ids: bool,
+    by_workflow: bool,
+    before: bool,
+    changed_since: bool,
+    states: Sequence[ExecutionState],
+    whole: bool,
+) -> str:
+    """Newest first. Parameters: namespace, limit, then those of the conditions asked for, in this order.
+
+    States stand in the text, not in a parameter: only so does PostgreSQL see that a partial index serves them.
+    """
+    conditions = _numbered(
+        (by_ids, "e.id = ANY({}::uuid[])"),
+        (by_workflow, "e.workflow_id = {}::uuid"),
+        (before, "e.id < {}::uuid"),
+        (changed_since, "e.changed_in >= {}::bigint"),
+    )
+    if states:
+        stored = {*states, ExecutionState.PENDING} if ExecutionState.RUNNING in states else set(states)
+        conditions += f" AND e.state IN ({_literals(stored)}) AND {_SHOWN_STATE} IN ({_literals(states)})"
+    select = _EXECUTION.format(
+        state=_SHOWN_STATE,
+        payload="e.trigger_payload" if whole else "NULL::text",
+        counts=_RUN_COUNTS if whole else "NULL::text",
+    )
+    return f"{select}e.namespace = $1{conditions}\nORDER BY e.id DESC\nLIMIT $2"
+
+
+def list_runs(
+    *, by_execution: bool, by_workflow: bool, by_id: bool, by_node: bool, after: bool, states: Sequence[RunState]
+) -> str:
+    """By execution, newest first, and by id within. Parameters: namespace, limit, then those of the conditions."""
+    conditions = _numbered(
+        (by_execution, "r.execution_id = {}::uuid"),
+        (by_workflow, "e.workflow_id = {}::uuid"),
+        (by_id, "r.id = {}::uuid"),
+        (by_node, "r.node_id = {}::text AND r.map_index = -1"),
+        (after, "(r.execution_id < {0}::uuid OR (r.execution_id = {0}::uuid AND r.id > {1}::uuid))"),
+    )
+    if states:
+        conditions += f" AND r.state IN ({_literals(states)})"
+    join = "JOIN executor.workflow_execution e ON e.id = r.execution_id" if by_workflow else ""
+    return f"""SELECT {_RUN_COLUMNS}
+FROM executor.run r {join}
+WHERE r.namespace = $1{conditions}
+ORDER BY r.execution_id DESC, r.id
+LIMIT $2"""  # noqa: S608 - put together from constants; values travel as parameters
+
+
+def _literals(states: Iterable[StrEnum]) -> str:
+    return ", ".join(f"'{state.value}'" for state in sorted(states))
+
+
+def _numbered(*conditions: tuple[bool, str]) -> str:
+    """The conditions asked for, their parameters numbered on from $3."""
+    parts = []
+    number = 3
+    for wanted, condition in conditions:
+        if not wanted:
+            continue
+        count = 2 if "{1}" in condition else 1
+        parts.append(" AND " + condition.format(*(f"${number + i}" for i in range(count))))
+        number += count
+    return "".join(parts)
