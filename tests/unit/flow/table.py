@@ -97,6 +97,8 @@ class Table:
         self._check_transitions(changes)
         self._write(writes, ready)
         self._check()
+        if self.paused:
+            _check_nothing_begins(changes)
         return [answers[place] for place in range(len(events))]
 
     def _walk(self, step: ExecutionStep) -> list[Change]:
@@ -209,6 +211,13 @@ class Table:
             assert not CANCELLED_AT_ONCE & set(states)
         if execution.state is E.SUCCESS:
             assert set(states) <= FINAL_RUN_STATES
+
+
+def _check_nothing_begins(changes: Sequence[Change]) -> None:
+    """In a transaction that leaves the execution paused: what left PENDING was to be READY, is skipped, or is behind a
+    condition that broke. No control node was decided."""
+    left = {change.after for change in changes if change.before is R.PENDING}
+    assert left <= {R.PENDING, R.READY, R.SKIPPED, R.QUARANTINED}
 
 
 def _first_row(node: int, unmet: int) -> LockedRun:

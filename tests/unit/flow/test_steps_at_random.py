@@ -133,7 +133,7 @@ class Play:
     def _be_late(self, node: int) -> None:
         """Held by nobody, it fails; whoever holds it is told to stop."""
         self.table.be_late(node)
-        self._apply([RunDeadline(EXECUTION, self.table.rows[node].id)])
+        assert self.table.apply([RunDeadline(EXECUTION, self.table.rows[node].id)]) == [Fence.ACCEPTED]
 
     def _ends(self) -> list[Move]:
         return [partial(self._end, node) for node in self.table.in_state(R.LEASED)]
@@ -156,6 +156,7 @@ class Play:
                 if not row.lease.deadline_passed and self.table.execution.ending is None:
                     self._be_late(node)
                 self._report(node, self.order.choice([PERMANENT, *COMES_BACK]))
+                assert self._state(node) not in (R.READY, R.PARKED), "it was too late to come back"
 
     def _report(self, node: int, result: Result | Lost | Omitted, *, problem: str = "") -> None:
         row = self.table.rows[node]
