@@ -7,9 +7,15 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.forked_cli import ForkedCli
 from tests.postgres import PostgresForTests, name_the_folder, wait_for_the_end
+
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("valkyr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("valkyr")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -29,7 +29,7 @@ _BREAKERS = "valkyr.api.breaker.v1.BreakerService"
 _DEAD_LETTERS = "valkyr.api.dlq.v1.DeadLetterQueueService"
 IDEMPOTENT_READS = {
     _GRAPHS: ("ValidateGraph", "GetGraph", "ResolveVersions", "ListVersions", "FindWorkflows"),
-    _EXECUTIONS: ("GetExecution", "WaitExecution", "ListExecutions", "ListRuns"),
+    _EXECUTIONS: ("GetExecution", "WaitExecution", "ListExecutions", "ListRuns", "GetRun"),
     _BREAKERS: ("GetBreaker", "ListBreakers"),
     _DEAD_LETTERS: ("GetDeadLetter", "ListDeadLetters"),
     "grpc.health.v1.Health": ("Check",),

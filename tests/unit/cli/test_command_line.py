@@ -17,6 +17,8 @@ import pytest
 from valkyr.cli.exits import MEANINGS, ExitCode, exit_code_of
 from valkyr.errors import ValkyrError, all_kinds
 
+pytestmark = pytest.mark.timeout(300)
+
 A_CYCLE = """workflow: {name: loop}
 nodes:
   - nodeId: a
