@@ -123,8 +123,8 @@ async def test_a_resolution_answers_with_the_run_and_who_did_it(
 ) -> None:
     execution_id, run_id = await quarantined(stack)
     run = (await call(stub, rpc, ask(rpc, execution_id, run_id))).run
-    (quarantine,) = MessageToDict(run)["quarantines"]
-    assert (run.id, run.quarantine_number) == (run_id, 1)
+    quarantine, *_ = MessageToDict(run)["quarantines"]  # one that was requeued may have failed again since
+    assert (run.id, quarantine["quarantineNumber"]) == (run_id, 1)
     assert quarantine["resolution"] == RESOLVED_AS[rpc]
     assert (quarantine["resolvedBy"], quarantine["reason"]) == ("tester", "because")
 
