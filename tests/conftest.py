@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, settings
 from tests.forked_cli import ForkedCli
 from tests.postgres import PostgresForTests, name_the_folder, wait_for_the_end
 
-
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("valkyr", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("valkyr")
