@@ -26,7 +26,7 @@ async def changes_of_one(
     executions: Executions, feed: Feed, watched: WatchedOne
 ) -> AsyncGenerator[ExecutionView, None]:
     """With run counts in each and outputs in the last, the settled one, after which it ends. ExecutionNotFound."""
-    seen: tuple[int, ExecutionState, bool] | None = None
+    seen: tuple[int, ExecutionState] | None = None
     async with feed.subscription(watched.namespace, ids=[watched.execution_id]) as changes:
         while True:
             found = await executions.get_many(watched.namespace, [watched.execution_id])
@@ -34,8 +34,8 @@ async def changes_of_one(
                 raise execution_not_found(watched.execution_id)
             [view] = found
             settled = view.state in SETTLED_EXECUTION_STATES
-            # A lease or a cancel changes what is seen here without a new revision.
-            news = (view.revision, view.state, view.cancel_requested)
+            # That it is leased turns PENDING into RUNNING without a new revision.
+            news = (view.revision, view.state)
             was_seen = seen is None and watched.after_revision is not None and view.revision <= watched.after_revision
             if news != seen and not was_seen:
                 yield (await executions.fill([view]))[0] if settled else await executions.with_counts(view)

@@ -49,5 +49,4 @@ async def changes_of_one(
 def _is_news(execution: Execution, seen: Execution | None) -> bool:
     if seen is None or execution.revision > seen.revision:
         return True
-    what = (execution.revision, execution.state, execution.cancel_requested)
-    return execution.revision == seen.revision and what != (seen.revision, seen.state, seen.cancel_requested)
+    return execution.revision == seen.revision and execution.state is not seen.state
