@@ -191,10 +191,10 @@ def delete_old_requests(kept: timedelta, limit: int) -> Delete:
     return delete(answered_request).where(key.in_(select(old)))
 
 
-def select_latest_versions(namespace: str, workflow_ids: Sequence[str]) -> Select[Any]:
-    return select(workflow.c.id, workflow.c.version).where(
-        workflow.c.namespace == namespace, workflow.c.id == _any_of(workflow_ids)
-    )
+# Asked once for every batch of starts: text, so that it goes to the driver as it is.
+LATEST_VERSIONS = """
+SELECT id, version FROM graph_store.workflow WHERE namespace = $1 AND id = ANY($2::uuid[])
+"""
 
 
 def select_versions(namespace: str, workflow_id: str, below: int | None, limit: int) -> Select[Any]:

@@ -51,6 +51,12 @@ class Store:
         """Runs `work` in a transaction, again from its start after a deadlock or a serialization failure."""
         return await self._database.in_transaction(lambda connection: work(Transaction(connection)))
 
+    async def latest_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
+        """By workflow; unknown ones are absent. One statement, and no transaction round it."""
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(queries.LATEST_VERSIONS, namespace, workflow_ids)
+        return {str(row[0]): row[1] for row in rows}
+
     async def prune_requests(self, kept: timedelta, limit: int) -> int:
         """Forgets up to `limit` requests that were answered longer than `kept` ago; how many there were."""
         async with self.transaction() as tx:
@@ -146,10 +152,6 @@ class Transaction:
     async def prune_requests(self, kept: timedelta, limit: int) -> int:
         result = await self._connection.execute(queries.delete_old_requests(kept, limit))
         return int(result.rowcount)
-
-    async def latest_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
-        rows = await self._connection.execute(queries.select_latest_versions(namespace, workflow_ids))
-        return {row.id: row.version for row in rows}
 
     async def list_versions(
         self, namespace: str, workflow_id: str, *, below: int | None, limit: int

@@ -18,8 +18,7 @@ class Workflows:
 
     async def resolve_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
         """The latest version of each workflow that is there."""
-        async with self._store.transaction() as tx:
-            return await tx.latest_versions(namespace, workflow_ids)
+        return await self._store.latest_versions(namespace, workflow_ids)
 
     async def list_versions(
         self, namespace: str, workflow_id: str, *, below: int | None, limit: int
