@@ -85,7 +85,7 @@ async def _used_by_others() -> float:
     """The share of all cores that is used now, when of ours there is but an idle PostgreSQL."""
     before, began = busy_seconds(), time.monotonic()
     await asyncio.sleep(LOOK)
-    return (busy_seconds() - before) / ((time.monotonic() - began) * (os.cpu_count() or 1))
+    return min(1.0, (busy_seconds() - before) / ((time.monotonic() - began) * (os.cpu_count() or 1)))
 
 
 def _tell(text: str) -> None:

@@ -76,7 +76,7 @@ CONTENDERS: Mapping[str, Contender] = {
             "pgqueuer",
             "pgqueuer",
             "benchmarks.peers.pgqueuer.driver",
-            {"W1": 20_000, "W2": 200, "W3": 1_500, "W5": 50_000},
+            {"W1": 20_000, "W2": 200, "W3": 400, "W5": 50_000},
             "A job queue and no more: no results, no workflows, no join (hence no W4). A chain's step enqueues the "
             "next in a transaction of its own. Ends of jobs are recorded in batches, up to 0.1 s later: W2 and the "
             "single chains of W3 do not wait for that.",
