@@ -179,12 +179,17 @@ def _max_attempts(node: Node, graph: Graph) -> int:
 
 
 def _out_of_order(by_run: Mapping[UUID, list[Event]], ids: Mapping[str, UUID], graph: Graph) -> Iterable[str]:
-    """An ALWAYS edge is decided by a quarantine, too; of the others all wait for the end of their source."""
+    """An ALWAYS edge is decided by a quarantine, too; of the others all wait for the end of their source.
+
+    What one transaction writes happens at once: its statements may come in any order.
+    """
     for edge in graph.edges:
         deciding = TERMINAL | {"QUARANTINED"} if edge.kind is EdgeKind.ALWAYS else TERMINAL
-        done = next((event.n for event in by_run[ids[edge.source]] if event.state in deciding), None)
+        done = next((event for event in by_run[ids[edge.source]] if event.state in deciding), None)
         left = next((event for event in by_run[ids[edge.target]] if event.was == "PENDING"), None)
-        if left is not None and left.state != "CANCELLED" and (done is None or left.n < done):
+        if left is None or left.state == "CANCELLED":
+            continue
+        if done is None or (left.n < done.n and left.tx != done.tx):
             yield f"C8: {edge.target} left PENDING before {edge.source} had ended"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -41,16 +42,34 @@ def history(*steps: str) -> list[Event]:
 
 A_GOOD_ONE = ("a READY", "b PENDING", "a LEASED 1 1", "a SUCCESS", "b LEASED 1 1", "b SUCCESS")
 RETRIED = ("a READY", "b PENDING", "a LEASED 1 1", "a READY 1 1 1", "a LEASED 2 2", "a SUCCESS", "b SKIPPED")
+PAUSED = (
+    "a READY",
+    "b PENDING",
+    "a LEASED 1 1",
+    "a PARKED 2 1 0 1",
+    "a READY",
+    "a LEASED 3 2",
+    "a SUCCESS",
+    "b SKIPPED",
+)
 LOST = ("a READY", "b PENDING", "a LEASED 1 1", "a READY 2 1 0 1", "a LEASED 3 2", "a SUCCESS", "b SKIPPED")
 FAILED = ("a READY", "b PENDING", "a LEASED 1 1", "a QUARANTINED 1 1 1")
 REQUEUED = (*FAILED, "a READY 1 1 0", "a LEASED 2 2", "a SUCCESS", "b LEASED 1 1", "b SUCCESS")
 
 
 @pytest.mark.parametrize(
-    "steps", [A_GOOD_ONE, RETRIED, LOST, FAILED, REQUEUED], ids=["good", "retried", "lost", "failed", "requeued"]
+    "steps",
+    [A_GOOD_ONE, RETRIED, PAUSED, LOST, FAILED, REQUEUED],
+    ids=["good", "retried", "paused", "lost", "failed", "requeued"],
 )
 def test_a_history_as_it_should_be_is_passed(steps: Sequence[str]) -> None:
     assert violations(history(*steps), str(EXECUTION), GRAPH) == []
+
+
+def test_what_one_transaction_writes_may_come_in_any_order() -> None:
+    events = history(*A_GOOD_ONE[:3], "b LEASED 1 1", "a SUCCESS", "b SUCCESS")
+    at_once = [replace(event, tx="one") if event.n in (4, 5) else event for event in events]
+    assert violations(at_once, str(EXECUTION), GRAPH) == []
 
 
 @pytest.mark.parametrize(
