@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.errors import BenchError
@@ -83,6 +84,8 @@ def _doubts(record: Record) -> str:
     busy = [f"{name} {share:.0%}" for name, share in others.items() if share > BUSY]
     lines = [f"Not measured: {error}" for error in record.errors]
     lines += [f"Doubtful, as others used much of the machine meanwhile: {', '.join(busy)}."] if busy else []
+    if record.settings["sizes"] != asdict(FULL):
+        lines.append("Doubtful, as the sizes were small: this shows that all of it works, and no more.")
     if record.machine["filesystem"] == "tmpfs":
         lines.append("Doubtful, as the data folder is in memory: fsync costs nothing there.")
     return "\n".join(lines)

@@ -42,9 +42,10 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
             used = meter.read()
             ends = await _ends(stack.sql, sizes.backlog)
     first, last = tenths(ends)
+    left = done.count - before  # when the meter began: most of them, unless there were few
     return Measured(
         {"W5.rate": len(ends) / ends[-1], "W5.first": first, "W5.last": last, "W5.decay": last / first},
-        cost={"drained": used.per_run(max(1, done.count - before))},
+        cost={"drained": used.per_run(left)} if left >= done.count // 2 else {},
         others=used.others,
         detail={"per_second": per_second(ends)},
     )

@@ -27,6 +27,7 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
         finished, finished_used = await _rate(stack, job)
         await copy_execution(database, await _ready(stack), sizes.rows)
         ready, ready_used = await _rate(stack, job)
+        size = await stack.sql.fetchval("SELECT pg_database_size(current_database()) / 1048576")
     return Measured(
         {
             "W9.empty": empty,
@@ -39,7 +40,7 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
             "finished and ready rows": ready_used.per_run(job.count),
         },
         others=max(used.others for used in (empty_used, finished_used, ready_used)),
-        detail={"rates": [empty, finished, ready], "rows": sizes.rows},
+        detail={"rates": [empty, finished, ready], "rows": sizes.rows, "database_mib": size},
     )
 
 

@@ -88,6 +88,8 @@ def test_a_report_says_what_makes_it_doubtful() -> None:
     assert "Doubtful" not in report(quiet)
     loud = a_record({"W1": replace(a_measure(1.0), others=0.01)}, {"W1": replace(a_measure(1.0), others=0.4)})
     assert "Doubtful, as others used much of the machine meanwhile: W1 40%." in report(loud)
+    small = replace(quiet, settings={**quiet.settings, "sizes": asdict(QUICK)})
+    assert "Doubtful, as the sizes were small" in report(small)
     in_memory = replace(quiet, machine={**MACHINE, "filesystem": "tmpfs"})
     assert "in memory: fsync costs nothing" in report(in_memory)
     assert "Not measured: W3 in round 1: why" in report(replace(quiet, errors=["W3 in round 1: why"]))

@@ -16,7 +16,7 @@ from benchmarks.usage import Meter, Usage, cpu_seconds, memory_of, parent_of, pe
 from services.local.ports import is_free
 from tests.waiting import wait_until
 
-BURN = "import time; end = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+BURN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
 
 
 def burn(more: str = "") -> subprocess.Popen[bytes]:
@@ -36,7 +36,7 @@ def test_a_tree_counts_children_that_live_and_those_that_have_ended() -> None:
         wait_until(lambda: cpu_seconds(living.pid) >= 0.2, "the child uses its time")
         used = tree_cpu_seconds(os.getpid()) - before
         living.communicate(b"\n")
-    assert used >= 0.38
+    assert used >= 0.48  # 0.2 and more, and 0.3, but for what whole ticks leave out
 
 
 def test_a_meter_counts_from_when_it_was_made_and_tells_others_apart() -> None:
@@ -46,7 +46,7 @@ def test_a_meter_counts_from_when_it_was_made_and_tells_others_apart() -> None:
         used = meter.read()
         other.communicate(b"\n")
     assert set(used.cpu) == {"this", "postgres"}
-    assert 0 < used.cpu["postgres"] <= 0.3
+    assert 0 < used.cpu["postgres"] <= 0.5
     assert used.seconds > 0
     assert 0 <= used.others <= 1.5
 
