@@ -1,0 +1,102 @@
+"""The feed: what others commit is found however late they do; each stream is told the newest state, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from services.executor import feed as feeds
+from services.executor.feed import Feed, Subscription
+from services.executor.model import ExecutionView
+from services.executor.signals import Signals
+from services.executor.store.session import Session
+from tests.builders import a_graph
+from tests.executor_stack import Stack
+from tests.integration.executor.conftest import OpenStack
+from valkyr.errors import Unavailable
+
+TOUCH = """UPDATE executor.workflow_execution SET revision = revision + 1,
+    changed_in = pg_current_xact_id()::text::bigint WHERE id = $1"""
+SOON = timedelta(seconds=20)
+
+
+@pytest.fixture
+async def quick(make_stack: OpenStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
+    """A stack whose feed looks often, as what is tested here comes by looks."""
+    monkeypatch.setattr(feeds, "LOOK_INTERVAL", timedelta(milliseconds=50))
+    async with make_stack() as stack:
+        yield stack
+
+
+def a_feed(stack: Stack) -> Feed:
+    """One that hears nothing of what happens in this process."""
+    return Feed(Session(stack.app.database), Signals())
+
+
+async def next_change(subscription: Subscription) -> ExecutionView:
+    [view] = await subscription.changed_within(SOON)
+    return view
+
+
+async def test_what_commits_late_is_found_though_later_transactions_were_told_before(quick: Stack) -> None:
+    first = (await quick.run(a_graph("a"))).id
+    second = (await quick.run(a_graph("a"))).id
+    feed = a_feed(quick)
+    late = await asyncpg.connect(quick.database_url)
+    try:
+        async with feed.subscription("default", ids=[UUID(first), UUID(second)]) as told:
+            transaction = late.transaction()
+            await transaction.start()
+            await late.execute(TOUCH, first)
+            await quick.sql.execute(TOUCH, second)
+            assert (await next_change(told)).id == UUID(second)
+            await transaction.commit()
+            assert (await next_change(told)).id == UUID(first)
+    finally:
+        await late.close()
+
+
+async def test_a_mark_is_before_everything_that_was_not_told(quick: Stack) -> None:
+    execution_id = (await quick.run(a_graph("a"))).id
+    feed = a_feed(quick)
+    async with feed.subscription("default", ids=[UUID(execution_id)]) as told:
+        mark = feed.mark
+        await quick.sql.execute(TOUCH, execution_id)
+        changed = await next_change(told)
+    written = await quick.sql.fetchval("SELECT changed_in FROM executor.workflow_execution WHERE id = $1", execution_id)
+    assert mark <= written
+    assert changed.revision > 2
+
+
+async def test_a_change_is_told_once(quick: Stack) -> None:
+    execution_id = (await quick.run(a_graph("a"))).id
+    feed = a_feed(quick)
+    async with feed.subscription("default") as told:
+        for _ in range(3):
+            await quick.sql.execute(TOUCH, execution_id)
+            await next_change(told)
+        assert await told.changed_within(10 * feeds.LOOK_INTERVAL) == []
+
+
+async def test_a_row_of_another_databases_life_is_not_told_for_ever(quick: Stack) -> None:
+    execution_id = (await quick.run(a_graph("a"))).id
+    feed = a_feed(quick)
+    async with feed.subscription("default") as told:
+        beyond = "UPDATE executor.workflow_execution SET revision = 90, changed_in = 4611686018427387904 WHERE id = $1"
+        await quick.sql.execute(beyond, execution_id)
+        assert await told.changed_within(10 * feeds.LOOK_INTERVAL) == []
+
+
+async def test_i24_with_the_database_away_every_stream_is_told_and_a_new_one_is_refused(quick: Stack) -> None:
+    feed = a_feed(quick)
+    async with feed.subscription("default") as told:
+        await quick.app.database.pool.close()
+        with pytest.raises(Unavailable):
+            await told.changed_within(SOON)
+    with pytest.raises(Unavailable):
+        async with feed.subscription("default"):
+            pass
