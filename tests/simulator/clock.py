@@ -34,13 +34,13 @@ class Clock:
         action(*args)
         return True
 
-    @property
-    def moment(self) -> datetime:
-        return BEGINNING + timedelta(seconds=self.now)
+
+def moment_of(seconds: float) -> datetime:
+    return BEGINNING + timedelta(seconds=seconds)
 
 
 def seconds_of(moment: datetime) -> float:
-    """The inverse of `moment`."""
+    """The inverse of `moment_of`."""
     return (moment - BEGINNING).total_seconds()
 
 

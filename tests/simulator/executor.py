@@ -38,6 +38,11 @@ def _nobody(_answers: Sequence[Answer] | None) -> None:
     """Nobody waits for the answers: the loops look again."""
 
 
+def _only(count: int, done: Done) -> Done:
+    """Whoever brought the first of a batch is told of these."""
+    return lambda answers: done(None if answers is None else answers[:count])
+
+
 class Executor(Process):
     """Its own pool lives and dies with it."""
 
@@ -100,12 +105,20 @@ class Executor(Process):
 
     def apply(self, events: Sequence[Event], done: Done = _nobody, problem: str | None = None) -> None:
         """One transaction, begun now; it may take a while, fail, or be committed without anybody knowing."""
+        told = len(events)
+        if problem is None and self.world.chance(self.world.weather.mixes):
+            self.world.counts["batches with more in them"] += 1
+            events = [*events, *(event for batch in Found.of(self.world).batches() for event in batch)]
+        self._begin(Transaction(self, events, problem), _only(told, done))
+
+    def _begin(self, transaction: Transaction, done: Done) -> None:
+        """Waits for its locks; by the database's clock it has begun before."""
         world = self.world
-        transaction = Transaction(self, events, problem)
         if not transaction.lock():
             world.counts["transactions that waited"] += 1
-            self.later(0.001 + world.dice.random() * 0.02, self.apply, events, done, problem)
+            world.waiting.append(partial(self.later, world.dice.random() * 0.002, self._begin, transaction, done))
             return
+        events = transaction.events
         freed = sum(isinstance(event, LeaseEnded) and event.makes_room for event in events)
         transaction.room = self.room() + freed
         reserved = max(0, transaction.room - freed)
@@ -119,7 +132,9 @@ class Executor(Process):
         self.open.append(transaction)
         if world.chance(world.weather.opens_gap):
             world.counts["transactions with something in between"] += 1
-            self.later(world.dice.random() * 0.05, self._end, transaction, done, reserved)
+            self.later(
+                world.dice.random() * world.dice.choice((0.05, 0.05, 3.0)), self._end, transaction, done, reserved
+            )
         else:
             self._end(transaction, done, reserved)
 
@@ -142,9 +157,9 @@ class Executor(Process):
             world.counts["commits nobody heard of"] += 1
             done(None)
             return
-        done(transaction.answers)
-        self.leasing.tell_breakers(transaction)
         self.runner.accept(handed, sent_at=transaction.sent_at)
+        self.leasing.tell_breakers(transaction)
+        done(transaction.answers)
 
     def _apply_apart(self, events: Sequence[Event], done: Done) -> None:
         """Where one execution cannot be carried on, the others go without it; alone, its runs are quarantined."""

@@ -45,8 +45,9 @@ class Invariants:
         if world.tracing:
             world.say("{} begins {}, epoch {}", name, lease.run_id, lease.epoch)
         world.counts["attempts"] += 1
-        if len(runner.held) > runner.capacity:
-            self.ledger.fail("I13", "{} holds {} leases, over {}", name, len(runner.held), runner.capacity)
+        busy = sum(held.working for held in runner.held.values())
+        if busy > runner.capacity:
+            self.ledger.fail("I13", "{} works at {} runs, over {}", name, busy, runner.capacity)
         working = self._working.setdefault(lease.run_id, {})
         working[lease.epoch] = runner
         if len(working) > 1:

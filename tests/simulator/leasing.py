@@ -60,8 +60,12 @@ class Leasing:
     def let_go(self) -> None:
         """The database ends what is open."""
         for batch in self._open:
-            batch.release()
+            self._release(batch)
             batch.aborted = True
+
+    def _release(self, batch: _Batch) -> None:
+        batch.release()
+        self._world.locks_released()
 
     def crash(self) -> None:
         self.let_go()
@@ -116,7 +120,7 @@ class Leasing:
     def _commit(self, batch: _Batch) -> None:
         world = self._world
         self._open.remove(batch)
-        batch.release()
+        self._release(batch)
         if batch.aborted or world.chance(world.weather.rolls_back):
             world.counts["transactions rolled back"] += 1
             self._executor.wake()

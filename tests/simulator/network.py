@@ -18,6 +18,7 @@ def call(
     """`request` is carried to the callee and answers by what it is given. Silence is None after a while."""
     world = caller.world
     answered = False
+    life = caller.life
 
     def answer(value: Any) -> None:
         nonlocal answered
@@ -26,6 +27,8 @@ def call(
             reply(value)
 
     def carry_back(value: Any) -> None:
+        if caller.life != life:
+            return
         if value is not None and not world.chance(world.weather.loses):
             caller.later(_travel(callee), answer, value)
         elif value is not None:

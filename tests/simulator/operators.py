@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from uuid import UUID
 
+from tests.simulator.clock import moment_of
 from tests.simulator.executor import Executor
 from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.world import MAX_REQUEUES, World
@@ -98,7 +98,7 @@ class Operators:
     def _resolve(self, row: RunRow, number: int, way: Resolution, *, request: str = "") -> Resolve:
         world = self._world
         requeued = way is Resolution.REQUEUED
-        late = world.clock.moment + timedelta(seconds=world.dice.choice((2, 60)))
+        late = moment_of(world.clock.now + world.dice.choice((2, 60)))
         return Resolve(
             row.key[0],
             row.id,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from tests.simulator.clock import Clock
+from tests.simulator.clock import moment_of
 from valkyr.flow.attempts import LeaseFacts
 from valkyr.flow.events import Resolution
 from valkyr.flow.facts import NO_REPLAY, ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord, Replay
@@ -96,8 +96,8 @@ class QuarantineRow:
     request_id: str | None = None
     request_hash: bytes | None = None
 
-    def record(self, clock: Clock) -> QuarantineRecord:
-        moment = clock.moment
+    def record(self) -> QuarantineRecord:
+        moment = moment_of(self.at)
         return QuarantineRecord(
             self.number,
             self.failure_type,
@@ -135,11 +135,11 @@ class ExecutionRow:
     cancel_request: str | None = None
     locked_by: Any = None
 
-    def locked(self, clock: Clock) -> LockedExecution:
+    def locked(self, now: float) -> LockedExecution:
         """What LOCK_EXECUTIONS reads."""
-        passed = self.deadline is not None and self.deadline <= clock.now
+        passed = self.deadline is not None and self.deadline <= now
         return LockedExecution(
-            self.id, self.state, self.revision, self.open_runs, self.bad_runs, self.ending, passed, clock.moment
+            self.id, self.state, self.revision, self.open_runs, self.bad_runs, self.ending, passed, moment_of(now)
         )
 
 

@@ -49,7 +49,7 @@ class Transaction:
         self.handed: list[RunRow] = []
         self.room = 0
         self.aborted = False
-        # By the database's clock, and by the executor's own.
+        # By the database's clock, and by the executor's own; before it had any lock.
         self.began = self.world.clock.now
         self.sent_at = executor.monotonic()
         self.steps: dict[UUID, ExecutionStep] = {}
@@ -98,6 +98,7 @@ class Transaction:
             execution.locked_by = None
         for row in self._locked:
             row.locked_by = None
+        self.world.locks_released()
 
     def abort(self) -> None:
         """By the database: nothing of it will be written."""
@@ -109,11 +110,11 @@ class Transaction:
         now = self.began
         for execution in self._executions.values():
             rows = {row.node.index: row.locked(now) for row in self._locked if row.key[0] == execution.id}
-            quarantines = {key: row.record(self.world.clock) for key, row in execution.quarantines.items()}
+            quarantines = {key: row.record() for key, row in execution.quarantines.items()}
             self.steps[execution.id] = ExecutionStep(
                 execution.facts,
                 self._plan_of(execution),
-                execution.locked(self.world.clock),
+                execution.locked(now),
                 rows,
                 self.world.rules,
                 quarantines=quarantines,

@@ -33,6 +33,7 @@ class Weather:
     commits_unknown: float = 0.0
     opens_gap: float = 0.0
     lingers: float = 0.0
+    mixes: float = 0.0
     crashes: int = 0
     pauses: int = 0
     outages: int = 0
@@ -63,6 +64,7 @@ def a_weather(dice: random.Random) -> Weather:
         commits_unknown=maybe(0.05, 0.2),
         opens_gap=maybe(0.1, 0.5),
         lingers=maybe(0.1, 0.5),
+        mixes=maybe(0.1, 0.5),
         crashes=some(4),
         pauses=some(3),
         outages=some(2),

@@ -44,6 +44,8 @@ class World:
         self.breakers: Breakers
         self.rules = StepRules(retry_of, dice.random, lambda: None, MAX_REQUEUES)
         self.finished = False
+        # What waits for locks, to try again.
+        self.waiting: list[Callable[[], None]] = []
 
     def say(self, text: str, *parts: Any) -> None:
         """Tells what happens, if anybody listens; `text` is a format."""
@@ -57,6 +59,11 @@ class World:
         if row is None:
             return f"unknown run {node_of(id_)}"
         return f"{self.store.executions[row.key[0]].name}.{row.node.node_id}"
+
+    def locks_released(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for again in waiting:
+            again()
 
     def chance(self, probability: float) -> bool:
         return probability > 0.0 and self.dice.random() < probability
