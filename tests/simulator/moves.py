@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.simulator.ends import expected_after
 from tests.simulator.ledger import Before, Ledger
 from tests.simulator.rows import ExecutionRow, RunRow
-from tests.simulator.sight import inputs_of, result_at
+from tests.simulator.sight import inputs_of, result_at, right_inputs_of
 from tests.simulator.weather import CANCEL_GRACE
 from tests.simulator.world import MAX_REQUEUES
 from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
@@ -36,7 +36,10 @@ def check_lease(ledger: Ledger, row: RunRow, before: Before) -> None:
         ledger.fail("I12", "{} was leased while a runner that was told to stop may be at it", row.id)
     if before.state is not R.PARKED and (row.ready_at is None or row.ready_at > now + SLACK):
         ledger.fail("I14", "{} was leased {} s before its time", row.id, (row.ready_at or 0) - now)
-    inputs = inputs_of(execution, row, taken_edges_of(row))
+    taken = taken_edges_of(row)
+    inputs = inputs_of(execution, row, taken)
+    if inputs != right_inputs_of(execution, row, taken):
+        ledger.fail("INPUTS", "{} is handed {}, not {}", row.id, inputs, right_inputs_of(execution, row, taken))
     if before.inputs not in (None, inputs) and before.replaced == row.replay.inputs:
         ledger.fail("INPUTS", "{} sees {}, and saw {} in an attempt before", row.id, inputs, before.inputs)
     ledger.granted.add((row.id, row.epoch))

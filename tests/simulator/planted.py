@@ -17,6 +17,7 @@ _JOINS = "valkyr/flow/joins.py"
 _LEASING = "valkyr/flow/leasing.py"
 _PAUSES = "valkyr/flow/pauses.py"
 _RESOLUTIONS = "valkyr/flow/resolutions.py"
+_SIGHTS = "valkyr/flow/sights.py"
 _STATES = "valkyr/flow/states.py"
 _STEP = "valkyr/flow/step.py"
 _WRITES = "valkyr/flow/writes.py"
@@ -291,6 +292,18 @@ BUGS = (
         _STEP,
         "self.revision = locked.revision + 1",
         "self.revision = max(1, locked.revision)",
+    ),
+    Bug(
+        "a run sees what ended after it was ready",
+        _SIGHTS,
+        "if result.settled_revision is not None and result.settled_revision <= revision:",
+        "if result.settled_revision is not None:",
+    ),
+    Bug(
+        "a run behind an ALWAYS edge forgets the error that it saw",
+        _SIGHTS,
+        "before = [past for past in result.earlier if past.revision <= revision]",
+        "before = [past for past in result.earlier if past.revision < 0]",
     ),
     Bug(
         "what becomes ready is not parked by a pause",

@@ -1,4 +1,4 @@
-"""What a run sees of those before it: their outcomes as they were at the revision that readied it."""
+"""What runs see of those before them: as valkyr.flow has it, and, to check that, as the design says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,38 @@ import orjson
 
 from tests.simulator.rows import ExecutionRow, RunRow
 from valkyr.flow.outcomes import NO_RESULT, NodeResult
-from valkyr.flow.plan import PlannedNode, Sight
+from valkyr.flow.sights import QuarantinedAs, StoredResult, visible_result
 from valkyr.flow.states import RunState
+
+
+def stored_result(execution: ExecutionRow, node: int) -> StoredResult:
+    """READ_RESULTS and READ_EARLIER, of one run."""
+    row = execution.runs[node]
+    past = (execution.quarantines[row.id, number] for number in range(1, row.quarantine_number + 1))
+    earlier = tuple(QuarantinedAs(one.revision, one.error, one.error_type) for one in past)
+    return StoredResult(row.state, row.outputs, row.error, row.error_type, row.settled_revision, earlier)
+
+
+def results_of(execution: ExecutionRow, nodes: Iterable[int], revision: int) -> dict[int, NodeResult]:
+    return {node: visible_result(stored_result(execution, node), revision) for node in nodes}
+
+
+def inputs_of(execution: ExecutionRow, row: RunRow, taken: Iterable[int]) -> tuple[object, ...]:
+    """What a module is handed: the same in every attempt, unless a requeue says otherwise (DESIGN section 6)."""
+    if row.replay.inputs is not None:
+        return (row.replay.inputs,)
+    sources = [execution.plan.edges[edge].source for edge in taken]
+    seen = results_of(execution, sources, row.ready_revision or 0)
+    return tuple((source, str(seen[source])) for source in sources)
+
+
+def right_inputs_of(execution: ExecutionRow, row: RunRow, taken: Iterable[int]) -> tuple[object, ...]:
+    """The same by the book."""
+    if row.replay.inputs is not None:
+        return (row.replay.inputs,)
+    sources = [execution.plan.edges[edge].source for edge in taken]
+    revision = row.ready_revision or 0
+    return tuple((source, str(result_at(execution, execution.runs[source], revision))) for source in sources)
 
 
 def result_at(execution: ExecutionRow, row: RunRow, revision: int) -> NodeResult:
@@ -27,30 +57,3 @@ def result_at(execution: ExecutionRow, row: RunRow, revision: int) -> NodeResult
 
 def _error(kind: str | None, message: str | None) -> Mapping[str, str] | None:
     return None if message is None else {"type": str(kind), "message": message}
-
-
-def results_of(execution: ExecutionRow, nodes: Iterable[int], revision: int) -> dict[int, NodeResult]:
-    return {node: result_at(execution, execution.runs[node], revision) for node in nodes}
-
-
-def sight_of(
-    execution: ExecutionRow, node: PlannedNode, taken: Iterable[int], revision: int, replaced: str | None
-) -> Sight:
-    """What a control node's config is resolved against."""
-    plan = execution.plan
-    nodes = {plan.nodes[i].node_id: result_at(execution, execution.runs[i], revision) for i in sorted(node.needs)}
-    if replaced is not None:
-        given = orjson.loads(replaced).get("nodes") or {}
-        before = {plan.nodes[plan.edges[edge].source].node_id for edge in taken}
-        for name in nodes.keys() & (before | given.keys()):
-            nodes[name] = {**NO_RESULT, **(given.get(name) or {})}
-    return Sight(nodes=nodes)
-
-
-def inputs_of(execution: ExecutionRow, row: RunRow, taken: Iterable[int]) -> tuple[object, ...]:
-    """What a module is handed: the same in every attempt, unless a requeue says otherwise (DESIGN section 6)."""
-    if row.replay.inputs is not None:
-        return (row.replay.inputs,)
-    revision = row.ready_revision or 0
-    plan = execution.plan
-    return tuple((edge, str(result_at(execution, execution.runs[plan.edges[edge].source], revision))) for edge in taken)

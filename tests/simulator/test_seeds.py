@@ -7,13 +7,14 @@ import pytest
 from tests.simulator.failure import Failure, run_seed
 
 SEEDS = {
-    47: "a success that arrives after a cancel: it is kept",
-    103: "a requeue into an execution that FAIL_FAST has ended: it is refused",
-    150: "a run that was told to stop is requeued while its silent runner may be at it: no hand-off before that ends",
-    159: "two events for one run in one batch, its deadline among them: the second changes nothing",
-    259: "a sweep of the reaper that comes after a heartbeat: the lease that was extended stays",
-    1262: "the same silent runner, and the run is leased by the dispatcher: not before it is trusted no more",
-    1285: "a control node that would be ready while its execution is paused: it is parked",
+    20: "a success that arrives after a cancel: it is kept",
+    117: "several runs under way when FAIL_FAST strikes: nothing of them goes on",
+    125: "an event of a timer that is not due: it changes nothing",
+    126: "a sweep of the reaper that comes after a heartbeat: the lease that was extended stays",
+    188: "a control node that would be ready while its execution is paused: it is parked",
+    239: "a run that was told to stop is requeued while its silent runner may be at it: no hand-off before that ends",
+    381: "a requeue into an execution that has ended: it is refused",
+    914: "the same silent runner, and the run is leased by the dispatcher: not before it is trusted no more",
 }
 
 

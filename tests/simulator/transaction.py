@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.runners import Lease, lease_of
-from tests.simulator.sight import results_of, sight_of
+from tests.simulator.sight import results_of, stored_result
 from valkyr.flow.attempts import Fence
 from valkyr.flow.effects import AttemptEnded, ChangedRun, Prepared
 from valkyr.flow.events import Event, OfExecution
@@ -23,6 +24,7 @@ from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.leasing import may_hand_off
 from valkyr.flow.outcomes import Change, ControlBudget, Loaded, Need, RunFacts
 from valkyr.flow.plan import Plan
+from valkyr.flow.sights import sight_of
 from valkyr.flow.states import RunState, StopReason
 from valkyr.flow.step import ExecutionStep, touched_nodes
 from valkyr.flow.writes import Writes
@@ -139,13 +141,21 @@ class Transaction:
         self.answers = [answers[place] for place in range(len(self.events))]
 
     def _show_controls(self) -> None:
+        """Control nodes that were READY before see what they would have seen then."""
         for id_, step in self.steps.items():
+            execution = self._executions[id_]
             for index in step.controls():
                 node = step.plan.nodes[index]
-                taken = taken_edges(node.incoming, step.rows[index].facts.gate)
-                execution = self._executions[id_]
-                revision = step.ready_revision_of(index)
-                step.show(index, sight_of(execution, node, taken, revision, step.replay_of(index).inputs))
+                sight = sight_of(
+                    step.plan,
+                    execution.facts,
+                    node,
+                    taken=taken_edges(node.incoming, step.rows[index].facts.gate),
+                    ready_revision=step.ready_revision_of(index),
+                    result_of=partial(stored_result, execution),
+                    replaced=step.replay_of(index).inputs,
+                )
+                step.show(index, sight)
 
     def _walk_all(self) -> None:
         budget = ControlBudget(self.world.dice.choice((0, 1, 2, 1_000)))
