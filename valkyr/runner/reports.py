@@ -1,4 +1,4 @@
-"""Reports in natural batches: results that gather while one call is in flight form the next."""
+"""Reports in natural batches: results that gather while calls are in flight form the next."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ log = get_logger(__name__)
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 
+ENOUGH = 50
+"""Results for which a second call goes out beside the first: while one is with the executor, the next is on its way."""
+
 _FIRST_BACKOFF = timedelta(milliseconds=50)
 _LAST_BACKOFF = timedelta(seconds=2)
 _WORTH_REPEATING = (Unavailable, DeadlineExceeded, Overloaded, Internal)
@@ -33,34 +36,56 @@ class Settled(Protocol):
 
 
 class Reporter:
-    """`settled` is called on the loop for every attempt whose report was answered, or was given up."""
+    """`settled` is called on the loop for every attempt whose report was answered, or was given up.
 
-    def __init__(self, transport: Transport, settled: Settled, *, clock: Callable[[], float]) -> None:
+    At most `at_once` results go in one call where there are more, so that half of what a busy worker holds is reported
+    while the other half runs.
+    """
+
+    def __init__(
+        self, transport: Transport, settled: Settled, *, at_once: int = MAX_BATCH, clock: Callable[[], float]
+    ) -> None:
         self._transport = transport
         self._settled = settled
+        self._at_once = min(max(at_once, ENOUGH), MAX_BATCH)
         self._clock = clock
         self._waiting: deque[Attempt] = deque()
+        self._calls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._failures = 0
 
     def put(self, attempt: Attempt) -> None:
         """Queues an attempt that has its `result`."""
         self._waiting.append(attempt)
-        if len(self._waiting) == 1:
-            self._wake.set()
+        self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled. One call in flight at a time: order is kept, and batches grow with the load."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while batch := self._next_batch():
-                await self._deliver(batch)
+        """Until cancelled; raises what a transport raises beside ValkyrError."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                for call in [call for call in self._calls if call.done()]:
+                    self._calls.remove(call)
+                    call.result()
+                while self._worth_a_call():
+                    call = asyncio.create_task(self._deliver(self._next_batch()), name="valkyr-report")
+                    call.add_done_callback(lambda _: self._wake.set())
+                    self._calls.add(call)
+        finally:
+            for call in self._calls:
+                call.cancel()
+            await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _worth_a_call(self) -> bool:
+        """The first for whatever there is, a second for enough; never a third."""
+        under_way = len(self._calls)
+        return len(self._waiting) >= (1 if under_way == 0 else ENOUGH) and under_way < 2
 
     def _next_batch(self) -> list[Attempt]:
         batch: list[Attempt] = []
         size = 0
-        while self._waiting and len(batch) < MAX_BATCH:
+        while self._waiting and len(batch) < self._at_once:
             size += _size(self._waiting[0])
             if batch and size > MAX_BATCH_BYTES:
                 break

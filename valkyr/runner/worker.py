@@ -63,7 +63,7 @@ class Worker:
             settings=settings,
             clock=clock,
         )
-        self._reporter = Reporter(transport, self._slots.settled, clock=clock)
+        self._reporter = Reporter(transport, self._slots.settled, at_once=concurrency // 2, clock=clock)
         self._heartbeats = Heartbeats(
             transport, self._slots.held, self._stop_soon, interval=heartbeat_interval.total_seconds(), clock=clock
         )
