@@ -10,12 +10,14 @@ from tests.simulator.leasing import Leasing
 from tests.simulator.looks import Found
 from tests.simulator.network import Reply
 from tests.simulator.process import Process
+from tests.simulator.rows import ExecutionRow
 from tests.simulator.runners import LeaseId, Runner
 from tests.simulator.transaction import Transaction
 from tests.simulator.weather import FORGOTTEN_AFTER
 from tests.simulator.workload import OWN, Unforeseen
 from tests.simulator.world import World
 from valkyr.errors import Internal
+from valkyr.flow.attempts import Fence
 from valkyr.flow.events import (
     EndExecution,
     Event,
@@ -103,6 +105,11 @@ class Executor(Process):
     def closed(self, target: str) -> bool:
         return not target or self.world.breakers.closed(self, target)
 
+    def lease_roots(self, execution: ExecutionRow) -> None:
+        """In the transaction that starts an execution: as many of its first runs as there is room for."""
+        rows = [row for row in execution.runs if row.state is RunState.READY and self.may_take(row.node)]
+        self.leasing.lease_at_start(rows[: self.room()])
+
     def apply(self, events: Sequence[Event], done: Done = _nobody, problem: str | None = None) -> None:
         """One transaction, begun now; it may take a while, fail, or be committed without anybody knowing."""
         told = len(events)
@@ -152,7 +159,8 @@ class Executor(Process):
             return
         handed = transaction.commit()
         world.invariants.committed(transaction)
-        self._wake_all()
+        if Fence.ACCEPTED in transaction.answers:
+            self._wake_all()
         if world.chance(world.weather.commits_unknown):
             world.counts["commits nobody heard of"] += 1
             done(None)

@@ -76,6 +76,17 @@ class Leasing:
         rows = self._choose(ready, OWN)
         self._begin(rows, self._executor.room(), self._executor.holder, self._own_door())
 
+    def lease_at_start(self, rows: Sequence[RunRow]) -> None:
+        """Of an execution that is only just written."""
+        if rows and self._world.dice.random() < 0.5:
+            self._world.counts["runs leased at the start"] += len(rows)
+            self._commit(self._opened(_Batch(self._executor.holder, self._own_door(), self._world.clock.now, rows)))
+
+    def _opened(self, batch: _Batch) -> _Batch:
+        batch.lock()
+        self._open.append(batch)
+        return batch
+
     def lease_for(self, holder: str, room: int, reply: Reply) -> None:
         """For a remote runner."""
         ready = [row for row in self._world.store.runs.values() if row.state is RunState.READY]
@@ -110,8 +121,7 @@ class Leasing:
 
     def _go(self, batch: _Batch) -> None:
         world = self._world
-        batch.lock()
-        self._open.append(batch)
+        self._opened(batch)
         if world.chance(world.weather.opens_gap):
             self._executor.later(world.dice.random() * 0.05, self._commit, batch)
         else:

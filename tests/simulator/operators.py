@@ -76,6 +76,11 @@ class Operators:
             if world.dice.random() < 0.2:
                 world.clock.after(world.dice.random() * 20.0, self._send, pause)
 
+    def spoil(self) -> None:
+        """A release of the executor cannot read some graph, for a while."""
+        self._world.counts["graphs that could not be planned"] += 1
+        self._execution().plannable_from = self._world.clock.now + self._world.dice.random() * 20.0
+
     def resume_all(self) -> None:
         """Until nothing is paused any more."""
         for execution in self._world.store.executions.values():
@@ -84,7 +89,7 @@ class Operators:
 
     def resolve(self) -> None:
         """Some quarantine, or two operators the same one; sometimes one that was resolved before."""
-        rows = [row for row in self._world.store.runs.values() if row.quarantine_number]
+        rows = [row for row in self._world.store.runs.values() if row.quarantine_number and self._is_planned(row)]
         if not rows:
             return
         self._world.counts["resolutions asked for"] += 1
@@ -94,6 +99,10 @@ class Operators:
         self._send(event, self._world.dice.choice((1, 2)))
         if self._world.dice.random() < 0.5:
             self._send(self._resolve(row, number, self._world.dice.choice(_WAYS)))
+
+    def _is_planned(self, row: RunRow) -> bool:
+        """Whoever asks for something about a run whose graph cannot be planned is told so at once."""
+        return self._world.store.executions[row.key[0]].plannable_from <= self._world.clock.now
 
     def _resolve(self, row: RunRow, number: int, way: Resolution, *, request: str = "") -> Resolve:
         world = self._world
@@ -144,6 +153,8 @@ class Operators:
             if key in world.invariants.ledger.resolved:
                 continue
             row = world.store.runs[key[0]]
+            if not self._is_planned(row):
+                continue
             if key not in self._asked:
                 self._asked[key] = self._answer_to(row, key[1])
             self._ask(key)

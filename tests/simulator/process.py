@@ -35,6 +35,10 @@ class Process:
         """Forgets all that was in memory."""
         raise NotImplementedError
 
+    def wake(self) -> None:
+        """There may be something to do."""
+        raise NotImplementedError
+
     def pause(self, seconds: float) -> None:
         """Stands still, and does not know of it."""
         self.paused_until = self.world.clock.now + seconds

@@ -20,10 +20,12 @@ def check_refusal(ledger: Ledger, event: Event, answer: Answer, transaction: Tra
     """Of an event that was not accepted."""
     if isinstance(event, LeaseEnded):
         ledger.world.counts["late or repeated ends of leases"] += 1
-        _check_lease(ledger, event, answer, transaction, reasons)
+        if transaction.planned(event.execution_id):
+            _check_lease(ledger, event, answer, transaction, reasons)
     elif isinstance(event, Resolve):
         ledger.world.counts["resolutions refused"] += 1
-        _check_resolution(ledger, event, answer)
+        if transaction.planned(event.execution_id):
+            _check_resolution(ledger, event, answer)
 
 
 def _check_lease(ledger: Ledger, event: LeaseEnded, answer: Answer, transaction: Transaction, reasons: Reasons) -> None:

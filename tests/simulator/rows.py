@@ -133,6 +133,8 @@ class ExecutionRow:
     ending: Ending | None = None
     error_type: str | None = None
     cancel_request: str | None = None
+    # Not in the table: until then no executor can make a plan of its graph.
+    plannable_from: float = 0.0
     locked_by: Any = None
 
     def locked(self, now: float) -> LockedExecution:

@@ -71,6 +71,9 @@ class Simulation:
         world.invariants.ledger.open(execution)
         if world.tracing:
             world.say("execution {} begins: {}", execution.name, told_graph(workload.graph))
+        awake = [executor for executor in world.executors if executor.awake]
+        if awake:
+            world.dice.choice(awake).lease_roots(execution)
         for executor in world.executors:
             executor.wake()
 
@@ -105,6 +108,7 @@ class Simulation:
             (weather.stops, self._operators.pause),
             (weather.resolves, self._operators.resolve),
             (weather.stray, self._operators.stray),
+            (weather.spoils, self._operators.spoil),
         ):
             for _ in range(times):
                 self.world.clock.after(dice.random() * (1.0 + weather.storm), self._befall, trouble)
@@ -154,8 +158,11 @@ class Simulation:
         world.breakers.come_back()
         for target in TARGETS:
             world.breakers.close(target)
+        for execution in world.store.executions.values():
+            execution.plannable_from = 0.0
         for process in processes:
             self._start_again(process)
+            process.wake()
         self._tend()
 
     def _tend(self) -> None:

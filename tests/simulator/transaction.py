@@ -89,7 +89,9 @@ class Transaction:
         return [execution.runs[node] for node in sorted(touched_nodes(plan, known))]
 
     def _plan_of(self, execution: ExecutionRow) -> Plan:
-        """What concerns only the execution needs no plan."""
+        """What concerns only the execution needs no plan, and sometimes there is none."""
+        if execution.plannable_from > self.began:
+            return NO_PLAN
         mine = (event for event in self.events if event.execution_id == execution.id)
         return NO_PLAN if all(isinstance(event, OfExecution) for event in mine) else execution.plan
 
@@ -223,6 +225,10 @@ class Transaction:
         store.resume_runs(writes.resumed)
         self.release()
         return [lease_of(row, self.world) for row in self.handed]
+
+    def planned(self, execution_id: UUID) -> bool:
+        """Whether what concerns its runs can be decided at all."""
+        return execution_id not in self.steps or len(self.steps[execution_id].plan.nodes) > 0
 
     @property
     def calls(self) -> list[AttemptEnded]:

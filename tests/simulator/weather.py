@@ -42,6 +42,7 @@ class Weather:
     stops: int = 0
     resolves: int = 0
     stray: int = 0
+    spoils: int = 0
 
     def calm(self) -> None:
         """Faults cease."""
@@ -73,4 +74,5 @@ def a_weather(dice: random.Random) -> Weather:
         stops=some(3),
         resolves=some(6),
         stray=some(3),
+        spoils=1 if dice.random() < 0.1 else 0,
     )
