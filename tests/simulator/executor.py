@@ -218,10 +218,18 @@ class Executor(Process):
 
     def heartbeat(self, holder: str, leases: Sequence[LeaseId], reply: Reply) -> None:
         """Extends what is held. What was granted to this holder a while ago and is not named goes back."""
-        store = self.world.store
-        store.now = self.world.clock.now
-        reply(store.heartbeat_runs(leases))
+        self.extend(leases, self.world.clock.now, reply)
         self._give_back(holder, set(leases))
+
+    def extend(self, leases: Sequence[LeaseId], began: float, reply: Reply) -> None:
+        """One statement, which waits for whoever holds one of these rows."""
+        world = self.world
+        if any(world.store.runs[run].locked_by is not None for run, _ in leases):
+            world.counts["heartbeats that waited"] += 1
+            world.waiting.append(partial(self.later, 0.0, self.extend, leases, began, reply))
+            return
+        world.store.now = began
+        reply(world.store.heartbeat_runs(leases))
 
     def _give_back(self, holder: str, held: Set[LeaseId]) -> None:
         """Only what nobody was heard of for a while: a list that was long under way may be older than a lease."""
@@ -320,5 +328,4 @@ class OwnLink:
             world.counts["heartbeats lost"] += 1
             reply(None)
         else:
-            world.store.now = world.clock.now
-            reply(world.store.heartbeat_runs(leases))
+            self._executor.extend(leases, world.clock.now, reply)
