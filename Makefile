@@ -16,7 +16,7 @@ PROCESS_TESTS := tests/e2e tests/chaos
 .PHONY: help setup protos lint test campaign-kill campaign-simulator campaign-mutants up demo bench bench-peers bench-peers-publish bench-publish k8s-validate lock clean
 
 help:
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-20s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## install everything into .venv (only what changed)
 
@@ -95,5 +95,5 @@ lock: $(STAMP) ## write requirements.lock anew from pyproject.toml
 	  --no-emit-index-url --universal --extra server --extra local --extra stubs --extra dev pyproject.toml --output-file requirements.lock
 
 clean: ## remove what was generated or installed, but no data
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	@rm -rf $(VENV) benchmarks/.venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
