@@ -7,7 +7,7 @@ whatever the batch; runs that become ready while this process has room are lease
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -243,13 +243,15 @@ class Transaction:
                 continue
             wanted.append(self._wanted(run, node))
             chosen.append(run)
+        if not wanted:
+            return []
         prepared = await self._means.preparing.prepare_runs(self._tx, self._known, wanted, _fresh_results(writes))
         leased = []
         for run, handed in zip(chosen, prepared, strict=True):
             if not handoff.closed(self._known[run.key[0]].facts.namespace, handed.target):
                 writes.changed.append(run)
                 continue
-            writes.changed.append(replace(run, state=RunState.LEASED, prepared=handed))
+            writes.changed.append(run.leased(handed))
             leased.append(handed)
         return leased
 

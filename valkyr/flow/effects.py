@@ -94,6 +94,22 @@ class ChangedRun:
     always_decided: bool = False
     deadline: timedelta | None = None
 
+    def leased(self, prepared: Prepared) -> ChangedRun:
+        """The same run, READY no more: leased where it became so."""
+        return ChangedRun(
+            self.key,
+            RunState.LEASED,
+            self.gate,
+            self.outputs,
+            self.error,
+            self.error_type,
+            self.revision,
+            self.wake_after,
+            prepared,
+            self.always_decided,
+            self.deadline,
+        )
+
 
 @cheaply_made
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ log = get_logger(__name__)
 STOP_GRACE = timedelta(seconds=10)
 """How long a module that timed out or was cancelled may take to stop before its attempt is reported without it."""
 
-_INLINE_TURN = 64
+_INLINE_TURN = 128
 _LEAST_SWEEP = 0.005
 _NEVER = float("inf")
 
