@@ -52,8 +52,8 @@ class ExecutionStep:
     `quarantines` are the records that resolutions name, by run and number; `asked` what request_ids of pauses and
     resumes were used for before, by kind and id. Events of the whole execution are to be taken before all others.
 
-    A plan without nodes stands for one that cannot be made: the execution can be ended, and what is leased of it can
-    end then.
+    A plan without nodes stands for one that cannot be made: the execution can be ended; then what is leased of it can
+    end, and letters can be discarded.
     """
 
     __slots__ = ("_bad_runs", "_intake", "_open_runs", "facts", "plan", "revision", "rows")
@@ -111,7 +111,8 @@ class ExecutionStep:
         return advance(self.plan, outcomes, self._base(), budget=budget, rows=rows)
 
     def halted(self) -> list[Change]:
-        """Instead of the walk where there is no plan: leases that ended while the execution ends; nothing follows."""
+        """Instead of the walk where there is no plan: leases that ended and letters that were discarded, in an execution
+        that ends; nothing follows."""
         return [
             Change(outcome.node, self.rows[outcome.node].facts.state, outcome.state, self.rows[outcome.node].facts.gate)
             for outcome in self._intake.outcomes
@@ -165,7 +166,7 @@ class ExecutionStep:
                 self._key(change.node),
                 self.revision,
                 fixed=intake.resolved.get(change.node),
-                deadline=self.plan.nodes[change.node].deadline,
+                deadline=self.plan.nodes[change.node].deadline if self.plan.nodes else None,
                 paused=intake.paused,
             )
             (ready if run.state is RunState.READY else writes.changed).append(run)

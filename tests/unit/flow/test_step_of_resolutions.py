@@ -11,16 +11,17 @@ import pytest
 from tests.builders import a_graph
 from tests.unit.executor.executions import EXECUTION
 from tests.unit.flow.batches import NOON, Batch, a_request, an_end
+from tests.unit.flow.plans import CONTROL, Config, Word
 from valkyr.errors import ExecutionEnded, QuarantineResolved
 from valkyr.flow.attempts import Fence
 from valkyr.flow.events import Event, Resolution
 from valkyr.flow.facts import Replay
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import RunFacts
-from valkyr.flow.plan import Sight
+from valkyr.flow.plan import Sight, make_plan
 from valkyr.flow.results import Failure, FailureType, Success
 from valkyr.flow.states import Ending, ExecutionState, RunState
-from valkyr.graph.model import FailurePolicy, Settings
+from valkyr.graph.model import FailurePolicy, Graph, Settings
 
 R, E = RunState, ExecutionState
 DONE = Success(b'{"ok":true}')
@@ -223,3 +224,15 @@ def test_control_nodes_that_look_at_something_are_shown_what_a_requeue_left() ->
     assert batch.apply() == []
     assert batch.states == {"looks": R.WAITING, "knows": R.WAITING, "passes": R.SUCCESS, "work": R.READY}
     assert [run.wake_after for run in batch.writes.changed][:2] == [timedelta(seconds=5), timedelta(hours=1)]
+
+
+def test_a_letter_of_an_execution_that_was_cancelled_is_discarded_though_its_graph_cannot_be_planned() -> None:
+    batch = Batch(a_graph("a -> b"), QUARANTINED_A, execution={"state": E.CANCELLED, "ending": Ending.CANCEL})
+    step = batch.step
+    step.plan = step._intake.plan = make_plan(
+        Graph(), compile_condition=Word, compile_config=lambda _module: Config({}), control_of=CONTROL.get
+    )
+    assert step.take(batch.resolve("a", Resolution.DISCARDED)) is Fence.ACCEPTED
+    assert step.write(step.halted(), batch.writes) == []
+    assert batch.states == {"a": R.FAILED}
+    assert batch.execution == (E.CANCELLED, 7, 0, 1)
