@@ -111,8 +111,8 @@ class ExecutionStep:
         return advance(self.plan, outcomes, self._base(), budget=budget, rows=rows)
 
     def halted(self) -> list[Change]:
-        """Instead of the walk where there is no plan: leases that ended and letters that were discarded, in an execution
-        that ends; nothing follows."""
+        """Instead of the walk where there is no plan: of leases that ended and letters that were discarded, while the
+        execution ends; nothing follows."""
         return [
             Change(outcome.node, self.rows[outcome.node].facts.state, outcome.state, self.rows[outcome.node].facts.gate)
             for outcome in self._intake.outcomes
