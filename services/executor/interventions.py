@@ -17,7 +17,7 @@ from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
 from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError, WrongState
-from valkyr.flow.events import EndExecution, OfExecution, PauseExecution, Resolve, ResumeExecution
+from valkyr.flow.events import EndExecution, OfExecution, PauseExecution, Resolution, Resolve, ResumeExecution
 
 
 class Interventions:
@@ -82,13 +82,25 @@ class Interventions:
                 raise _reused(request_id)
         known = (await self._cache.get_many([event.execution_id])).get(event.execution_id)
         if known is None:
-            raise WrongState(
-                f"the graph of execution {event.execution_id} cannot be run any more; the executor's log says why",
-                hint="cancel the execution",
-            )
+            return await self._discard_without_a_plan(namespace, event)
         with replay_span(event, known.facts.traceparent) as traced:
             await self._apply(traced)
         return await self._run(namespace, event.execution_id, event.run_id)
+
+    async def _discard_without_a_plan(self, namespace: str, event: Resolve) -> RunView:
+        """Where an execution has ended, or is ending, nothing follows a discard: it needs no plan."""
+        facts = (await self._cache.get_without_plans([event.execution_id]))[event.execution_id].facts
+        try:
+            if event.resolution is Resolution.DISCARDED:
+                with replay_span(event, facts.traceparent) as traced:
+                    await self._apply(traced)
+                return await self._run(namespace, event.execution_id, event.run_id)
+        except RunNotFound:
+            await self._run(namespace, event.execution_id, event.run_id)
+        raise WrongState(
+            f"the graph of execution {event.execution_id} cannot be run any more; the executor's log says why",
+            hint="if it has not ended, cancel the execution; then its letters can be discarded",
+        )
 
     async def _apply(self, event: OfExecution | Resolve) -> None:
         async with self._turn():

@@ -272,7 +272,10 @@ class Transaction:
     def _note_rest(self, writes: Writes, applied: Applied) -> None:
         """What is left for the loops to take up."""
         for run in writes.changed:
-            node = self._known[run.key[0]].version.plan.nodes[node_of(run.key[1])]
+            plan = self._known[run.key[0]].version.plan
+            if not plan.nodes:
+                continue  # what cannot be planned ends, and nothing follows
+            node = plan.nodes[node_of(run.key[1])]
             if run.state is RunState.READY and node.control is not None:
                 applied.left_control = True
             elif run.state is RunState.READY:

@@ -16,6 +16,9 @@ from tests.executor_lab import DONE, Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
+from valkyr.errors import WrongState
+from valkyr.flow.results import Failure, FailureType
+from valkyr.flow.states import RunState
 from valkyr.graph.model import Graph
 
 IDLE = {"concurrency": 0, "poll_interval": timedelta(hours=1)}
@@ -60,6 +63,26 @@ async def test_a_cancel_tells_its_leases_and_ends_with_the_last_of_them(make_sta
         assert (await stack.wait(execution_id)).state is ExecutionState.CANCELLED
         assert await stack.states(execution_id) == {"a": "SUCCESS", **dict.fromkeys("bcde", "CANCELLED")}
         assert await stack.sql.fetchval("SELECT open_runs FROM executor.workflow_execution") == 0
+
+
+async def test_its_letters_can_be_discarded_once_it_is_cancelled_and_not_before(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id = await stack.start(a_graph("a -> b, c", edges={"a->b": {"condition": "1 == 1"}}))
+        await lab.lease(execution_id, "a")
+        assert await lab.report(execution_id, "a", Failure(FailureType.PERMANENT, "broken")) == "ACCEPTED"
+        run_id = str((await stack.row(execution_id, "a"))["id"])
+        await spoiled(stack, execution_id)
+        runs = stack.client.runs
+        with pytest.raises(WrongState) as refused:
+            await runs.discard(execution_id, run_id, quarantine_number=1, reason="not needed")
+        assert "cancel the execution" in refused.value.hint
+        await stack.client.executions.cancel(execution_id)
+        with pytest.raises(WrongState):
+            await runs.requeue(execution_id, run_id, quarantine_number=1)
+        run = await runs.discard(execution_id, run_id, quarantine_number=1, reason="not needed")
+        assert (run.state, run.quarantines[0].resolution) == (RunState.FAILED, "DISCARDED")
+        assert (await stack.client.executions.get(execution_id)).state is ExecutionState.CANCELLED
 
 
 async def test_its_deadline_ends_it_with_others_of_the_batch(make_stack: OpenStack) -> None:
