@@ -356,7 +356,7 @@ def test_ctrl_c_while_watching_is_quiet_and_the_execution_goes_on(shell: Shell) 
 
 def test_an_execution_is_paused_watched_and_resumed(shell: Shell) -> None:
     # Beside `last`, what keeps it RUNNING for a while once it is resumed.
-    text = GREETING.format(name="held", pause="PT5S").replace("nodes:\n", "nodes:\n  - nodeId: after\n")
+    text = GREETING.format(name="held", pause="PT12S").replace("nodes:\n", "nodes:\n  - nodeId: after\n")
     text = text.replace("edges:\n", "edges:\n  - {edgeId: e3, source: pause, target: after}\n")
     file = shell.write(
         "held.yaml", f"{text}  - {{nodeId: after, className: DelayModule, config: {{duration: PT3S}}}}\n"

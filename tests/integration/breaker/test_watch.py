@@ -116,7 +116,7 @@ async def test_the_snapshot_is_of_those_that_ever_opened(replica: Replica, monke
 
 
 @pytest.mark.parametrize("by_listening", [False, True], ids=["by looking", "by listening"])
-async def test_i17_a_trip_at_another_replica_is_seen_within_a_second(
+async def test_i17_a_trip_at_another_replica_is_seen_by_the_next_look_or_by_a_notification(
     open_replica: OpenReplica, by_listening: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the next look, of which there are two a second, or, while notifications arrive, by these alone."""

@@ -64,7 +64,7 @@ async def held(stack: Stack, target: str = TARGET_NAME, *, executor: int = 0) ->
     await until_true(lambda: not mirror.closed("default", target), "the mirror knows of the trip")
 
 
-async def test_i17_an_executor_knows_of_a_trip_within_a_second(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_i17_an_executor_hears_of_a_trip_without_a_look(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told of it: nobody waits for the time of the next look."""
     for module in (breaker_app, breaker_watch):
         monkeypatch.setattr(module, "LOOK_INTERVAL_HEARING", timedelta(hours=1))
