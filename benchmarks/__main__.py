@@ -8,7 +8,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.errors import BenchError
@@ -17,13 +16,11 @@ from benchmarks.record import Record
 from benchmarks.session import WORKLOADS, measure_all
 from benchmarks.sizes import FULL, QUICK
 from benchmarks.stack import forget_settings
-from benchmarks.table import COST_HEADINGS, HEADINGS, costs, rows, terminal
+from benchmarks.table import COST_HEADINGS, HEADINGS, costs, doubts, rows, terminal
 from services.local.errors import StackError
 from valkyr.errors import ValkyrError
 
 STATEMENT = ("ms", "calls", "rows", "query")
-BUSY = 0.05
-"""Share of the machine that others may use before figures are said to be doubtful."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,8 +61,8 @@ def report(record: Record) -> str:
         terminal(HEADINGS, rows(summarise(record.figures()))),
         terminal(COST_HEADINGS, costs(record.rounds)),
     ]
-    doubts = _doubts(record)
-    return "\n\n".join([*parts, doubts] if doubts else parts)
+    doubtful = doubts(record)
+    return "\n\n".join([*parts, "\n".join(doubtful)] if doubtful else parts)
 
 
 def statements(record: Record) -> str:
@@ -76,19 +73,6 @@ def statements(record: Record) -> str:
         for each in measured.detail["statements"]
     ]
     return terminal(("workload", *STATEMENT), cells)
-
-
-def _doubts(record: Record) -> str:
-    names = list(dict.fromkeys(name for round_ in record.rounds for name in round_))
-    others = {name: max(measured.others for measured in record.of(name)) for name in names}
-    busy = [f"{name} {share:.0%}" for name, share in others.items() if share > BUSY]
-    lines = [f"Not measured: {error}" for error in record.errors]
-    lines += [f"Doubtful, as others used much of the machine meanwhile: {', '.join(busy)}."] if busy else []
-    if record.settings["sizes"] != asdict(FULL):
-        lines.append("Doubtful, as the sizes were small: this shows that all of it works, and no more.")
-    if record.machine["filesystem"] == "tmpfs":
-        lines.append("Doubtful, as the data folder is in memory: fsync costs nothing there.")
-    return "\n".join(lines)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from benchmarks.errors import BenchError
 from benchmarks.figures import Measured, summarise
 from benchmarks.record import Record, read_record
 from benchmarks.sizes import FULL
-from benchmarks.table import COST_HEADINGS, HEADINGS, costs, markdown, rows
+from benchmarks.table import COST_HEADINGS, HEADINGS, costs, doubts, markdown, rows, verdict
 from services.local.home import PROJECT
 
 FOLDER = PROJECT / "docs" / "performance"
@@ -82,12 +82,12 @@ def _draw(kind: str, source: Path) -> None:
 def figures(record: Record) -> str:
     """All that is said of a record, as Markdown."""
     summaries = summarise(record.figures())
-    missed = [summary for summary in summaries if summary.met is False]
     pictures = [f"![{workload}]({name}.svg)" for workload, name in PICTURES.items() if record.of(workload)]
     parts = [
         _origin(record),
         markdown(HEADINGS, rows(summaries)),
-        f"{len(missed)} of the figures with a budget miss it." if missed else "All budgets are met.",
+        textwrap.fill(verdict(record), WIDTH),
+        *(["\n".join(f"- {line}" for line in doubtful)] if (doubtful := doubts(record)) else []),
         "![How far from its budget each figure is](budgets.svg)",
         "CPU time per run, which tells where time goes and depends less on who else uses the machine:",
         markdown(COST_HEADINGS, costs(record.rounds)),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from statistics import median
 
-from benchmarks.figures import Measured, Summary
+from benchmarks.figures import FIGURES, Measured, Summary, summarise
+from benchmarks.record import Record
+from benchmarks.sizes import FULL
 
 HEADINGS = ("workload", "what", "budget", "measured", "min - max", "ratio", "met")
 COSTS = ("all", "client", "executor", "postgres", "graph_store", "breaker", "dlq", "supervisor")
+BUSY = 0.05
+"""Share of the machine that others may use before figures are said to be doubtful."""
+
 COST_HEADINGS = ("workload", "CPU us per run", *(name.replace("_", " ") for name in COSTS))
 
 
@@ -47,6 +53,40 @@ def costs(rounds: Sequence[Mapping[str, Measured]]) -> list[tuple[str, ...]]:
     return [
         (*phase, *(f"{cost.get(name, 0.0):,.0f}" for name in COSTS)) for phase, cost in costs_by_phase(rounds).items()
     ]
+
+
+def doubts(record: Record) -> list[str]:
+    """What could not be measured, and what makes the rest doubtful, one line each."""
+    names = list(dict.fromkeys(name for round_ in record.rounds for name in round_))
+    others = {name: max(measured.others for measured in record.of(name)) for name in names}
+    busy = [f"{name} {share:.0%}" for name, share in others.items() if share > BUSY]
+    lines = [f"Not measured: {' '.join(error.split())}" for error in record.errors]
+    lines += [f"Doubtful, as others used much of the machine meanwhile: {', '.join(busy)}."] if busy else []
+    if record.settings["sizes"] != asdict(FULL):
+        lines.append("Doubtful, as the sizes were small: this shows that all of it works, and no more.")
+    if record.machine["filesystem"] == "tmpfs":
+        lines.append("Doubtful, as the data folder is in memory: fsync costs nothing there.")
+    return lines
+
+
+def verdict(record: Record) -> str:
+    """How many of all budgets are met, and which workloads are not there, or not in every round."""
+    found = {summary.figure.key: summary for summary in summarise(record.figures())}
+    budgets = [key for key, figure in FIGURES.items() if figure.budget is not None]
+    missed = [key for key in budgets if key in found and not found[key].met]
+    missing = [key for key in FIGURES if key not in found or len(found[key].values) < len(record.rounds)]
+    if not missed and not missing:
+        return f"All {len(budgets)} budgets are met."
+    met = sum(1 for key in budgets if key in found) - len(missed)
+    parts = [f"Of {len(budgets)} budgets {met} are met"]
+    parts += [f"{len(missed)} are missed"] if missed else []
+    parts += [f"{unknown} were not measured"] if (unknown := len(budgets) - met - len(missed)) else []
+    workloads = list(dict.fromkeys(figure.workload for figure in FIGURES.values()))
+    lacking = list(dict.fromkeys(FIGURES[key].workload for key in missing))
+    if not lacking:
+        return f"{', '.join(parts)}."
+    whole = f"{len(workloads) - len(lacking)} of {len(workloads)} workloads were measured in every round"
+    return f"{', '.join(parts)}. {whole}; missing: {', '.join(lacking)}."
 
 
 def number(value: float, unit: str) -> str:

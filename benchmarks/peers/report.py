@@ -8,10 +8,7 @@ from collections.abc import Sequence
 from benchmarks.peers.contenders import CONTENDERS
 from benchmarks.peers.results import FIGURES, Cell, Session, cell
 from benchmarks.publish import WIDTH
-from benchmarks.table import markdown, number, terminal
-
-BUSY = 0.05
-"""Share of the machine that others may use before figures are said to be doubtful."""
+from benchmarks.table import BUSY, markdown, number, terminal
 
 
 def names(session: Session) -> list[str]:

@@ -12,7 +12,7 @@ from benchmarks.figures import FIGURES, Measured, Summary
 from benchmarks.publish import BEGIN, END, figures, publish, published, replaced
 from benchmarks.record import Record, read_record
 from benchmarks.sizes import FULL, QUICK
-from benchmarks.table import HEADINGS, costs, markdown, number, rows, terminal
+from benchmarks.table import HEADINGS, costs, markdown, number, rows, terminal, verdict
 
 MACHINE = {"cores": 2, "cpu": "a CPU", "memory_mib": 4096, "kernel": "6.1", "filesystem": "ext4", "fsync_us": 50.0}
 VERSIONS = {"commit": "abc", "python": "3.11", "grpcio": "1", "asyncpg": "0"}
@@ -102,9 +102,42 @@ def test_a_page_keeps_what_stands_around_the_figures() -> None:
         replaced("before\nafter\n", "new")
 
 
-def test_what_is_published_counts_the_missed_budgets() -> None:
-    assert "1 of the figures with a budget miss it." in figures(a_record({"W1": a_measure(4999.0)}))
-    assert "All budgets are met." in figures(a_record({"W1": a_measure(5000.0)}))
+def a_round(**changes: float) -> dict[str, Measured]:
+    """Every figure, on its budget but for the changes, by `W1_one`."""
+    workloads = dict.fromkeys(figure.workload for figure in FIGURES.values())
+    values = {key: changes.get(key.replace(".", "_"), figure.budget or 1.0) for key, figure in FIGURES.items()}
+    return {
+        name: Measured({key: value for key, value in values.items() if FIGURES[key].workload == name})
+        for name in workloads
+    }
+
+
+def test_all_budgets_are_met_only_when_every_figure_was_measured_in_every_round() -> None:
+    budgets = sum(1 for figure in FIGURES.values() if figure.budget is not None)
+    assert verdict(a_record(a_round(), a_round())) == f"All {budgets} budgets are met."
+    missed = verdict(a_record(a_round(W1_one=4999.0)))
+    assert missed == f"Of {budgets} budgets {budgets - 1} are met, 1 are missed."
+    once = a_round()
+    del once["W3"]
+    workloads = len(a_round())
+    assert verdict(a_record(a_round(), once)) == (
+        f"Of {budgets} budgets {budgets} are met. "
+        f"{workloads - 1} of {workloads} workloads were measured in every round; missing: W3."
+    )
+
+
+def test_a_part_of_the_workloads_is_published_as_a_part() -> None:
+    part = figures(a_record({"W1": a_measure(5000.0)}))
+    assert "budgets are met." not in part
+    assert "were not measured" in part
+    assert "missing: W1, W2," in part
+
+
+def test_what_could_not_be_measured_and_what_is_doubtful_is_published() -> None:
+    record = a_record({"W1": replace(a_measure(5000.0), others=0.4)})
+    page = figures(replace(record, errors=["W3 in round 1: a client has ended:\nwhy"]))
+    assert "- Not measured: W3 in round 1: a client has ended: why" in page
+    assert "- Doubtful, as others used much of the machine meanwhile: W1 40%." in page
 
 
 def test_a_record_is_published_without_the_statements() -> None:
