@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from tests.simulator.ledger import Ledger, Reasons
-from tests.simulator.moves import FINAL, PAUSE, SETTLED, E, R, check_burns_nothing, check_lease, check_move, check_stop
+from tests.simulator.moves import FINAL, PAUSE, E, R, check_burns_nothing, check_lease, check_move, check_stop
 from tests.simulator.refusals import check_refusal
 from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.telling import told, told_answer
+from tests.simulator.times import check_times
 from tests.simulator.weather import MARGIN
+from tests.simulator.whole import SETTLED, check_remembered, check_whole
 from tests.simulator.world import World
+from tests.simulator.written import check_quarantine, check_written
 from valkyr.flow.attempts import Fence
 from valkyr.flow.events import EndExecution, Event, LeaseEnded, PauseExecution, Resolution, Resolve, ResumeExecution
 from valkyr.flow.states import Ending, ExecutionState
@@ -107,9 +110,12 @@ class Invariants:
                 world.say("{} applies {}: {}", transaction.executor.holder, told(event, world), told_answer(answer))
             if answer is Fence.ACCEPTED:
                 self._note_accepted(event, reasons, ended)
+        standings = {one.id: check_whole(ledger, one, answered) for one in transaction.executions}
         for event, answer in answered:
             if answer is not Fence.ACCEPTED:
-                check_refusal(ledger, event, answer, transaction, reasons)
+                check_refusal(ledger, event, answer, transaction, reasons, standings[event.execution_id])
+        check_remembered(ledger)
+        check_written(ledger, transaction, answered)
         outbox: list[tuple[UUID, int, str]] = []
         for execution in transaction.executions:
             self._note_goes(execution, transaction, reasons)
@@ -175,6 +181,9 @@ class Invariants:
                 ledger.fail("I06", "{} was changed without a reason", row.id)
             if row.stop_reason is not None:
                 check_stop(ledger, row, before)
+            check_times(ledger, execution, row, before, reason)
+            if row.quarantine_number > before.quarantine_number:
+                check_quarantine(ledger, execution, row, before, reason)
             for number in range(before.quarantine_number + 1, row.quarantine_number + 1):
                 outbox.append((row.id, number, "QUARANTINED"))
             if isinstance(reason, Resolve):

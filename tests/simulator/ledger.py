@@ -35,6 +35,7 @@ class Before:
         "inputs",
         "lease_until",
         "lost_leases",
+        "not_before",
         "outputs",
         "parked_by",
         "quarantine_number",
@@ -50,6 +51,8 @@ class Before:
         self.frozen: Gate | None = row.gate if row.state is not RunState.PENDING else None
         self.inputs: object = None
         self.replaced: object = None
+        # After an attempt that failed: until then it is not leased again, whatever happens to its execution.
+        self.not_before: float | None = None
         self.update(row)
 
     def update(self, row: RunRow) -> None:
@@ -72,7 +75,8 @@ class Before:
 class Ledger:
     """`goes` and `ways` are what became of each run and of its quarantines, for the reference to be asked at the end.
 
-    `now` is when the transaction began that is looked at.
+    `now` is when the transaction began that is looked at; `deadlines` are those of executions, by what was asked for;
+    `asked` the requests to pause and to resume that were answered, by kind and id.
     """
 
     def __init__(self, world: World) -> None:
@@ -80,6 +84,8 @@ class Ledger:
         self.now = 0.0
         self.before: dict[UUID, Before] = {}
         self.executions: dict[UUID, tuple[int, ExecutionState, Ending | None]] = {}
+        self.deadlines: dict[UUID, float | None] = {}
+        self.asked: set[tuple[str, str]] = set()
         self.granted: set[LeaseId] = set()
         self.accepted: set[LeaseId] = set()
         self.quarantines: set[LetterId] = set()
@@ -93,6 +99,8 @@ class Ledger:
             self.before[row.id] = Before(row)
             self.goes[row.id], self.ways[row.id] = [], []
         self.executions[execution.id] = (execution.revision, execution.state, None)
+        timeout = self.world.workloads[execution.id].timeout
+        self.deadlines[execution.id] = None if timeout is None else self.world.clock.now + timeout
 
     def fail(self, invariant: str, text: str, *parts: Any) -> NoReturn:
         """`text` is a format; ids of runs are shown by their names."""

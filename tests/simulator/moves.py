@@ -6,8 +6,11 @@ from tests.simulator.ends import expected_after
 from tests.simulator.ledger import Before, Ledger
 from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.sight import inputs_of, result_at, right_inputs_of
+from tests.simulator.times import SLACK
 from tests.simulator.weather import CANCEL_GRACE
+from tests.simulator.whole import SETTLED
 from tests.simulator.world import MAX_REQUEUES
+from tests.simulator.written import UNFORESEEN
 from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
 from valkyr.flow.outcomes import NO_RESULT
 from valkyr.flow.results import Success
@@ -15,10 +18,7 @@ from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 
 R, E = RunState, ExecutionState
 FINAL = frozenset({R.SUCCESS, R.FAILED, R.SKIPPED, R.CANCELLED})
-SETTLED = frozenset({E.SUCCESS, E.FAILED, E.CANCELLED})
 PAUSE = "PAUSE"
-UNFORESEEN = "the engine could not carry on after this run"
-SLACK = 1e-6
 
 
 def check_lease(ledger: Ledger, row: RunRow, before: Before) -> None:
@@ -36,6 +36,9 @@ def check_lease(ledger: Ledger, row: RunRow, before: Before) -> None:
         ledger.fail("I12", "{} was leased while a runner that was told to stop may be at it", row.id)
     if before.state is not R.PARKED and (row.ready_at is None or row.ready_at > now + SLACK):
         ledger.fail("I14", "{} was leased {} s before its time", row.id, (row.ready_at or 0) - now)
+    if before.not_before is not None and before.not_before > now + SLACK:
+        ledger.fail("I14", "{} was leased {} s before it was to be tried again", row.id, before.not_before - now)
+    before.not_before = None
     taken = taken_edges_of(row)
     inputs = inputs_of(execution, row, taken)
     if inputs != right_inputs_of(execution, row, taken):

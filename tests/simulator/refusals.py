@@ -1,23 +1,29 @@
-"""Who was refused was refused rightly, and is told what is so: I06 of late reports, I22 of late resolutions."""
+"""Who was refused was refused rightly, and is told what is so: I06 of late reports, I22 of late resolutions, and what
+has not come due."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulator.ledger import Ledger, Reasons
+from tests.simulator.ledger import Before, Ledger, Reasons
 from tests.simulator.telling import told_answer
+from tests.simulator.whole import Standing
 from valkyr.errors import QuarantineResolved
 from valkyr.flow.attempts import Fence
-from valkyr.flow.events import Event, LeaseEnded, Resolve
+from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolve, RunDeadline, TimerDue
 from valkyr.flow.intake import Answer
 from valkyr.flow.states import RunState
 
 if TYPE_CHECKING:
     from tests.simulator.transaction import Transaction
 
+_HELD_BY_NOBODY = frozenset({RunState.READY, RunState.WAITING, RunState.PARKED})
 
-def check_refusal(ledger: Ledger, event: Event, answer: Answer, transaction: Transaction, reasons: Reasons) -> None:
-    """Of an event that was not accepted."""
+
+def check_refusal(
+    ledger: Ledger, event: Event, answer: Answer, transaction: Transaction, reasons: Reasons, standing: Standing
+) -> None:
+    """Of an event of a run that was not accepted."""
     if isinstance(event, LeaseEnded):
         ledger.world.counts["late or repeated ends of leases"] += 1
         if transaction.planned(event.execution_id):
@@ -26,6 +32,27 @@ def check_refusal(ledger: Ledger, event: Event, answer: Answer, transaction: Tra
         ledger.world.counts["resolutions refused"] += 1
         if transaction.planned(event.execution_id):
             _check_resolution(ledger, event, answer)
+    elif isinstance(event, RunDeadline | TimerDue | ControlReady):
+        ledger.world.counts["events that were not due"] += 1
+        if transaction.planned(event.execution_id) and event.run_id not in reasons and not standing.ends:
+            before = ledger.before.get(event.run_id)
+            if before is not None and _is_due(ledger, event, before, paused=standing.paused):
+                ledger.fail(
+                    "I10", "{} of {}, which is {}, was refused", type(event).__name__, event.run_id, before.state
+                )
+
+
+def _is_due(ledger: Ledger, event: RunDeadline | TimerDue | ControlReady, before: Before, *, paused: bool) -> bool:
+    """Whether the event's time has come, and the run is as the event takes it to be."""
+    state = before.state
+    match event:
+        case RunDeadline():
+            concerned = state in _HELD_BY_NOBODY or (state is RunState.LEASED and before.stop_reason is None)
+            return concerned and before.deadline is not None and before.deadline <= ledger.now
+        case TimerDue():
+            return state is RunState.WAITING and before.wakes_at is not None and before.wakes_at <= ledger.now
+        case ControlReady():
+            return state is RunState.READY and not paused
 
 
 def _check_lease(ledger: Ledger, event: LeaseEnded, answer: Answer, transaction: Transaction, reasons: Reasons) -> None:

@@ -11,7 +11,7 @@ from tests.simulator.breakers import Breakers
 from tests.simulator.executor import Executor
 from tests.simulator.invariants import Invariants
 from tests.simulator.letters import DeadLetterQueue
-from tests.simulator.moves import FINAL, SETTLED
+from tests.simulator.moves import FINAL
 from tests.simulator.operators import Operators
 from tests.simulator.process import Process
 from tests.simulator.reference import check_against_reference
@@ -19,6 +19,7 @@ from tests.simulator.rows import ExecutionRow, RunRow, first_rows
 from tests.simulator.runners import RemoteRunner
 from tests.simulator.telling import told_graph
 from tests.simulator.weather import a_weather
+from tests.simulator.whole import SETTLED
 from tests.simulator.workload import REMOTE_POOL, TARGETS, Workload, a_taste, a_workload
 from tests.simulator.world import World
 from valkyr.flow.facts import ExecutionFacts

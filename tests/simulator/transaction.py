@@ -6,6 +6,7 @@ writes at the end; what does not need these locks may happen in between.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from tests.simulator.rows import ExecutionRow, RunRow
 from tests.simulator.runners import Lease, lease_of
 from tests.simulator.sight import results_of, stored_result
 from valkyr.flow.attempts import Fence
-from valkyr.flow.effects import AttemptEnded, ChangedRun, Prepared
+from valkyr.flow.effects import AttemptEnded, ChangedRun, EndedAttempt, Prepared
 from valkyr.flow.events import Event, OfExecution
 from valkyr.flow.ids import node_of
 from valkyr.flow.intake import Answer
@@ -207,6 +208,7 @@ class Transaction:
     def commit(self) -> list[Lease]:
         """Writes, in the order of the statements; the leases that were handed off."""
         store, writes = self.world.store, self._writes
+        self._check_apart()
         store.now = self.began
         store.attempts_written += len(writes.attempts)
         store.finish_runs(writes.finished)
@@ -226,9 +228,22 @@ class Transaction:
         self.release()
         return [lease_of(row, self.world) for row in self.handed]
 
+    def _check_apart(self) -> None:
+        """One statement writes all runs that end or change, and may do so for each of them once only."""
+        writes = self._writes
+        runs = [run.key[1] for runs in (writes.finished, writes.ended, writes.changed) for run in runs]
+        twice = [run for run, times in Counter(runs).items() if times > 1]
+        if twice:
+            self.world.invariants.ledger.fail("WRITES", "{} is written twice in one transaction", twice[0])
+
     def planned(self, execution_id: UUID) -> bool:
         """Whether what concerns its runs can be decided at all."""
         return execution_id not in self.steps or len(self.steps[execution_id].plan.nodes) > 0
+
+    @property
+    def attempts(self) -> list[EndedAttempt]:
+        """What is kept of attempts that did not succeed."""
+        return self._writes.attempts
 
     @property
     def calls(self) -> list[AttemptEnded]:
