@@ -4,7 +4,11 @@
     W2  `latencies_ms`: one single-node execution at a time, start to result known; `count` of them
     W3  `count` chains of ten, many at once, took `seconds`; `latencies_ms`: one chain at a time
     W4  `latencies_ms`: 1 -> 1,000 -> 1, one at a time, start to result known; `count` of them
-    W5  a backlog of `count` single-node executions was drained in `seconds`, from when work began
+    W5  a backlog of `count` single-node executions was drained in `seconds`, from the end of the first of them until
+        the client knew that all had ended
+
+All warm up alike before a clock starts: by `warm_up` executions or chains where many run at once, by WARM_CALLS in W2,
+by WARM_CHAINS before chains one at a time, by WARM_FANS in W4; not at all in W5, whose workers begin with the backlog.
 
 `postgres` is the URL of an empty database that the driver may use as it likes. Every output is checked, present and
 right, before a line is printed: `checked` is true, or the driver exits with another code than 0. What the line is not
@@ -20,6 +24,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WORKLOADS = ("W1", "W2", "W3", "W4", "W5")
+WARM_CALLS, WARM_CHAINS, WARM_FANS = 20, 5, 1
+
+
+def warm_up(size: int) -> int:
+    """How many executions, or chains, go before `size` of them, many at once, are timed."""
+    return max(1, size // 10)
 
 
 class BadLine(ValueError):

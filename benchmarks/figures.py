@@ -64,6 +64,9 @@ FIGURES: Mapping[str, Figure] = {
         Figure("W11.breaker", "breaker at idle, resident", "MiB", 90),
         Figure("W11.dlq", "DLQ at idle, resident", "MiB", 90),
         Figure("W11.loaded", "executor at full load, resident, peak", "MiB", 300),
+        Figure("W12.closed", "breaker asked before a lease, target closed", "us", 5),
+        Figure("W12.p99", "failures that trip a target, sent, until an executor holds it back, p99", "ms", 1_000),
+        Figure("W12.p50", "the same, p50", "ms"),
     )
 }
 

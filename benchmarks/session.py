@@ -42,6 +42,7 @@ WORKLOADS = {
     "W9": "w09_full_tables",
     "W10": "w10_idle_cost",
     "W11": "w11_memory",
+    "W12": "w12_breaker",
 }
 """By name, the file that measures it. (W8 is that of runners in other processes.)"""
 

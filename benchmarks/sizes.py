@@ -23,6 +23,7 @@ class Sizes:
     moving: int = 2_000
     dispatch_seconds: float = 20.0
     rows: int = 1_000_000
+    trips: int = 300
     idle_seconds: float = 30.0
     settle_seconds: float = 15.0
 
@@ -44,6 +45,7 @@ QUICK = replace(
     moving=50,
     dispatch_seconds=2.0,
     rows=10_000,
+    trips=10,
     idle_seconds=2.0,
     settle_seconds=1.0,
 )

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from benchmarks.contract import Line, read_arguments
+from benchmarks.contract import Line, read_arguments, warm_up
 from benchmarks.database import Database
 from benchmarks.errors import BenchError
 from benchmarks.figures import Measured
@@ -19,6 +19,7 @@ from benchmarks.session import Measure, measure_of
 from benchmarks.sizes import FULL, Sizes
 from benchmarks.stack import forget_settings
 from benchmarks.workloads.w01_sustained import measure_one
+from benchmarks.workloads.w03_chains import LENGTH
 from services.local.errors import StackError
 from valkyr.errors import ValkyrError
 
@@ -26,12 +27,12 @@ CHAIN_CALLS = 20
 
 
 def sizes_for(workload: str, size: int) -> Sizes:
-    """The full sizes, but for the one that counts in this workload; warm-ups stay small beside it."""
-    warm = min(FULL.warm, max(100, size // 10))
+    """The full sizes, but for the one that counts in this workload, and its warm-up."""
+    warm = warm_up(size)
     changes: Mapping[str, Sizes] = {
         "W1": replace(FULL, sustained=size, warm=warm),
         "W2": replace(FULL, calls=size),
-        "W3": replace(FULL, chains=size, chain_calls=CHAIN_CALLS, warm=warm),
+        "W3": replace(FULL, chains=size, chain_calls=CHAIN_CALLS, warm=warm * LENGTH),
         "W4": replace(FULL, fan_calls=size),
         "W5": replace(FULL, backlog=size),
     }
@@ -40,10 +41,11 @@ def sizes_for(workload: str, size: int) -> Sizes:
 
 def line_of(workload: str, size: int, measured: Measured) -> Line:
     """What was measured, in the words that all contenders share."""
-    rates = {"W1": "W1.one", "W3": "W3.saturated", "W5": "W5.rate"}
-    seconds = 0.0
+    rates = {"W1": "W1.one", "W3": "W3.saturated"}
+    drained = measured.detail.get("drained", {})
+    seconds = drained.get("seconds", 0.0)
     if workload in rates:
-        runs = size * 10 if workload == "W3" else size
+        runs = size * LENGTH if workload == "W3" else size
         seconds = runs / measured.figures[rates[workload]]
     return Line(
         workload,
@@ -53,7 +55,7 @@ def line_of(workload: str, size: int, measured: Measured) -> Line:
         latencies_ms=measured.detail.get("latencies_ms"),
         versions=versions(),
         note="the whole: four services, gRPC, traces, logs, breaker; at most 200 runs at a time",
-        extra={"figures": measured.figures, "cost": measured.cost},
+        extra={**drained, "figures": measured.figures, "cost": measured.cost},
     )
 
 

@@ -63,18 +63,18 @@ async def _measure(contenders: Sequence[Contender], chosen: argparse.Namespace, 
             for turn in turns(contenders, chosen.workloads or WORKLOADS, chosen.rounds):
                 size = turn.contender.size(turn.workload, quick=chosen.quick)
                 _tell(f"round {turn.round} of {chosen.rounds}: {turn.workload} {turn.contender.title}, {size:,} ...")
-                session.results.append(await _take(turn, size, databases))
+                session.results.append(await _take(turn, size, databases, chosen.folder))
                 session.write(path)
     return session
 
 
-async def _take(turn: Turn, size: int, databases: Databases) -> Result:
+async def _take(turn: Turn, size: int, databases: Databases, folder: Path | None) -> Result:
     contender = turn.contender
     others = await _used_by_others()
     line, failure = None, ""
     async with databases.fresh() as database:
         try:
-            line = await run_driver(contender, turn.workload, size, postgres=database.url)
+            line = await run_driver(contender, turn.workload, size, postgres=database.url, folder=folder)
         except DriverFailed as error:
             failure = str(error)
             _tell(f"  {failure}")
@@ -100,11 +100,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, help="all by default")
     parser.add_argument("--quick", action="store_true", help="small sizes: shows that it works, no more")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where raw figures are kept")
-    parser.add_argument("--folder", type=Path, help="where PostgreSQL's data are put; default: the temporary folder")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where the data of PostgreSQL, Redis and Temporal are put; default: the temporary folder",
+    )
     chosen = parser.parse_args(arguments)
     unknown = [name for name in chosen.peers if name not in peers]
     if unknown:
         parser.error(f"there is no peer {', '.join(unknown)}; there are {', '.join(peers)}")
+    chosen.folder = chosen.folder and chosen.folder.resolve()  # drivers have another current folder
     if chosen.rounds < 1:
         parser.error("--rounds: at least 1")
     return chosen

@@ -17,12 +17,13 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contract import Line, read_arguments
+from benchmarks.contract import Line, read_arguments, warm_up
 
 LEASH = Path(__file__).resolve().parents[2] / "services" / "local" / "leash.py"
 STEPS = 10
@@ -30,9 +31,6 @@ STEPS = 10
 
 BRANCHES = 1_000
 """Of a fan-out."""
-
-WARM_UP = 5
-"""Executions before the clock starts: connections are open, code is imported, plans are cached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +97,34 @@ def check(found: Sequence[Any], expected: Sequence[Any]) -> None:
 
 
 def rates_of_tenths(stamps: Sequence[float]) -> tuple[float, float]:
-    """Executions finished per second in the first and in the last tenth, from when each finished, in seconds."""
+    """Executions finished per second in the first and in the last tenth, from when each finished, in seconds. What was
+    finished in one batch has one time, and is not cut in two. ValueError where all of them have."""
     ordered = sorted(stamps)
-    tenth = max(1, len(ordered) // 10)
-    return tenth / (ordered[tenth] - ordered[0]), tenth / (ordered[-1] - ordered[-1 - tenth])
+    count = len(ordered)
+    tenth = max(1, count // 10)
+    first = bisect_right(ordered, ordered[0])
+    last = bisect_left(ordered, ordered[-1])
+    if first == count:
+        raise ValueError("all executions ended at once: there is no rate")
+    early = ordered[max(tenth, first)]
+    late = ordered[min(count - 1 - tenth, last - 1)]
+    return (
+        (bisect_right(ordered, early) - first) / (early - ordered[0]),
+        (count - bisect_right(ordered, late)) / (ordered[-1] - late),
+    )
 
 
 def drained(stamps: Sequence[float], known: float) -> Measured:
-    """A backlog drained: from when its first execution finished until all were `known` to have, by time.monotonic."""
+    """A backlog drained: from when its first execution finished until all were `known` to have, by one clock."""
     first, last = rates_of_tenths(stamps)
     extra = {"first_tenth": first, "last_tenth": last}
     return Measured(len(stamps), known - min(stamps), extra=extra)
 
 
-async def one_after_another(
-    run: Callable[[int], Awaitable[Any]], expected: Sequence[Any], *, warm_up: int = WARM_UP
-) -> Measured:
-    """Latencies of `run(0)`, `run(1)` ...: each starts when the result of the one before is known."""
-    for index in range(min(warm_up, len(expected))):
+async def one_after_another(run: Callable[[int], Awaitable[Any]], expected: Sequence[Any], *, warm: int) -> Measured:
+    """Latencies of `run(0)`, `run(1)` ...: each starts when the result of the one before is known; `warm` of them go
+    before, untimed."""
+    for index in range(warm):
         await run(index)
     latencies, found = [], []
     for index in range(len(expected)):
@@ -128,14 +136,15 @@ async def one_after_another(
 
 
 async def many_at_once(run: Callable[[int], Awaitable[Any]], expected: Sequence[Any], *, window: int) -> Measured:
-    """Time for `run(0)`, `run(1)` ... with up to `window` of them in flight, until every result is known."""
-    await asyncio.gather(*(run(index) for index in range(min(WARM_UP, len(expected)))))
+    """Time for `run(0)`, `run(1)` ... with up to `window` of them in flight, until every result is known; a tenth of
+    them go before, untimed."""
     free = asyncio.Semaphore(window)
 
     async def bounded(index: int) -> Any:
         async with free:
             return await run(index)
 
+    await asyncio.gather(*(bounded(index) for index in range(warm_up(len(expected)))))
     start = time.perf_counter()
     found = await asyncio.gather(*(bounded(index) for index in range(len(expected))))
     seconds = time.perf_counter() - start

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from benchmarks.contract import WARM_CALLS, WARM_CHAINS, warm_up
 from benchmarks.peers.driving import (
     STEPS,
-    WARM_UP,
     Crew,
     Measured,
     Order,
@@ -62,23 +62,25 @@ def workloads(opening: Opening) -> Mapping[str, Workload]:
 async def sustained(queue: Queue, order: Order) -> Measured:
     """W1: enqueued in portions while a worker serves."""
     with queue.workers() as workers:
-        await _warm(queue, workers, "single")
+        workers.await_ready()
+        await _saturated(queue, workers, "single", warm_up(order.size), added=1)
         return Measured(order.size, await _saturated(queue, workers, "single", order.size, added=1), note=NOTE)
 
 
 async def idle(queue: Queue, order: Order) -> Measured:
     """W2: one job at a time, until its handler has told the value."""
     with queue.workers() as workers:
-        await _warm(queue, workers, "single")
-        return await _alone(queue, workers, "single", order.size, added=1)
+        workers.await_ready()
+        return await _alone(queue, workers, "single", order.size, added=1, warm=WARM_CALLS)
 
 
 async def chains(queue: Queue, order: Order) -> Measured:
     """W3: handlers that enqueue the next step."""
     with queue.workers() as workers:
-        await _warm(queue, workers, "chain")
+        workers.await_ready()
+        await _saturated(queue, workers, "chain", warm_up(order.size), added=STEPS)
         seconds = await _saturated(queue, workers, "chain", order.size, added=STEPS)
-        alone = await _alone(queue, workers, "chain", order.calls, added=STEPS)
+        alone = await _alone(queue, workers, "chain", order.calls, added=STEPS, warm=WARM_CHAINS)
     return Measured(order.size, seconds, latencies_ms=alone.latencies_ms, note=NOTE)
 
 
@@ -95,13 +97,6 @@ async def backlog(queue: Queue, order: Order) -> Measured:
     return Measured(measured.count, measured.seconds, note=NOTE, extra=measured.extra)
 
 
-async def _warm(queue: Queue, workers: Crew, job: str) -> None:
-    workers.await_ready()
-    await queue.enqueue(job, range(WARM_UP))
-    await asyncio.to_thread(read_done, workers, WARM_UP)
-    await _finished(queue)
-
-
 async def _saturated(queue: Queue, workers: Crew, job: str, size: int, *, added: int) -> float:
     start = time.perf_counter()
     enqueuing = asyncio.create_task(_enqueue(queue, job, size))
@@ -113,13 +108,13 @@ async def _saturated(queue: Queue, workers: Crew, job: str, size: int, *, added:
     return seconds
 
 
-async def _alone(queue: Queue, workers: Crew, job: str, size: int, *, added: int) -> Measured:
+async def _alone(queue: Queue, workers: Crew, job: str, size: int, *, added: int, warm: int) -> Measured:
     async def run(number: int) -> int:
         await queue.enqueue(job, [number])
         values, _ = await asyncio.to_thread(read_done, workers, 1)
         return values[0]
 
-    measured = await one_after_another(run, [number + added for number in range(size)])
+    measured = await one_after_another(run, [number + added for number in range(size)], warm=warm)
     return Measured(measured.count, latencies_ms=measured.latencies_ms, note=NOTE)
 
 

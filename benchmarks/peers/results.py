@@ -88,9 +88,9 @@ def _rate(line: Line) -> float | None:
     return line.rate or None
 
 
-def _tenth(name: str, ours: str) -> Callable[[Line], float | None]:
+def _tenth(name: str) -> Callable[[Line], float | None]:
     def value(line: Line) -> float | None:
-        found = line.extra.get(name) or line.extra.get("figures", {}).get(ours)
+        found = line.extra.get(name)
         return float(found) if found else None
 
     return value
@@ -104,8 +104,8 @@ FIGURES: Sequence[Figure] = (
     Figure("W3", "chains of ten, saturated", "chains/s", _rate, more_is_better=True),
     Figure("W4", "1 -> 1,000 -> 1 at idle, p50", "s", _latency(0.5, scale=0.001)),
     Figure("W5", "backlog drained", "/s", _rate, more_is_better=True),
-    Figure("W5", "its first tenth", "/s", _tenth("first_tenth", "W5.first"), more_is_better=True),
-    Figure("W5", "its last tenth", "/s", _tenth("last_tenth", "W5.last"), more_is_better=True),
+    Figure("W5", "its first tenth", "/s", _tenth("first_tenth"), more_is_better=True),
+    Figure("W5", "its last tenth", "/s", _tenth("last_tenth"), more_is_better=True),
 )
 
 

@@ -39,15 +39,16 @@ def interpreter(contender: Contender) -> Path:
 
 
 async def run_driver(
-    contender: Contender, workload: str, size: int, *, postgres: str, timeout: float = TIMEOUT
+    contender: Contender, workload: str, size: int, *, postgres: str, folder: Path | None, timeout: float = TIMEOUT
 ) -> Line:
-    """Measures one workload on an empty database. DriverFailed when it does not end well within `timeout` seconds."""
+    """Measures one workload on an empty database; what the driver itself stores lies below `folder`, by default the
+    temporary folder. DriverFailed when it does not end well within `timeout` seconds."""
     mark = uuid.uuid4().hex
     arguments = ["--workload", workload, "--size", str(size), "--postgres", postgres]
-    with tempfile.TemporaryDirectory(prefix="bench-peers-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-peers-", dir=folder, ignore_cleanup_errors=True) as own:
         command = [str(interpreter(contender)), "-m", contender.driver, *arguments]
-        variables = {**contender.variables, MARK: mark, "TMPDIR": folder}
-        with (Path(folder) / "stderr").open("w+") as said:
+        variables = {**contender.variables, MARK: mark, "TMPDIR": own}
+        with (Path(own) / "stderr").open("w+") as said:
             try:
                 output, code = await _run(command, variables, said.fileno(), timeout)
             finally:

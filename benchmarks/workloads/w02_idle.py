@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from benchmarks.client import Job
+from benchmarks.contract import WARM_CALLS
 from benchmarks.database import Database
 from benchmarks.figures import Measured, quantile
 from benchmarks.graphs import single
 from benchmarks.sizes import Sizes
 from benchmarks.stack import open_stack, work
-
-WARM_CALLS = 20
 
 
 async def measure(database: Database, sizes: Sizes) -> Measured:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from benchmarks.client import Job
+from benchmarks.contract import WARM_CHAINS
 from benchmarks.database import Database
 from benchmarks.figures import Measured, quantile
 from benchmarks.graphs import chain
@@ -12,7 +13,6 @@ from benchmarks.sizes import Sizes
 from benchmarks.stack import open_stack, rate_of, work
 
 LENGTH = 10
-WARM_CALLS = 5
 
 
 async def measure(database: Database, sizes: Sizes) -> Measured:
@@ -20,7 +20,12 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
     async with open_stack(database.url) as stack:
         workflow_id = await stack.save(shape)
         job = Job(
-            "one_by_one", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.chain_calls, warm=WARM_CALLS
+            "one_by_one",
+            stack.addresses,
+            workflow_id,
+            asdict(shape.answer()),
+            count=sizes.chain_calls,
+            warm=WARM_CHAINS,
         )
         [idle], idle_used = await work(stack, job)
         many = replace(job, kind="many", count=sizes.chains, warm=sizes.warm // LENGTH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from benchmarks.client import Job
+from benchmarks.contract import WARM_FANS
 from benchmarks.database import Database
 from benchmarks.figures import Measured, quantile
 from benchmarks.graphs import fan
@@ -17,7 +18,13 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
     async with open_stack(database.url) as stack:
         workflow_id = await stack.save(shape)
         job = Job(
-            "one_by_one", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.fan_calls, warm=2, pause=0.1
+            "one_by_one",
+            stack.addresses,
+            workflow_id,
+            asdict(shape.answer()),
+            count=sizes.fan_calls,
+            warm=WARM_FANS,
+            pause=0.1,
         )
         [done], used = await work(stack, job)
     return Measured(

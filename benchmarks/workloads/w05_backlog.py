@@ -1,12 +1,14 @@
 """W5: a backlog is started while the executor has no room for runs (`concurrency` 0); then the executor is started with
 room and drains it, while the client that asked watches.
 
-The rates are by the database's clock: from the first lease to the end of the last execution.
+The rates are by the database's clock: from the first lease to the end of the last execution. Beside peers the time is
+another, for them and for this: from the first end until the client knows of all, by this machine's clock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +21,13 @@ from benchmarks.database import Database
 from benchmarks.errors import BenchError
 from benchmarks.figures import Measured
 from benchmarks.graphs import single
+from benchmarks.peers.driving import drained
 from benchmarks.sizes import Sizes
 from benchmarks.stack import clients, free_ports, open_stack
 
 ENDS = """
-SELECT extract(epoch FROM finished_at - (SELECT min(started_at) FROM executor.run))::float8 AS seconds
+SELECT extract(epoch FROM finished_at - (SELECT min(started_at) FROM executor.run))::float8 AS seconds,
+    extract(epoch FROM finished_at)::float8 AS at
 FROM executor.workflow_execution WHERE state = 'SUCCESS' ORDER BY finished_at
 """
 ENDED = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
@@ -40,14 +44,16 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
             meter, before = stack.meter([client]), await stack.sql.fetchval(ENDED)
             done = await client.go()
             used = meter.read()
-            ends = await _ends(stack.sql, sizes.backlog)
+            rows = await _ends(stack.sql, sizes.backlog)
+    ends = [row["seconds"] for row in rows]
     first, last = tenths(ends)
+    beside_peers = drained([row["at"] for row in rows], known=done.ended + time.time() - time.monotonic())
     left = done.count - before  # when the meter began: most of them, unless there were few
     return Measured(
         {"W5.rate": len(ends) / ends[-1], "W5.first": first, "W5.last": last, "W5.decay": last / first},
         cost={"drained": used.per_run(left)} if left >= done.count // 2 else {},
         others=used.others,
-        detail={"per_second": per_second(ends)},
+        detail={"per_second": per_second(ends), "drained": {"seconds": beside_peers.seconds, **beside_peers.extra}},
     )
 
 
@@ -70,8 +76,8 @@ def per_second(ends: Sequence[float]) -> dict[str, int]:
     return {str(second): counts[second] for second in sorted(counts)}
 
 
-async def _ends(sql: asyncpg.Connection, expected: int) -> Sequence[float]:
-    ends = [row["seconds"] for row in await sql.fetch(ENDS)]
+async def _ends(sql: asyncpg.Connection, expected: int) -> Sequence[asyncpg.Record]:
+    ends: Sequence[asyncpg.Record] = await sql.fetch(ENDS)
     if len(ends) != expected:
         raise BenchError(f"of {expected} executions {len(ends)} have succeeded")
     return ends

@@ -22,7 +22,9 @@ from benchmarks.errors import BenchError
 from benchmarks.figures import FIGURES
 from benchmarks.graphs import chain, single
 from benchmarks.machine import postgres_settings
+from benchmarks.sizes import QUICK
 from benchmarks.stack import open_stack, work
+from benchmarks.workloads import w12_breaker
 from services.local.home import PROJECT
 from tests.postgres import PostgresForTests
 from tests.waiting import wait_until
@@ -107,6 +109,13 @@ async def test_copies_of_an_execution_are_executions_like_those_that_the_engine_
         assert execution.finished_at is not None
         assert copy.finished_at is not None
         assert copy.finished_at < execution.finished_at - timedelta(minutes=59)
+
+
+async def test_every_target_that_is_tripped_is_heard_of_and_a_closed_one_is_asked_about(database_url: str) -> None:
+    measured = await w12_breaker.measure(Database(database_url), QUICK)
+    assert set(measured.figures) == {key for key, figure in FIGURES.items() if figure.workload == "W12"}
+    assert len(measured.detail["known_ms"]) == QUICK.trips
+    assert measured.figures["W12.closed"] > 0
 
 
 async def test_a_postgres_that_may_lose_commits_is_not_measured(database_url: str) -> None:

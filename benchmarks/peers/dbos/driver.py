@@ -16,11 +16,11 @@ from contextlib import ExitStack
 import sqlalchemy as sa
 from dbos import DBOSClient
 
+from benchmarks.contract import WARM_CALLS, WARM_CHAINS, WARM_FANS, warm_up
 from benchmarks.peers.dbos import application
 from benchmarks.peers.driving import (
     BRANCHES,
     STEPS,
-    WARM_UP,
     Child,
     Measured,
     Order,
@@ -51,7 +51,7 @@ async def idle(order: Order) -> Measured:
     """W2: a workflow of one step at a time, started and awaited in one process."""
     application.launch(order.postgres, "one")
     expected = [value + 1 for value in range(order.size)]
-    return await one_after_another(lambda value: application.run(application.single, value), expected)
+    return await one_after_another(lambda value: application.run(application.single, value), expected, warm=WARM_CALLS)
 
 
 async def chains(order: Order) -> Measured:
@@ -59,16 +59,15 @@ async def chains(order: Order) -> Measured:
     seconds = await _saturated(order, "chain", STEPS)
     application.launch(order.postgres, "one")
     expected = [value + STEPS for value in range(order.calls)]
-    alone = await one_after_another(lambda value: application.run(application.chain, value), expected)
+    alone = await one_after_another(lambda value: application.run(application.chain, value), expected, warm=WARM_CHAINS)
     return Measured(order.size, seconds, latencies_ms=alone.latencies_ms)
 
 
 async def fan_out(order: Order) -> Measured:
     """W4: a step, a thousand steps gathered, a step that sums them."""
     application.launch(order.postgres, "one")
-    check([await application.run(application.fan, 10)], [sum(2 + branch for branch in range(10))])
     expected = [sum(2 + branch for branch in range(BRANCHES))] * order.size
-    return await one_after_another(lambda _: application.run(application.fan, BRANCHES), expected, warm_up=0)
+    return await one_after_another(lambda _: application.run(application.fan, BRANCHES), expected, warm=WARM_FANS)
 
 
 async def backlog(order: Order) -> Measured:
@@ -105,7 +104,7 @@ async def _saturated(order: Order, workflow: str, added: int) -> float:
     """Seconds until each process has the results of its share."""
     with ExitStack() as stack:
         processes = [stack.enter_context(_application(order, f"app-{number}")) for number in range(PROCESSES)]
-        _run_shares(processes, workflow, WARM_UP * PROCESSES)
+        _run_shares(processes, workflow, warm_up(order.size))
         start = time.perf_counter()
         found = _run_shares(processes, workflow, order.size)
         seconds = time.perf_counter() - start

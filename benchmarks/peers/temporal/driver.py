@@ -16,6 +16,7 @@ from typing import Any
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from benchmarks.contract import WARM_CALLS, WARM_CHAINS, WARM_FANS
 from benchmarks.peers.driving import (
     BRANCHES,
     STEPS,
@@ -55,7 +56,7 @@ async def idle(order: Order) -> Measured:
     """W2: a workflow of one activity at a time."""
     async with _server() as client, _worker(client):
         expected = [value + 1 for value in range(order.size)]
-        return await one_after_another(lambda value: _run(client, flows.Single.run, value), expected)
+        return await one_after_another(lambda value: _run(client, flows.Single.run, value), expected, warm=WARM_CALLS)
 
 
 async def chains(order: Order) -> Measured:
@@ -66,16 +67,15 @@ async def chains(order: Order) -> Measured:
             return await _run(client, flows.Chain.run, value)
 
         many = await many_at_once(run, [value + STEPS for value in range(order.size)], window=WINDOW)
-        alone = await one_after_another(run, [value + STEPS for value in range(order.calls)])
+        alone = await one_after_another(run, [value + STEPS for value in range(order.calls)], warm=WARM_CHAINS)
         return Measured(many.count, many.seconds, latencies_ms=alone.latencies_ms)
 
 
 async def fan_out(order: Order) -> Measured:
     """W4: an activity, a thousand at once, an activity that sums them."""
     async with _server() as client, _worker(client):
-        check([await _run(client, flows.Fan.run, 10)], [sum(2 + branch for branch in range(10))])
         expected = [sum(2 + branch for branch in range(BRANCHES))] * order.size
-        return await one_after_another(lambda _: _run(client, flows.Fan.run, BRANCHES), expected, warm_up=0)
+        return await one_after_another(lambda _: _run(client, flows.Fan.run, BRANCHES), expected, warm=WARM_FANS)
 
 
 async def backlog(order: Order) -> Measured:

@@ -93,6 +93,13 @@ def test_the_rates_of_a_backlog_are_those_of_its_first_and_last_tenth() -> None:
     assert last == pytest.approx(5)
 
 
+def test_what_ended_in_one_batch_is_not_cut_in_two() -> None:
+    batches = [n * 1.0 for n in range(10) for _ in range(20)]
+    assert rates_of_tenths(batches) == (20.0, 20.0)
+    with pytest.raises(ValueError, match="at once"):
+        rates_of_tenths([1.0] * 50)
+
+
 def test_a_backlog_is_drained_from_its_first_end_until_all_are_known() -> None:
     measured = drained([10.0 + n for n in range(20)], known=30.0)
     assert (measured.count, measured.seconds) == (20, 20.0)
