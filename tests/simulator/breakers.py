@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from tests.simulator.times import SLACK
 from tests.simulator.workload import TARGETS
 from tests.simulator.world import World
 from valkyr.flow.effects import AttemptEnded
@@ -81,9 +82,13 @@ class Breakers:
     def acquire(self, target: str, run: UUID, epoch: int) -> UUID | None:
         """Leave for one probe; None if the target is not due, or enough are under way."""
         now = self._world.clock.now
+        if not self.away and self._open_until.get(target, 0.0) > now + SLACK:
+            self._world.invariants.ledger.fail(
+                "I19", "leave to call {} is asked for while it is surely refused", target
+            )
         held = {permit: until for permit, until in self._permits[target].items() if until > now}
         self._permits[target] = held
-        if self.away or self._open_until.get(target, 0.0) > now or len(held) >= PERMITS:
+        if self.away or len(held) >= PERMITS:
             return None
         permit = UUID(int=run.int ^ (epoch << 96))
         held[permit] = now + HOLD

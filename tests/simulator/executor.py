@@ -29,7 +29,10 @@ from valkyr.flow.plan import PlannedNode
 from valkyr.flow.results import Lost, Omitted
 from valkyr.flow.states import RunState
 
-RESCAN = 60.0
+AGAIN = 1.0
+"""Seconds until what could not be done just now is looked at again. Nothing else is: whoever is not woken sleeps until
+the next time that stands in the rows, so that a schedule shows what nobody would have looked at."""
+
 _WITH_DEADLINE = frozenset({RunState.READY, RunState.LEASED, RunState.WAITING, RunState.PARKED})
 
 Done = Callable[[Sequence[Answer] | None], None]
@@ -155,12 +158,15 @@ class Executor(Process):
         if transaction.aborted or world.chance(world.weather.rolls_back):
             world.counts["transactions rolled back"] += 1
             transaction.release()
+            self.look_within(AGAIN)
             done(None)
             return
         handed = transaction.commit()
         world.invariants.committed(transaction)
         if Fence.ACCEPTED in transaction.answers:
             self._wake_all()
+        else:
+            self.look_within(AGAIN)
         if world.chance(world.weather.commits_unknown):
             world.counts["commits nobody heard of"] += 1
             done(None)
@@ -175,6 +181,7 @@ class Executor(Process):
         ids = list(dict.fromkeys(event.execution_id for event in events))
         if len(ids) == 1:
             if any(isinstance(event, Resolve | EndExecution) for event in events):
+                self.look_within(AGAIN)
                 done([Internal("this change cannot be made")] * len(events))
             else:
                 self.apply(events, done, "the engine could not carry on after this run")
@@ -301,8 +308,13 @@ class Executor(Process):
             world.letters.relay_from(self)
         self._give_back(self.holder, self.runner.held.keys())
         if not world.finished:
-            soon = RESCAN if found.next_at is None else min(RESCAN, found.next_at - world.clock.now)
-            self.look_within(soon + world.dice.random() * (1.0 if batches else 0.2))
+            self._look_next(found, late=world.dice.random() * (1.0 if batches else 0.2))
+
+    def _look_next(self, found: Found, *, late: float) -> None:
+        if found.next_at is not None:
+            self.look_within(found.next_at - self.world.clock.now + late)
+        if found.unplannable:
+            self.look_within(AGAIN)
 
     def _apply_later(self, events: Sequence[Event]) -> None:
         """What was found is acted on a little later, sometimes a lot."""

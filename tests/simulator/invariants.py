@@ -22,6 +22,7 @@ from tests.simulator.world import World
 from tests.simulator.written import check_quarantine, check_written
 from valkyr.flow.attempts import Fence
 from valkyr.flow.events import EndExecution, Event, LeaseEnded, PauseExecution, Resolution, Resolve, ResumeExecution
+from valkyr.flow.leasing import Way
 from valkyr.flow.states import Ending, ExecutionState
 from valkyr.graph.model import EdgeKind, Join
 
@@ -97,6 +98,14 @@ class Invariants:
                 self._world.say("{} is brought back from its breaker", row.id)
             check_burns_nothing(self.ledger, row)
             self.ledger.before[row.id].update(row)
+
+    def looked(self, target: str, way: Way, *, closed: bool, due: bool) -> None:
+        """I17: what is parked goes on when its time has come and its breaker is closed, as far as is known, or away;
+        and not before."""
+        back = way in (Way.BRING_BACK, Way.BRING_BACK_DUE)
+        if (back and not closed) or (closed and due and not back):
+            word = "closed" if closed else "open"
+            self.ledger.fail("I17", "the breaker of {} is {}, and for its runs there is: {}", target, word, way.value)
 
     def committed(self, transaction: Transaction) -> None:
         """All that a transaction of progress has changed."""

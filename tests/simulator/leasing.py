@@ -12,7 +12,7 @@ from tests.simulator.network import Reply
 from tests.simulator.rows import RunRow
 from tests.simulator.runners import lease_of
 from tests.simulator.workload import OWN, REMOTE, TARGETS
-from valkyr.flow.leasing import BREAKER, Serving, Way, look_at, may_lease
+from valkyr.flow.leasing import AGAIN, BREAKER, Serving, Way, look_at, may_lease
 from valkyr.flow.states import RunState
 
 if TYPE_CHECKING:
@@ -106,7 +106,10 @@ class Leasing:
 
     def _choose(self, ready: Sequence[RunRow], serving: Serving) -> list[RunRow]:
         now = self._world.clock.now
-        rows = [row for row in ready if row.locked_by is None and serving.takes(row.node) and _may_lease(row, now)]
+        rows = [row for row in ready if serving.takes(row.node) and _may_lease(row, now)]
+        if any(row.locked_by is not None for row in rows):
+            self._executor.look_within(AGAIN.total_seconds())
+        rows = [row for row in rows if row.locked_by is None]
         self._world.dice.shuffle(rows)
         return rows
 
@@ -139,6 +142,8 @@ class Leasing:
         world.store.lease_runs(((row, batch.permits.get(row.id)) for row in batch.leased), batch.holder)
         world.store.park_runs((row, world.breakers.wait_of(row.node.target)) for row in batch.parked)
         world.counts["runs parked by breakers"] += len(batch.parked)
+        # The reaper must know of leases that nobody hears of again, and parked runs are looked at when they are due.
+        self._executor.wake()
         world.invariants.leased(batch.leased, batch.parked, batch.holder, now=batch.began)
         if world.chance(world.weather.commits_unknown):
             world.counts["commits nobody heard of"] += 1
@@ -149,6 +154,8 @@ class Leasing:
         """What the breakers let go is brought back; half open, some go with permits."""
         for target in TARGETS:
             rows = [row for row in parked if row.node.target == target and self._is_free(row)]
+            if len(rows) < sum(row.node.target == target for row in parked):
+                self._executor.look_within(AGAIN.total_seconds())
             if rows:
                 self._look_at(target, rows)
 
@@ -162,6 +169,8 @@ class Leasing:
         closed, away = executor.closed(target), world.breakers.away
         wait = 0.0 if closed else world.breakers.wait_of(target)
         look = look_at(timedelta(seconds=first_due), closed=closed, wait=timedelta(seconds=wait), away=away)
+        world.invariants.looked(target, look.way, closed=closed, due=first_due <= 0)
+        executor.look_within(max(0.001, look.wait.total_seconds()))
         due = [row for row in rows if (row.retry_after or now) <= now]
         match look.way:
             case Way.BRING_BACK:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tests.simulator.executor import Executor
 
 LetterId = tuple[UUID, int]
+AGAIN = 1.0
+"""Seconds until the DLQ is told again."""
 
 
 class DeadLetterQueue:
@@ -41,11 +43,13 @@ class DeadLetterQueue:
         self._relaying.discard(executor.holder)
         if self.away or world.chance(world.weather.loses):
             world.counts["letters not taken"] += len(rows)
+            executor.look_within(AGAIN)
             return
         for row in rows:
             self._take(row)
         if world.chance(world.weather.loses):
             world.counts["answers lost"] += 1
+            executor.look_within(AGAIN)
             return
         world.store.delete_outbox([row.id for row in rows])
         if world.store.outbox:

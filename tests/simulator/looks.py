@@ -15,7 +15,8 @@ _WITH_DEADLINE = frozenset({RunState.READY, RunState.LEASED, RunState.WAITING, R
 
 
 class Found:
-    """What one look at the rows has found, by the loop that it is for; `next_at`: when more is due at the earliest."""
+    """What one look at the rows has found, by the loop that it is for; `next_at`: when more is due at the earliest;
+    `unplannable`: some of it concerns a graph that cannot be planned for the moment."""
 
     __slots__ = (
         "controls",
@@ -27,6 +28,7 @@ class Found:
         "parked",
         "ready",
         "stopped",
+        "unplannable",
     )
 
     def __init__(self) -> None:
@@ -39,6 +41,7 @@ class Found:
         self.parked: list[RunRow] = []
         self.executions: list[UUID] = []
         self.next_at: float | None = None
+        self.unplannable = False
 
     @classmethod
     def of(cls, world: World) -> Found:
@@ -48,6 +51,7 @@ class Found:
             if goes_on and found._is_due(execution.deadline, world):
                 found.executions.append(execution.id)
             if execution.open_runs:
+                found.unplannable = found.unplannable or execution.plannable_from > world.clock.now
                 for row in execution.runs:
                     if row.state in _WITH_DEADLINE:
                         found._sort(row, world)

@@ -9,6 +9,7 @@ from tests.simulator.sight import inputs_of, result_at, right_inputs_of
 from tests.simulator.times import SLACK
 from tests.simulator.weather import CANCEL_GRACE
 from tests.simulator.whole import SETTLED
+from tests.simulator.workload import OWN_POOL
 from tests.simulator.world import MAX_REQUEUES
 from tests.simulator.written import UNFORESEEN
 from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
@@ -32,6 +33,9 @@ def check_lease(ledger: Ledger, row: RunRow, before: Before) -> None:
         ledger.fail("I05", "{} was leased in an execution that is {}, ending {}", row.id, state, ending)
     if execution.state is E.PAUSED:
         ledger.fail("PAUSE", "{} was leased in an execution that is paused", row.id)
+    own = row.holder is not None and row.holder.startswith("executor")
+    if row.node.control is not None or (row.node.pool == OWN_POOL) is not own:
+        ledger.fail("POOL", "{} was leased to {}", row.id, row.holder)
     if before.trusted_until is not None and before.trusted_until > now:
         ledger.fail("I12", "{} was leased while a runner that was told to stop may be at it", row.id)
     if before.state is not R.PARKED and (row.ready_at is None or row.ready_at > now + SLACK):

@@ -24,7 +24,8 @@ def check_times(ledger: Ledger, execution: ExecutionRow, row: RunRow, before: Be
     if row.state is R.QUARANTINED:
         before.not_before = None
     elif isinstance(reason, LeaseEnded) and row.state in (R.READY, R.PARKED):
-        before.not_before = row.ready_at
+        waits = row.ready_at is not None and row.ready_at > ledger.now
+        before.not_before = row.ready_at if waits else None
     elif before.state is R.PARKED and row.state is R.READY:
         _check_resumed(ledger, row, before)
 

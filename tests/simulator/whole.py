@@ -38,6 +38,7 @@ def check_whole(ledger: Ledger, execution: ExecutionRow, answered: Sequence[tupl
     deadline = ledger.deadlines[execution.id]
     overdue = deadline is not None and deadline <= ledger.now
     standing = Standing(state, ending, state is ExecutionState.PAUSED, overdue)
+    asked: set[tuple[str, str]] = set()
     for event, answer in answered:
         if isinstance(event, Resolve) and event.execution_id == execution.id and answer is Fence.ACCEPTED:
             _note_deadline(ledger, standing, event)
@@ -50,7 +51,8 @@ def check_whole(ledger: Ledger, execution: ExecutionRow, answered: Sequence[tupl
         if answer is Fence.ACCEPTED:
             _take(standing, event)
         if not isinstance(event, EndExecution) and isinstance(answer, Fence):
-            ledger.asked.add(_key(event))
+            asked.add(_key(event))
+    ledger.asked |= asked
     _check_effect(ledger, execution, standing)
     return standing
 
@@ -98,10 +100,13 @@ def _key(event: OfExecution) -> tuple[str, str]:
 
 def _check_effect(ledger: Ledger, execution: ExecutionRow, standing: Standing) -> None:
     """Paused is what was paused, until it is resumed or ends."""
+    revision, _, _ = ledger.executions[execution.id]
     state = execution.state
     if execution.deadline != ledger.deadlines[execution.id]:
         right = ledger.deadlines[execution.id]
         ledger.fail("I08", "the deadline of {} is {}, and must be {}", execution.name, execution.deadline, right)
+    if state is ExecutionState.PENDING and execution.revision > revision:
+        ledger.fail("I08", "{} has begun, and is {}", execution.name, state)
     goes_on = execution.ending is None and state not in SETTLED
     if goes_on and (state is ExecutionState.PAUSED) is not standing.paused:
         ledger.fail("PAUSE", "{} is {}, and must {}be paused", execution.name, state, "" if standing.paused else "not ")
