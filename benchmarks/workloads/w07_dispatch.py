@@ -3,13 +3,14 @@
 Most executions wait behind a Delay. The others move: each of their modules holds its run for one to three seconds, so
 that as many runs are ready or leased at any time, and `concurrency` has room for all of them: what is measured is
 dispatching, and not a queue for slots. A run is READY from `ready_at` on, the beginning of the transaction that readied
-it, and its module says by the same clock when it started.
+it, and its module says by the same clock when it started. A measurement that finds much less unsettled or moving than
+that, at its beginning or at its end, does not count.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -29,6 +30,8 @@ WAITING_NODES, MOVING_NODES = 25, 40
 HELD = {"least": 1.0, "most": 3.0}
 BATCH = 100
 DEADLINE = 60.0
+PREMISE = 0.9
+"""Share of the runs that must be unsettled, and of those that must be ready or leased, for a time to count."""
 
 COUNTS = """
 SELECT count(*) FILTER (WHERE state IN ('READY', 'LEASED')) AS moving,
@@ -54,6 +57,8 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
         await asyncio.sleep(sizes.dispatch_seconds)
         used, ended = meter.read(), await stack.sql.fetchval("SELECT clock_timestamp()")
         after = await stack.sql.fetchrow(COUNTS)
+        for counts in (before, after):
+            require(counts, sizes)
         waits = await _waits(stack.sql, began, ended)
     return Measured(
         {
@@ -67,6 +72,22 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
     )
 
 
+def require(counts: Mapping[str, int], sizes: Sizes) -> None:
+    """BenchError when fewer runs than PREMISE says were `unsettled`, or `moving`."""
+    wanted = {"unsettled": sizes.unsettled * WAITING_NODES, "moving": sizes.moving}
+    for what, count in wanted.items():
+        if counts[what] < PREMISE * count:
+            raise BenchError(f"{counts[what]:,} runs were {what}, and not {count:,}: the times say nothing")
+
+
+def check_waits(waits: Sequence[float]) -> None:
+    """BenchError when none became ready, or one started before it was."""
+    if not waits:
+        raise BenchError("no run became ready")
+    if min(waits) < 0:
+        raise BenchError(f"a run started {-min(waits):.1f} ms before it was ready")
+
+
 async def _waits(sql: asyncpg.Connection, began: object, ended: object) -> list[float]:
     """Milliseconds of each run that became ready in this time; waits until all of them have ended."""
     deadline = asyncio.get_running_loop().time() + DEADLINE
@@ -74,7 +95,9 @@ async def _waits(sql: asyncpg.Connection, began: object, ended: object) -> list[
         if asyncio.get_running_loop().time() > deadline:
             raise BenchError("runs do not end")
         await asyncio.sleep(1)
-    return [row["ms"] for row in await sql.fetch(WAITS, HOLD, began, ended)]
+    waits = [row["ms"] for row in await sql.fetch(WAITS, HOLD, began, ended)]
+    check_waits(waits)
+    return waits
 
 
 async def _fill(stack: Stack, sizes: Sizes) -> None:

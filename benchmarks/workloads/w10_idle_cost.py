@@ -10,6 +10,7 @@ from benchmarks.figures import Measured
 from benchmarks.graphs import single
 from benchmarks.sizes import Sizes
 from benchmarks.stack import Stack, open_stack
+from benchmarks.tally import check
 
 
 async def measure(database: Database, sizes: Sizes) -> Measured:
@@ -30,7 +31,8 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
 
 async def run_one(stack: Stack) -> None:
     """An idle stack has done something before: what is loaded on first use is loaded."""
-    workflow_id = await stack.save(single())
+    shape = single()
+    workflow_id = await stack.save(shape)
     async with stack.client() as client:
         execution = await client.executions.start(workflow_id, payload={"n": 1})
-        await client.executions.wait(execution.id)
+        check(await client.executions.wait(execution.id), shape.answer(), 1)
