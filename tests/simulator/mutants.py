@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.simulator.planted import BUGS, Bug
+from tests.simulator.bug import Bug
+from tests.simulator.planted import BUGS
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("valkyr", "tests/simulator", "tests/unit/flow")

@@ -1,11 +1,9 @@
-"""Bugs to plant, one by one: the text that stands in the core, and what would stand there instead.
-
-Those of statements are planted into what stands for these in the simulator.
-"""
+"""Bugs to plant, one by one. Those of statements are planted into what stands for these in the simulator."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tests.simulator.bug import Bug
+from tests.simulator.planted_apart import APART
 
 _ADVANCE = "valkyr/flow/advance.py"
 _ATTEMPTS = "valkyr/flow/attempts.py"
@@ -15,7 +13,6 @@ _ENDINGS = "valkyr/flow/endings.py"
 _INTAKE = "valkyr/flow/intake.py"
 _JOINS = "valkyr/flow/joins.py"
 _LEASING = "valkyr/flow/leasing.py"
-_PAUSES = "valkyr/flow/pauses.py"
 _RESOLUTIONS = "valkyr/flow/resolutions.py"
 _SIGHTS = "valkyr/flow/sights.py"
 _STATES = "valkyr/flow/states.py"
@@ -23,18 +20,7 @@ _STEP = "valkyr/flow/step.py"
 _WRITES = "valkyr/flow/writes.py"
 _STATEMENTS = "tests/simulator/store.py"
 
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """`before` stands exactly once in `file`."""
-
-    name: str
-    file: str
-    before: str
-    after: str
-
-
-BUGS = (
+_OF_GRAPHS = (
     Bug(
         "the fence looks at no epoch",
         _ATTEMPTS,
@@ -360,3 +346,5 @@ BUGS = (
         "row.stop_reason = reason",
     ),
 )
+
+BUGS = _OF_GRAPHS + APART

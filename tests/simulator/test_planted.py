@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulator.bug import Bug
 from tests.simulator.mutants import ROOT, try_bug
-from tests.simulator.planted import BUGS, Bug
+from tests.simulator.planted import BUGS
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
