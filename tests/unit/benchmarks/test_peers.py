@@ -96,6 +96,8 @@ def test_the_rates_of_a_backlog_are_those_of_its_first_and_last_tenth() -> None:
 def test_what_ended_in_one_batch_is_not_cut_in_two() -> None:
     batches = [n * 1.0 for n in range(10) for _ in range(20)]
     assert rates_of_tenths(batches) == (20.0, 20.0)
+    assert rates_of_tenths([1.0] * 50 + [2.0 + n for n in range(50)]) == (1.0, 1.0)
+    assert rates_of_tenths([n * 1.0 for n in range(50)] + [59.0] * 50) == (1.0, 5.0)
     with pytest.raises(ValueError, match="at once"):
         rates_of_tenths([1.0] * 50)
 
