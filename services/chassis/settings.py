@@ -148,7 +148,7 @@ class DatabaseSettings(SettingsModel):
     url: Annotated[str, AfterValidator(_check_database_url)] = Field(repr=False)
     pool_size: int = Field(default=10, ge=1, le=1000, description="connections for hot statements")
     transaction_pool_size: int = Field(default=5, ge=1, le=1000, description="connections for everything else")
-    reserved_pool_size: int = Field(default=2, ge=1, le=100, description="connections for heartbeats and reports")
+    reserved_pool_size: int = Field(default=4, ge=1, le=100, description="connections for heartbeats and reports")
     acquire_timeout: Timeout = timedelta(seconds=3)
     statement_timeout: Timeout = timedelta(seconds=5)
     lock_timeout: Timeout = timedelta(seconds=2)

@@ -6,7 +6,7 @@ A look asks for what transactions wrote that the look before could not see: thei
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context
@@ -17,6 +17,7 @@ from uuid import UUID
 from services.executor.model import ExecutionView, Heard
 from services.executor.signals import Signals
 from services.executor.store import reads as store
+from services.executor.store.reads import Snapshot
 from services.executor.store.session import Session
 from valkyr.errors import Internal, ValkyrError
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
@@ -28,8 +29,8 @@ Item = TypeVar("Item")
 LOOK_INTERVAL = timedelta(seconds=1)
 """How soon a change made by another replica is seen; changes made here are seen at once."""
 
-LONGEST_TRANSACTION = timedelta(minutes=1)
-"""No transaction of an executor lasts as long; one of somebody else that does must not make every look a long one."""
+PATIENCE = timedelta(seconds=3)
+"""How long looks may fail before those who watch are told."""
 
 PAUSE = 0.02
 """Seconds that the news of an execution which goes on may wait, for its end or for others'; an end is told at once."""
@@ -105,8 +106,8 @@ class Feed:
 
     def __init__(self, session: Session, signals: Signals) -> None:
         self._session = session
-        self._mark: int | None = None
-        self._tops: deque[tuple[float, int]] = deque()
+        self._seen: Snapshot | None = None
+        self._failing_since: float | None = None
         self._named: dict[UUID, set[Subscription]] = {}
         self._general: set[Subscription] = set()
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
@@ -121,7 +122,7 @@ class Feed:
     @property
     def mark(self) -> int:
         """What committed before it has been told: where a stream that breaks off now is to be resumed."""
-        return self._mark or 0
+        return self._seen.oldest_open if self._seen is not None else 0
 
     @property
     def watched(self) -> int:
@@ -192,7 +193,7 @@ class Feed:
     def _start(self) -> None:
         if self._task is None:
             self._forget()
-        if self._mark is None:
+        if self._seen is None:
             self._look_at = 0.0
             self._wake.set()
         if self._task is None:
@@ -205,19 +206,20 @@ class Feed:
 
     def _forget(self) -> None:
         """Nobody has watched for a while, or could: the next look begins anew."""
-        self._mark = None
+        self._seen = None
         self._looked.clear()
 
     async def _run(self) -> None:
         try:
             while self._named or self._general or self._waiting:
-                await wait_for(self._wake, LOOK_INTERVAL)
+                left = self._look_at - asyncio.get_running_loop().time()
+                await wait_for(self._wake, timedelta(seconds=max(0.0, left)))
                 self._wake.clear()
                 try:
                     await self._read()
+                    self._failing_since = None
                 except ValkyrError as error:
-                    log.warning("feed.failed", error=str(error), reason=error.reason)
-                    self._fail(error)
+                    self._after_failure(error)
                 except Exception as error:
                     log.error("feed.failed", error=str(error), exc_info=error)
                     self._fail(Internal("what changed cannot be read; see the log"))
@@ -227,51 +229,67 @@ class Feed:
 
     async def _read(self) -> None:
         now = asyncio.get_running_loop().time()
-        mark = None
+        seen = None
         if now >= self._look_at:
-            mark = await self._look(now)
-            self._look_at = now + LOOK_INTERVAL.total_seconds()
+            self._look_at = now + LOOK_INTERVAL.total_seconds()  # a hint that comes meanwhile makes it sooner again
+            seen = await self._look()
         while self._unread:
-            ids = list(self._unread)[:AT_ONCE]
-            for execution_id in ids:
-                del self._unread[execution_id]
+            await self._read_some(list(self._unread)[:AT_ONCE])
+        if seen is not None:
+            first, self._seen = self._seen is None, seen
+            self._looked.set()
+            if first:
+                self._tell_waiting()  # what others did between a waiter's question and this look is in no later one
+
+    async def _read_some(self, ids: Sequence[UUID]) -> None:
+        for execution_id in ids:
+            del self._unread[execution_id]
+        try:
             async with self._session.reading() as connection:
                 found = await store.read_executions(connection, ids)
-            for view in found:
-                self._offer(view)
-        if mark is not None:
-            self._mark = mark
-            self._looked.set()
+        except BaseException:
+            self._unread |= dict.fromkeys(ids)
+            raise
+        for view in found:
+            self._offer(view)
 
-    async def _look(self, now: float) -> int:
-        """What others have changed; the mark to be set when that was told."""
+    async def _look(self) -> Snapshot:
+        """What others have changed; what is to be remembered as seen once that was told."""
         async with self._session.reading() as connection:
-            changes = await store.changes_since(connection, self._since(now))
-        self._tops.append((now, changes.top))
-        self._hear([change for change in changes.heard if self._told.get(change.id, -1) < change.revision])
-        return changes.oldest_open
+            heard, seen = await store.changes_since(connection, self._seen)
+        self._hear([change for change in heard if self._told.get(change.id, -1) < change.revision])
+        return seen
 
-    def _since(self, now: float) -> int | None:
-        while len(self._tops) > 1 and self._tops[1][0] <= now - LONGEST_TRANSACTION.total_seconds():
-            self._tops.popleft()
-        if self._mark is None:
-            return None
-        told_long_ago = self._tops[0][1] if self._tops[0][0] <= now - LONGEST_TRANSACTION.total_seconds() else 0
-        return max(self._mark, told_long_ago)
+    def _after_failure(self, error: ValkyrError) -> None:
+        """A moment of overload is no reason to break every stream: nothing is lost, the next look finds it."""
+        now = asyncio.get_running_loop().time()
+        if self._failing_since is None:
+            log.warning("feed.failed", error=str(error), reason=error.reason)
+            self._failing_since = now
+        if self._seen is None or now - self._failing_since >= PATIENCE.total_seconds():
+            self._failing_since = None
+            self._fail(error)
+        else:
+            self._look_at = now + LOOK_INTERVAL.total_seconds()
+        self._tell_waiting()
+
+    def _tell_waiting(self) -> None:
+        """Whoever waits asks, and is told there."""
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
 
     def _subscriptions(self) -> set[Subscription]:
         return {*self._general, *(one for many in self._named.values() for one in many)}
 
     def _fail(self, error: ValkyrError) -> None:
-        """Everybody who watches is told, and comes again with where it was; who waits asks and is told there."""
+        """Everybody who watches is told, and comes again with where it was."""
         self._unread.clear()
         self._looked.set()
         self._forget()
         for subscription in self._subscriptions():
             subscription.fail(error)
-        for events in self._waiting.values():
-            for event in events:
-                event.set()
+        self._tell_waiting()
 
 
 async def wait_for(event: asyncio.Event, timeout: timedelta) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from services.chassis.database import Database, connect
-from services.executor.feed import Feed
+from services.executor.feed import Feed, wait_for
 from services.executor.model import Heard
 from services.executor.queries import NOTIFY
 from services.executor.signals import Signals
@@ -18,7 +18,8 @@ from services.executor.store.session import Session
 from valkyr.telemetry import get_logger
 
 CHANNEL = "valkyr_executor"
-HELLO, READY, CHANGED = "hello", "ready", "changed"
+WHO, HELLO, READY, CHANGED = "who", "hello", "ready", "changed"
+"""Who begins to listen asks who is there, and all others say hello."""
 
 HELLO_INTERVAL = timedelta(seconds=30)
 SILENT_FOR = timedelta(seconds=100)
@@ -44,7 +45,9 @@ class Hints:
         self._me = me.hex
         self._others: dict[str, float] = {}
         self._changed = False
+        self._asking = False
         self._said_hello = float("-inf")
+        self._heard_myself = 0.0
         signals.subscribe(self._note_changes)
 
     @property
@@ -59,19 +62,27 @@ class Hints:
         try:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._hear)
+            self._heard_myself = asyncio.get_running_loop().time()
+            self._asking = True
             self._say_hello_again()
-            await lost.wait()
+            while not lost.is_set() and not self._is_deaf():
+                await wait_for(lost, HELLO_INTERVAL)
         finally:
             connection.terminate()
+
+    def _is_deaf(self) -> bool:
+        """A connection may die without a word; one's own hello would be heard."""
+        return asyncio.get_running_loop().time() - self._heard_myself > SILENT_FOR.total_seconds()
 
     async def tell(self) -> timedelta:
         """Says hello when it is time; after a moment of gathering, what others may want to know. How long to wait."""
         now = asyncio.get_running_loop().time()
         if now >= self._said_hello + HELLO_INTERVAL.total_seconds():
-            await self._notify(HELLO)
-            self._said_hello = now
+            self._said_hello = now  # before it is said: who asks meanwhile wants another
+            asking, self._asking = self._asking, False
+            await self._notify(WHO if asking else HELLO)
             self._others = {name: at for name, at in self._others.items() if at > now - SILENT_FOR.total_seconds()}
-        elif self._others:
+        if self._others:
             await asyncio.sleep(GATHERING)
             changed, self._changed = self._changed, False
             said = [READY] if self._signals.backlog else []
@@ -92,11 +103,13 @@ class Hints:
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: str) -> None:
         name, *said = payload.split(" ")
         if name == self._me:
+            self._heard_myself = asyncio.get_running_loop().time()
             return
         if name not in self._others:
             log.info("executor.replica_heard", incarnation=name)
-            self._say_hello_again()
         self._others[name] = asyncio.get_running_loop().time()
+        if WHO in said:
+            self._say_hello_again()
         if READY in said:
             self._signals.ready_elsewhere()
         if CHANGED in said:

@@ -137,7 +137,11 @@ class Progress:
                 granted.close()  # of an attempt before
                 return await Transaction(self._means, tx, known, grant).run(events, problem)
 
-            applied = await self._session.repeat(attempt, reserved=reserved)
+            try:
+                applied = await self._session.repeat(attempt, reserved=reserved)
+            except BaseException:
+                self._signals.anything()
+                raise
             self._handoff.deliver(applied.granted, granted_at=granted_at)
         self._tell(applied)
         if applied.refused:

@@ -26,15 +26,16 @@ READ_EXECUTIONS = (
     _EXECUTION.format(state=_SHOWN_STATE, payload="NULL::text", counts="NULL::text") + "e.id = ANY($1::uuid[])"
 )
 
-# What transactions wrote that began after $1 or were under way then; both bounds are of this statement's own snapshot.
-# Ids beyond it are those of another database's life, from which this one was restored.
+# What was written by transactions that an earlier snapshot did not see: those from its top ($1) on, and those that were
+# open then ($2). Ids beyond the present one are those of another database's life, from which this one was restored.
 CHANGES_SINCE = """
-SELECT e.id, e.revision, e.state, s.oldest_open, s.top
-FROM (SELECT pg_snapshot_xmin(s)::text::bigint AS oldest_open, pg_snapshot_xmax(s)::text::bigint AS top
+SELECT e.id, e.revision, e.state, s.oldest_open, s.top, s.open
+FROM (SELECT pg_snapshot_xmin(s)::text::bigint AS oldest_open, pg_snapshot_xmax(s)::text::bigint AS top,
+          ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(s) AS x) AS open
       FROM pg_current_snapshot() AS s) AS s
 LEFT JOIN LATERAL (
     SELECT e.id, e.revision, e.state FROM executor.workflow_execution e
-    WHERE e.changed_in >= $1::bigint AND e.changed_in < s.top) AS e ON true
+    WHERE e.changed_in >= $1::bigint AND e.changed_in < s.top OR e.changed_in = ANY($2::bigint[])) AS e ON true
 """
 
 _RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,

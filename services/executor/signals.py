@@ -38,10 +38,18 @@ class Signals:
         self.ready_for_others.set()
 
     def ready_elsewhere(self) -> None:
-        """Another replica has more runs than room: they may be of any rank."""
-        self.backlog = True
-        self.urgent = LOWEST_RANK
+        """Another replica has more runs than room. Who is behind with runs as well finds them from where it is; who is
+        idle looks from the beginning: they may be of any rank."""
+        if not self.backlog:
+            self.backlog = True
+            self.urgent = LOWEST_RANK
         self.runs_ready.set()
+
+    def anything(self) -> None:
+        """Nobody knows whether a transaction was committed: whatever it would have set going is looked for."""
+        self.left_ready(LOWEST_RANK)
+        for event in (self.control_ready, self.timers_changed, self.deadlines_changed, self.outbox_filled):
+            event.set()
 
     def executions_changed(self, changes: Sequence[Heard]) -> None:
         """Committed: tells whoever watches."""

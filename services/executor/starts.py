@@ -151,7 +151,13 @@ class Starts:
                 grant.left = size
                 return await self._write(tx, groups, grant, look=look)
 
-            written = await self._session.repeat(attempt)
+            try:
+                written = await self._session.repeat(attempt)
+            except _Raced:
+                raise
+            except BaseException:
+                self._signals.anything()
+                raise
             leased = [run for execution in written.new for run in execution.leased.values()]
             self._handoff.deliver(self._progress.preparing.hand_out(leased, written.known), granted_at=granted_at)
         try:

@@ -31,10 +31,10 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some executions as they are now; `seen_to` is where to resume."""
+    """Some executions as they are now; `seen_to` is where to resume, None where more has to be sent before that."""
 
     executions: Sequence[ExecutionView]
-    seen_to: int
+    seen_to: int | None
 
 
 class Watch:
@@ -47,7 +47,6 @@ class Watch:
         self._only = frozenset(watched.ids)
         self._sent: OrderedDict[UUID, int] = OrderedDict()
         self._unsettled = set(watched.ids)
-        self._seen_to = 0
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Until every named execution is settled, if that was asked for; else for as long as the caller listens.
@@ -59,17 +58,15 @@ class Watch:
             mark = self._feed.mark
             async for batch in self._beginning(mark):
                 yield batch
-            self._seen_to = mark
             while not self._is_over():
                 views = await news.changed()
-                mark = self._feed.mark
+                before, mark = mark, self._feed.mark
                 if news.overrun:
                     news.overrun = False
-                    async for batch in self._missed(self._seen_to):
+                    async for batch in self._missed(before, mark):
                         yield batch
-                async for batch in self._batches_of(views):
+                async for batch in self._batches_of(views, mark):
                     yield batch
-                self._seen_to = mark
 
     def _is_over(self) -> bool:
         return self._watched.until_settled and bool(self._watched.ids) and not self._unsettled
@@ -77,7 +74,6 @@ class Watch:
     async def _beginning(self, mark: int) -> AsyncIterator[Batch]:
         """The named executions as they are, or what changed since the token; where neither is given, where we are."""
         watched = self._watched
-        self._seen_to = mark if watched.since is None else watched.since
         if watched.ids:
             found = []
             for start in range(0, len(watched.ids), AT_ONCE):
@@ -86,7 +82,7 @@ class Watch:
             if missing:
                 raise execution_not_found(min(missing))
             if watched.since is None:
-                async for batch in self._batches_of(found):
+                async for batch in self._batches_of(found, mark):
                     yield batch
             else:
                 self._unsettled = {view.id for view in found if view.state not in SETTLED_EXECUTION_STATES}
@@ -94,23 +90,24 @@ class Watch:
             await self._executions.now()  # with the database away there is no stream, and that is said at once
             yield Batch((), mark)
         if watched.since is not None:
-            async for batch in self._missed(watched.since):
+            async for batch in self._missed(watched.since, mark):
                 yield batch
 
-    async def _missed(self, since: int) -> AsyncIterator[Batch]:
-        """What changed anywhere since a mark."""
+    async def _missed(self, since: int, mark: int) -> AsyncIterator[Batch]:
+        """What changed anywhere since an earlier mark."""
         wanted = ExecutionFilter(
             self._watched.namespace, self._watched.ids, self._watched.workflow_id, changed_since=since
         )
         while True:
             views = await self._executions.list_executions(wanted, limit=AT_ONCE)
-            async for batch in self._batches_of(views):
+            async for batch in self._batches_of(views, mark if len(views) < AT_ONCE else None):
                 yield batch
             if len(views) < AT_ONCE:
                 return
             wanted = replace(wanted, before=views[-1].id)
 
-    async def _batches_of(self, views: Sequence[ExecutionView]) -> AsyncIterator[Batch]:
+    async def _batches_of(self, views: Sequence[ExecutionView], seen_to: int | None) -> AsyncIterator[Batch]:
+        """Only the last says where to resume: a stream that breaks off before is told all of them again."""
         fresh = [view for view in views if self._sent.get(view.id, -1) < view.revision]
         for start in range(0, len(fresh), AT_ONCE):
             some = fresh[start : start + AT_ONCE]
@@ -120,7 +117,7 @@ class Watch:
                 some = [filled.get(view.id, view) for view in some]
             for view in some:
                 self._remember(view)
-            yield Batch(some, self._seen_to)
+            yield Batch(some, seen_to if start + AT_ONCE >= len(fresh) else None)
 
     def _remember(self, view: ExecutionView) -> None:
         self._sent[view.id] = view.revision

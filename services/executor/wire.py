@@ -238,8 +238,8 @@ def read_ids(texts: Iterable[str]) -> list[UUID]:
     return [read_uuid(text, f"executionIds[{index}]") for index, text in enumerate(texts)]
 
 
-def resume_token(seen_to: int) -> str:
-    return str(seen_to)
+def resume_token(seen_to: int | None) -> str:
+    return "" if seen_to is None else str(seen_to)
 
 
 def _read_resume_token(token: str) -> int | None:

@@ -15,7 +15,7 @@ from valkyr.client.calls import Calls
 from valkyr.client.results import Execution
 from valkyr.client.retries import delay_before_repeat
 from valkyr.client.wire import execution_of
-from valkyr.errors import DeadlineExceeded, Unavailable, ValkyrError
+from valkyr.errors import DeadlineExceeded, Overloaded, Unavailable, ValkyrError
 
 STREAM_LIFETIME = timedelta(minutes=10)
 REMEMBERED_REVISIONS = 100_000
@@ -60,7 +60,7 @@ class Watch:
                         for execution in self._new(response.executions):
                             yield execution
                 broken: ValkyrError = Unavailable("the executor ended the stream")
-            except (Unavailable, DeadlineExceeded) as error:
+            except (Unavailable, DeadlineExceeded, Overloaded) as error:
                 broken = error
             if self._request.until_settled and not self._unsettled:
                 return

@@ -13,7 +13,7 @@ from valkyr.client.calls import Calls
 from valkyr.client.results import Execution
 from valkyr.client.watch import STREAM_LIFETIME, Trouble
 from valkyr.client.wire import execution_of
-from valkyr.errors import DeadlineExceeded, Unavailable, ValkyrError
+from valkyr.errors import DeadlineExceeded, Overloaded, Unavailable, ValkyrError
 from valkyr.flow.states import ExecutionState
 
 
@@ -36,7 +36,7 @@ async def changes_of_one(
                         seen = execution
                         yield execution
             broken: ValkyrError = Unavailable("the executor ended the stream")
-        except (Unavailable, DeadlineExceeded) as error:
+        except (Unavailable, DeadlineExceeded, Overloaded) as error:
             broken = error
         if seen is not None and seen.settled:
             return

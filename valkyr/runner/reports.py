@@ -52,7 +52,6 @@ class Reporter:
         self._waiting: deque[Attempt] = deque()
         self._calls: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._failures = 0
 
     def put(self, attempt: Attempt) -> None:
         """Queues an attempt that has its `result`."""
@@ -94,17 +93,18 @@ class Reporter:
 
     async def _deliver(self, batch: list[Attempt]) -> None:
         """Reports until answered, as long as the leases are valid."""
+        failures = 0
         while batch:
             try:
                 answers = await self._transport.report_runs([_result(attempt) for attempt in batch])
             except _WORTH_REPEATING as error:
-                await self._back_off(error)
+                failures += 1
+                await _back_off(error, failures)
                 batch = self._still_held(batch)
             except ValkyrError as error:
                 await self._after_refusal(batch, error)
                 return
             else:
-                self._failures = 0
                 self._settle(batch, answers)
                 return
 
@@ -125,14 +125,6 @@ class Reporter:
             self._settled(attempt, accepted=False)
         return held
 
-    async def _back_off(self, error: ValkyrError) -> None:
-        self._failures += 1
-        if self._failures == 1:
-            log.warning("report.failed", error=str(error), reason=error.reason)
-        delay = backoff_ceiling(self._failures, base=_FIRST_BACKOFF, maximum=_LAST_BACKOFF) * random.uniform(0.5, 1)
-        wished = error.details.retry_after
-        await asyncio.sleep(max(delay, min(wished, _LAST_BACKOFF) if wished else delay).total_seconds())
-
     async def _after_refusal(self, batch: list[Attempt], error: ValkyrError) -> None:
         """Repeating cannot help, but one bad result must not cost the others: each goes alone, then as a failure."""
         if len(batch) > 1:
@@ -148,6 +140,14 @@ class Reporter:
             await self._deliver([attempt])
         else:
             self._settled(attempt, accepted=False)
+
+
+async def _back_off(error: ValkyrError, failures: int) -> None:
+    if failures == 1:
+        log.warning("report.failed", error=str(error), reason=error.reason)
+    delay = backoff_ceiling(failures, base=_FIRST_BACKOFF, maximum=_LAST_BACKOFF) * random.uniform(0.5, 1)
+    wished = error.details.retry_after
+    await asyncio.sleep(max(delay, min(wished, _LAST_BACKOFF) if wished else delay).total_seconds())
 
 
 def _result(attempt: Attempt) -> RunResult:

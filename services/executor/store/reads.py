@@ -91,19 +91,21 @@ async def read_executions(connection: Any, ids: Sequence[UUID]) -> list[Executio
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
-    """What has changed since a mark. `oldest_open` is the next mark; all that began after `top` will be beyond it."""
+class Snapshot:
+    """What a look could see: transactions before `top`, but for those that were `open`. `oldest_open` is the first of
+    them, or `top`."""
 
-    heard: Sequence[Heard]
     oldest_open: int
     top: int
+    open: Sequence[int]
 
 
-async def changes_since(connection: Any, mark: int | None) -> Changes:
-    """Nothing but the next mark if there is none yet."""
-    rows = await connection.fetch(queries_reading.CHANGES_SINCE, MAX_BIGINT if mark is None else mark)
+async def changes_since(connection: Any, seen: Snapshot | None) -> tuple[list[Heard], Snapshot]:
+    """What is seen now and was not then, nothing if there was no look before; and what is seen now."""
+    top, still_open = (MAX_BIGINT, ()) if seen is None else (seen.top, seen.open)
+    rows = await connection.fetch(queries_reading.CHANGES_SINCE, top, still_open)
     heard = [Heard(row[0], row[1], row[2] in SETTLED_EXECUTION_STATES) for row in rows if row[0] is not None]
-    return Changes(heard, rows[0][3], rows[0][4])
+    return heard, Snapshot(rows[0][3], rows[0][4], rows[0][5])
 
 
 async def _executions(connection: Any, rows: Sequence[Any]) -> list[ExecutionView]:

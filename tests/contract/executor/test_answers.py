@@ -17,7 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.executor import servicer
+from services.executor import servicer, watch
 from tests.builders import a_graph
 from tests.executor_modules import GATES
 from tests.executor_stack import PATIENCE, Stack, add_executor, until_true
@@ -252,6 +252,23 @@ async def test_a_watch_of_settled_executions_tells_them_and_ends(stack: Stack, s
     stream = stub.WatchExecutions(pb.WatchExecutionsRequest(execution_ids=[done, done], until_settled=True), timeout=20)
     told = [execution.id async for answer in stream for execution in answer.executions]
     assert told == [done]
+
+
+async def test_a_watch_that_breaks_off_in_its_first_answers_is_told_all_when_it_is_resumed(
+    stack: Stack, stub: ExecutorServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "AT_ONCE", 2)
+    done = [(await stack.run(a_graph("a"))).id for _ in range(6)]
+    request = pb.WatchExecutionsRequest(execution_ids=done, until_settled=True)
+    broken = stub.WatchExecutions(request, timeout=30)
+    first = await broken.read()
+    broken.cancel()
+    assert len(first.executions) == 2
+    request.resume_token = first.resume_token
+    told = [
+        execution.id async for answer in stub.WatchExecutions(request, timeout=30) for execution in answer.executions
+    ]
+    assert {*told, *(execution.id for execution in first.executions)} == set(done)
 
 
 async def test_a_watch_of_the_namespace_tells_of_every_execution_that_starts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -15,9 +16,10 @@ from services.executor.model import ExecutionView
 from services.executor.signals import Signals
 from services.executor.store.session import Session
 from tests.builders import a_graph
-from tests.executor_stack import Stack
+from tests.executor_stack import Stack, until_true
 from tests.integration.executor.conftest import OpenStack
-from valkyr.errors import Unavailable
+from valkyr.client import ExecutionState
+from valkyr.errors import Overloaded, Unavailable
 
 TOUCH = """UPDATE executor.workflow_execution SET revision = revision + 1,
     changed_in = pg_current_xact_id()::text::bigint WHERE id = $1"""
@@ -100,3 +102,73 @@ async def test_i24_with_the_database_away_every_stream_is_told_and_a_new_one_is_
     with pytest.raises(Unavailable):
         async with feed.subscription("default"):
             pass
+
+
+END = """UPDATE executor.workflow_execution SET state = 'SUCCESS', revision = revision + 1, finished_at = now(),
+    changed_in = pg_current_xact_id()::text::bigint WHERE id = $1"""
+
+
+async def test_who_waits_hears_of_an_end_that_another_replica_made_between_the_question_and_the_first_look(
+    quick: Stack,
+) -> None:
+    execution_id = await quick.start(a_graph("a", modules={"a": "HeldModule"}))
+    executions = quick.app.parts.executions
+    asked = executions._is_settled
+
+    async def asked_and_then_ended(namespace: str, which: UUID) -> bool:
+        settled = await asked(namespace, which)
+        await quick.sql.execute(END, execution_id)
+        return settled
+
+    executions._is_settled = asked_and_then_ended  # type: ignore[method-assign]
+    started = asyncio.get_running_loop().time()
+    view = await executions.wait("default", UUID(execution_id), timedelta(minutes=10))
+    assert view.state is ExecutionState.SUCCESS
+    assert asyncio.get_running_loop().time() - started < SOON.total_seconds(), "not at its timeout"
+
+
+async def test_a_moment_of_overload_breaks_no_stream(quick: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    execution_id = (await quick.run(a_graph("a"))).id
+    feed = a_feed(quick)
+    async with feed.subscription("default") as told:
+        good = feeds.store.changes_since
+        failures = 0
+
+        async def overloaded(*_: object) -> object:
+            nonlocal failures
+            failures += 1
+            raise Overloaded("busy", retry_after=timedelta(seconds=1))
+
+        monkeypatch.setattr(feeds.store, "changes_since", overloaded)
+        await quick.sql.execute(TOUCH, execution_id)
+        await until_true(lambda: failures > 1, "looks have failed")
+        monkeypatch.setattr(feeds.store, "changes_since", good)
+        assert (await next_change(told)).id == UUID(execution_id)
+
+
+async def test_what_changed_while_a_transaction_stays_open_is_read_once(quick: Stack) -> None:
+    ids = [(await quick.run(a_graph("a"))).id for _ in range(3)]
+    feed = a_feed(quick)
+    reads: list[int] = []
+    good = feeds.store.read_executions
+
+    async def counted(connection: object, found: list[UUID]) -> list[ExecutionView]:
+        reads.append(len(found))
+        return await good(connection, found)
+
+    late = await asyncpg.connect(quick.database_url)
+    try:
+        async with feed.subscription("default") as told:
+            await late.execute("BEGIN")
+            await late.execute(TOUCH, ids[0])
+            feeds.store.read_executions = counted  # type: ignore[assignment]
+            feed._told.clear()
+            for execution_id in ids[1:]:
+                await quick.sql.execute(TOUCH, execution_id)
+                await next_change(told)
+                feed._told.clear()  # as if it was too long ago to be remembered
+            assert await told.changed_within(10 * feeds.LOOK_INTERVAL) == []
+            assert sum(reads) == 2
+    finally:
+        feeds.store.read_executions = good
+        await late.close()

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from services.executor import dispatcher, feed
-from services.executor.hints import HELLO
+from services.executor.hints import HELLO, WHO
 from tests.builders import a_graph
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, until_true
@@ -68,4 +68,4 @@ async def test_who_is_alone_tells_nobody_anything(make_stack: OpenStack) -> None
         for _ in range(3):
             await stack.run(a_graph("a -> b"))
         assert hints.alone
-        assert set(told) <= {HELLO}
+        assert set(told) <= {WHO, HELLO}
