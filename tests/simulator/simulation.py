@@ -45,6 +45,7 @@ class Simulation:
         world.breakers = Breakers(world)
         self._operators = Operators(world)
         self._taste = a_taste(dice)
+        self._alone = False
         for number in range(dice.choice((1, 1, 1, 2, 3))):
             self._add(number, UUID(int=(7 << 124) | (seed << 64) | (number << 32)))
         world.executors = [
@@ -150,7 +151,8 @@ class Simulation:
         self.world.clock.after(self.world.dice.random() * 30, service.come_back)
 
     def _calm_down(self, processes: list[Process]) -> None:
-        """Faults cease, whatever was away comes back, and operators answer every letter."""
+        """Faults cease, whatever was away comes back, and operators answer every letter. Sometimes DLQ and
+        breakers stay away until nothing can move any more (I16)."""
         world = self.world
         world.weather.calm()
         if world.tracing:
@@ -159,6 +161,9 @@ class Simulation:
         world.breakers.come_back()
         for target in TARGETS:
             world.breakers.close(target)
+        self._alone = world.dice.random() < 0.2
+        if self._alone:
+            world.letters.away = world.breakers.away = True
         for execution in world.store.executions.values():
             execution.plannable_from = 0.0
         for process in processes:
@@ -167,6 +172,11 @@ class Simulation:
 
     def _tend(self) -> None:
         world = self.world
+        if self._alone and not any(execution.open_runs for execution in world.store.executions.values()):
+            world.counts["schedules that came to rest alone"] += 1
+            self._alone = False
+            world.letters.come_back()
+            world.breakers.come_back()
         self._operators.tend()
         self._operators.resume_all()
         if self._is_finished():

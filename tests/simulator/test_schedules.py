@@ -55,6 +55,7 @@ TROUBLES = (
     "runs leased at the start",
     "runs parked by breakers",
     "runs unparked",
+    "schedules that came to rest alone",
     "stray events",
     "transactions rolled back",
     "transactions that waited",
