@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 from benchmarks.peers.contenders import CONTENDERS
@@ -62,6 +63,16 @@ def failures(session: Session) -> list[str]:
     return [f"round {each.round}: {each.error}" for each in session.results if each.error]
 
 
+def missing(session: Session) -> list[str]:
+    """What was not measured in every round, one line for all of it."""
+    lacking = []
+    for name, contender in CONTENDERS.items():
+        measured = Counter(each.workload for each in session.results if each.contender == name and each.line)
+        workloads = [workload for workload in contender.sizes if measured[workload] < session.settings["rounds"]]
+        lacking += [f"{contender.title} {' '.join(workloads)}"] if workloads else []
+    return [f"Not measured in every round: {'; '.join(lacking)}."] if lacking else []
+
+
 def doubts(session: Session) -> list[str]:
     """What makes the figures doubtful, one line each."""
     busiest = max((each.others for each in session.results), default=0.0)
@@ -92,7 +103,7 @@ def for_page(session: Session) -> str:
     rounds = spread(session)
     if rounds:
         parts.append(markdown(("", "", "", "Least", "Most", "Rounds"), rounds))
-    parts += [*(f"Failed: {each}" for each in failures(session)), *doubts(session)]
+    parts += [*(f"Failed: {each}" for each in failures(session)), *missing(session), *doubts(session)]
     return "\n\n".join(parts)
 
 

@@ -15,7 +15,7 @@ from benchmarks.contract import WORKLOADS, Line
 from benchmarks.peers import publish as publishing
 from benchmarks.peers.contenders import CONTENDERS, OURS, QUICK, Contender
 from benchmarks.peers.driving import WrongOutput, check, drained, rates_of_tenths
-from benchmarks.peers.report import doubts, failures, figures, for_page, for_terminal
+from benchmarks.peers.report import doubts, failures, figures, for_page, for_terminal, missing
 from benchmarks.peers.results import FIGURES, Result, Session, cell, percentile, read_session
 from benchmarks.peers.running import MARK, end_leftovers, marked
 from benchmarks.peers.turns import turns
@@ -148,6 +148,22 @@ def test_a_turn_that_failed_is_told_and_has_no_figure() -> None:
     assert failures(session) == ["round 2: dbos W1 ended with 1: wrong"]
     assert "dbos W1 ended with 1" in for_terminal(session)
     assert cell(session, FIGURES[0], "dbos") is None
+
+
+def test_a_part_of_a_session_is_published_as_a_part() -> None:
+    everything = [
+        a_result(name, workload, round_=number, rate=1, latencies=[1.0])
+        for number in (1, 2, 3)
+        for name, contender in CONTENDERS.items()
+        for workload in contender.sizes
+    ]
+    assert missing(a_session(*everything)) == []
+    part = a_session(*(each for each in everything[:-1] if each.contender != "dbos"))
+    assert missing(part) == [
+        f"Not measured in every round: {CONTENDERS['dbos'].title} W1 W2 W3 W4 W5; "
+        f"{CONTENDERS['celery-always'].title} W5."
+    ]
+    assert missing(part)[0] in for_page(part)
 
 
 def test_a_session_on_a_machine_that_others_use_says_that_it_is_doubtful() -> None:
