@@ -26,9 +26,9 @@ from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.states import ExecutionState, RunState
 
 BOUND = 1_500.0
-"""Seconds of virtual time after the storm within which all has ended: about four times what the longest takes."""
+"""Seconds of virtual time after the storm within which all has ended: about three times what the longest takes."""
 
-STEPS = 60_000
+STEPS = 20_000
 LONGEST_PAUSE = 40.0
 
 Trace = Callable[[str], None]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.simulator import mutants
 from tests.simulator.bug import Bug
-from tests.simulator.mutants import ROOT, try_bug
+from tests.simulator.mutants import NOTHING, ROOT, try_bug
 from tests.simulator.planted import BUGS
 
 
@@ -25,6 +26,17 @@ def test_a_planted_bug_is_found() -> None:
     verdict = try_bug(bug, schedules=100)
     assert verdict.schedules is not None
     assert verdict.by == "I15"
+
+
+def test_where_nothing_is_planted_nothing_is_found() -> None:
+    verdict = try_bug(NOTHING, schedules=20)
+    assert (verdict.schedules, verdict.by) == (None, "nothing")
+
+
+def test_a_bug_whose_schedules_do_not_end_is_no_bug_that_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "TIME_LIMIT", 0.01)
+    verdict = try_bug(NOTHING, schedules=20)
+    assert (verdict.schedules, verdict.by) == (None, "no end")
 
 
 def test_a_bug_whose_text_is_gone_is_no_bug_that_was_found() -> None:
