@@ -27,6 +27,7 @@ from valkyr.flow.states import Ending, ExecutionState
 from valkyr.graph.model import EdgeKind, Join
 
 if TYPE_CHECKING:
+    from tests.simulator.executor import Executor
     from tests.simulator.runners import Lease, Runner
     from tests.simulator.transaction import Transaction
 
@@ -98,6 +99,12 @@ class Invariants:
                 self._world.say("{} is brought back from its breaker", row.id)
             check_burns_nothing(self.ledger, row)
             self.ledger.before[row.id].update(row)
+
+    def chosen(self, row: RunRow, executor: Executor) -> None:
+        """I17: what is about to be leased without a permit is for no target that this executor knows to be open."""
+        target = row.node.target
+        if target and not self._world.breakers.closed(executor, target):
+            self.ledger.fail("I17", "{} is to be leased, and the breaker of {} is open", row.id, target)
 
     def looked(self, target: str, way: Way, *, closed: bool, due: bool) -> None:
         """I17: what is parked goes on when its time has come and its breaker is closed, as far as is known, or away;

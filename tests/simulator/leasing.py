@@ -83,6 +83,9 @@ class Leasing:
             self._commit(self._opened(_Batch(self._executor.holder, self._own_door(), self._world.clock.now, rows)))
 
     def _opened(self, batch: _Batch) -> _Batch:
+        for row in batch.leased:
+            if row.id not in batch.permits:
+                self._world.invariants.chosen(row, self._executor)
         batch.lock()
         self._open.append(batch)
         return batch

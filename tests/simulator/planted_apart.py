@@ -133,6 +133,12 @@ APART = (
         "return not row.trusted",
     ),
     Bug(
+        "runs are leased for targets that are known to be open",
+        "tests/simulator/executor.py",
+        "return not target or self.world.breakers.closed(self, target)",
+        "return True",
+    ),
+    Bug(
         "where breakers are away, what is parked stays so",
         _LEASING,
         "return Look(Way.BRING_BACK_DUE, AGAIN) if closed else Look(Way.POSTPONE, wait)",

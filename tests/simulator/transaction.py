@@ -194,6 +194,7 @@ class Transaction:
             takes = self.room > 0 and self.executor.may_take(row.node)
             if may_hand_off(step.rows[row.node.index], takes=takes):
                 self.room -= 1
+                self.world.invariants.chosen(row, self.executor)
                 self.handed.append(row)
                 self._writes.changed.append(replace(run, state=RunState.LEASED, prepared=_HANDED))
             else:
