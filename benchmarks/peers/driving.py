@@ -178,7 +178,8 @@ class Child:
             env={**os.environ, **(env or {}), "LEASH_PARENT": str(os.getpid())},
         )
         self._lines: queue.SimpleQueue[str | None] = lines or queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     @classmethod
     def module(cls, name: str, *arguments: str, lines: queue.SimpleQueue[str | None] | None = None) -> Child:
@@ -215,6 +216,9 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._reader.join(1.0)  # no longer: its own children may live on and hold the pipe
 
     def __enter__(self) -> Child:
         return self
@@ -224,8 +228,9 @@ class Child:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line.rstrip("\n"))
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line.rstrip("\n"))
         self._lines.put(None)
 
 
@@ -244,9 +249,17 @@ class Crew:
         return line
 
     def await_ready(self) -> None:
-        """Reads until each has printed `ready`, the first thing that it prints."""
-        for _ in self._children:
-            assert self.line() == "ready"
+        """Returns when each has printed `ready`. What those that were ready before the last have said by then, for a
+        backlog waits for nobody, is read afterwards."""
+        missing, said = len(self._children), []
+        while missing:
+            line = self.line()
+            if line == "ready":
+                missing -= 1
+            else:
+                said.append(line)
+        for line in said:
+            self._lines.put(line)
 
     def __enter__(self) -> Crew:
         return self

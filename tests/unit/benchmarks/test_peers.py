@@ -14,7 +14,7 @@ import pytest
 from benchmarks.contract import WORKLOADS, Line
 from benchmarks.peers import publish as publishing
 from benchmarks.peers.contenders import CONTENDERS, OURS, QUICK, Contender
-from benchmarks.peers.driving import WrongOutput, check, drained, rates_of_tenths
+from benchmarks.peers.driving import Crew, WrongOutput, check, drained, rates_of_tenths
 from benchmarks.peers.report import doubts, failures, figures, for_page, for_terminal, missing
 from benchmarks.peers.results import FIGURES, Result, Session, cell, percentile, read_session
 from benchmarks.peers.running import MARK, end_leftovers, marked
@@ -106,6 +106,16 @@ def test_a_backlog_is_drained_from_its_first_end_until_all_are_known() -> None:
     measured = drained([10.0 + n for n in range(20)], known=30.0)
     assert (measured.count, measured.seconds) == (20, 20.0)
     assert measured.extra == {"first_tenth": 1.0, "last_tenth": 1.0}
+
+
+def test_what_a_worker_says_before_all_are_ready_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "early_worker.py").write_text(
+        "import sys\nprint('7 8 0.5')\nprint('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Crew(2, "early_worker") as workers:
+        workers.await_ready()
+        assert [workers.line(), workers.line()] == ["7 8 0.5", "7 8 0.5"]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100)])
