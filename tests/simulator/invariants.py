@@ -200,8 +200,7 @@ class Invariants:
             check_times(ledger, execution, row, before, reason)
             if row.quarantine_number > before.quarantine_number:
                 check_quarantine(ledger, execution, row, before, reason)
-            for number in range(before.quarantine_number + 1, row.quarantine_number + 1):
-                outbox.append((row.id, number, "QUARANTINED"))
+                outbox.append((row.id, row.quarantine_number, "QUARANTINED"))
             if isinstance(reason, Resolve):
                 outbox.append((row.id, reason.quarantine_number, "RESOLVED"))
             before.update(row)
