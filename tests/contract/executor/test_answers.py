@@ -259,6 +259,8 @@ async def test_a_watch_that_breaks_off_in_its_first_answers_is_told_all_when_it_
 ) -> None:
     monkeypatch.setattr(watch, "AT_ONCE", 2)
     done = [(await stack.run(a_graph("a"))).id for _ in range(6)]
+    feed = stack.app.parts.feed
+    await until_true(lambda: feed._task is None, "the next look begins anew, so that its mark is past all of them")
     request = pb.WatchExecutionsRequest(execution_ids=done, until_settled=True)
     broken = stub.WatchExecutions(request, timeout=30)
     first = await broken.read()
