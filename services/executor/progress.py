@@ -139,6 +139,8 @@ class Progress:
 
             try:
                 applied = await self._session.repeat(attempt, reserved=reserved)
+            except Overloaded:
+                raise  # PostgreSQL said so: nothing was committed
             except BaseException:
                 self._signals.anything()
                 raise

@@ -23,7 +23,7 @@ from services.executor.store import starts as store
 from services.executor.store.reads import ExecutionFilter, database_now, list_executions
 from services.executor.store.session import Session
 from services.executor.store.starts import NewExecution
-from valkyr.errors import Conflict, LimitExceeded, RequestIdReused
+from valkyr.errors import Conflict, LimitExceeded, Overloaded, RequestIdReused
 from valkyr.flow.effects import Prepared
 from valkyr.flow.events import ControlReady, Event
 from valkyr.flow.facts import ExecutionFacts
@@ -153,8 +153,8 @@ class Starts:
 
             try:
                 written = await self._session.repeat(attempt)
-            except _Raced:
-                raise
+            except (_Raced, Overloaded):
+                raise  # nothing was committed
             except BaseException:
                 self._signals.anything()
                 raise

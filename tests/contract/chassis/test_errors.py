@@ -204,7 +204,7 @@ async def test_the_principal_and_the_time_left_reach_the_servicer(toy: ToyServic
     async def deed(_text: str, context: Any) -> str:
         left = remaining(context)
         assert left is not None
-        assert timedelta(seconds=5) < left <= timedelta(seconds=30)
+        assert timedelta(seconds=5) < left < timedelta(seconds=31)  # gRPC counts it a moment generously
         return caller(context).principal
 
     toy.deed = deed
