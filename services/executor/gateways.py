@@ -33,6 +33,9 @@ from valkyr.rpc.graphs import graph_from_proto
 from valkyr.rpc.status import rpc_errors
 
 DEADLINE = timedelta(seconds=5)
+RESOLVE_DEADLINE = timedelta(seconds=2)
+"""One cheap look-up; calls that gathered while one was under way wait for that, and then for their own."""
+
 DLQ_DEADLINE = timedelta(seconds=10)
 BREAKER_DEADLINE = timedelta(seconds=2)
 """Of permits and outcomes: nobody waits for them but runs that are parked."""
@@ -62,7 +65,7 @@ class GraphStoreGateway:
         """The latest versions; unknown ids are absent. Unavailable."""
         request = graph_pb2.ResolveVersionsRequest(namespace=namespace, workflow_ids=[str(i) for i in workflow_ids])
         with _named("the graph store", _WITHOUT_GRAPH_STORE):
-            response = await self._stub.ResolveVersions(request)
+            response = await self._stub.ResolveVersions(request, timeout=RESOLVE_DEADLINE.total_seconds())
         return {UUID(workflow_id): version for workflow_id, version in response.versions.items()}
 
     async def get_graph(self, namespace: str, workflow_id: UUID, version: int) -> FetchedGraph:
