@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from tests.simulator.weather import DRIFT
 from tests.simulator.world import World
 
 
-class Process:
+class Process(ABC):
     """What it does later happens in the same life of it, and not while it stands still."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -27,17 +28,17 @@ class Process:
         """Unique per life."""
         return f"{self.name}/{self.life}"
 
+    @abstractmethod
     def start(self) -> None:
         """Begins to live, for the first time or again."""
-        raise NotImplementedError
 
+    @abstractmethod
     def crash(self) -> None:
         """Forgets all that was in memory."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wake(self) -> None:
         """There may be something to do."""
-        raise NotImplementedError
 
     def pause(self, seconds: float) -> None:
         """Stands still, and does not know of it."""
