@@ -37,6 +37,10 @@ def _rate(key: str, what: str, budget: float | None = None, *, unit: str = "/s")
 FIGURES: Mapping[str, Figure] = {
     figure.key: figure
     for figure in (
+        Figure("W0.call", "the machine: a gRPC call that does nothing, one at a time, p50", "ms"),
+        Figure("W0.read", "the machine: SELECT 1, one at a time, p50", "ms"),
+        Figure("W0.commit", "the machine: a row updated and committed, one at a time, p50", "ms"),
+        Figure("W0.loop", "the machine: 1,000,000 turns of an empty loop in Python", "ms"),
         _rate("W1.one", "single-node executions, sustained, 1 client", 5_000),
         _rate("W1.two", "the same with 2 clients", 5_000),
         _rate("W1.noop", "the same with 1 client, NoopModule in place of a user's"),

@@ -32,6 +32,7 @@ FAILURES = (BenchError, StackError, ValkyrError, asyncpg.PostgresError)
 """What stops one workload and says nothing of the others."""
 
 WORKLOADS = {
+    "W0": "w00_machine",
     "W1": "w01_sustained",
     "W2": "w02_idle",
     "W3": "w03_chains",

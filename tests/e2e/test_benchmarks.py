@@ -24,7 +24,7 @@ from benchmarks.graphs import chain, single
 from benchmarks.machine import postgres_settings
 from benchmarks.sizes import QUICK
 from benchmarks.stack import open_stack, work
-from benchmarks.workloads import w12_breaker
+from benchmarks.workloads import w00_machine, w12_breaker
 from services.local.home import PROJECT
 from tests.postgres import PostgresForTests
 from tests.waiting import wait_until
@@ -116,6 +116,12 @@ async def test_every_target_that_is_tripped_is_heard_of_and_a_closed_one_is_aske
     assert set(measured.figures) == {key for key, figure in FIGURES.items() if figure.workload == "W12"}
     assert len(measured.detail["known_ms"]) == QUICK.trips
     assert measured.figures["W12.closed"] > 0
+
+
+async def test_the_machine_is_measured_without_any_service(database_url: str) -> None:
+    measured = await w00_machine.measure(Database(database_url), QUICK)
+    assert set(measured.figures) == {key for key, figure in FIGURES.items() if figure.workload == "W0"}
+    assert all(value > 0 for value in measured.figures.values())
 
 
 async def test_a_postgres_that_may_lose_commits_is_not_measured(database_url: str) -> None:
