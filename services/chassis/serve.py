@@ -23,6 +23,9 @@ from valkyr.telemetry import get_logger
 HEALTH_SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 SERVER_KEEPALIVE_TIME = timedelta(seconds=60)
 CONNECTION_GRACE = timedelta(seconds=60)
+GC_THRESHOLDS = (20_000, 20, 20)
+"""Of the three generations. At Python's own, 700 objects for the youngest, an executor under load spent a twelfth of
+its time on collections that found nothing."""
 _IDENTITY_ONLY = 1
 
 Servicer = tuple[str, Callable[[Any, Any], None], Any]
@@ -123,7 +126,7 @@ async def serve(
         address=server.address,
         note="calls are neither encrypted nor authenticated" + ("" if settings.is_loopback else "; --insecure is set"),
     )
-    _leave_out_of_collections()
+    _collect_seldom()
     first, second = _signals()
     await first.wait()
     _log.info("server.draining", address=server.address)
@@ -140,10 +143,12 @@ async def serve(
         draining.result()
 
 
-def _leave_out_of_collections() -> None:
-    """What was made until now lives as long as the process: no collection of garbage looks at it again."""
+def _collect_seldom() -> None:
+    """What was made until now lives as long as the process: no collection of garbage looks at it again. What is made
+    from now on is mostly gone before a collection would find that it is needed no more, and few of it are cycles."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _drain(settings: ServerSettings, on_stop: Iterable[Callable[[], Awaitable[None]]]) -> None:
