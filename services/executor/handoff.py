@@ -146,6 +146,8 @@ def links_of(prepared: Prepared, facts: ExecutionFacts) -> tuple[str, ...]:
     """What an attempt's span links to: the attempt before it, in the trace in which that ran; and where a requeue has
     begun a trace of its own, the execution's."""
     replay = prepared.replay
+    if prepared.attempt == 1 and not replay.traceparent:
+        return ()
     links = []
     if prepared.attempt > 1:
         before = prepared.attempt - 1

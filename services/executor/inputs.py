@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
+from typing import TypeGuard
 
 import orjson
 
@@ -18,13 +19,16 @@ from services.executor.modules import Modules
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import NO_REPLAY, ExecutionFacts, Replay
-from valkyr.flow.ids import run_id
-from valkyr.flow.plan import Plan, PlannedNode, Sight
+from valkyr.flow.ids import RunKey, run_id
+from valkyr.flow.plan import Plan, PlannedNode, Sight, Template
 from valkyr.flow.sights import ResultOf, StoredResult, as_of, error_of, sight_of
 from valkyr.flow.states import RunState
 
 INPUTS_LIMIT = 4 * 1024 * 1024
 CONFIG_LIMIT = 4 * 1024 * 1024
+
+Part = tuple[str, bytes]
+"""A node's id, and what the inputs hold of it."""
 
 
 def needed_results(plan: Plan, node: PlannedNode, taken: Iterable[int]) -> set[int]:
@@ -45,17 +49,20 @@ def prepare(
     modules: Modules,
     replay: Replay = NO_REPLAY,
     deadline: datetime | None = None,
+    key: RunKey | None = None,
 ) -> Prepared:
-    """A run ready to be handed out under `epoch`. A config or inputs that cannot be made set `problem`."""
+    """A run ready to be handed out under `epoch`. A config or inputs that cannot be made set `problem`. `key` is the
+    run's, where it is at hand and need not be made."""
+    execution_id, run = key or (facts.id, run_id(facts.id, node.index))
     inputs, config, problem = make_inputs(
         plan, facts, node, taken=taken, ready_revision=ready_revision, result_of=result_of, replaced=replay.inputs
     )
     inputs_hash = digest_of(inputs)
     config_hash = _digest(node, config)
-    scope = f"{facts.id}/{node.node_id}/-1"
+    scope = f"{execution_id}/{node.node_id}/-1"
     return Prepared(
-        execution_id=facts.id,
-        id=run_id(facts.id, node.index),
+        execution_id=execution_id,
+        id=run,
         node_index=node.index,
         epoch=epoch,
         attempt=attempt,
@@ -88,48 +95,41 @@ def make_inputs(
 ) -> tuple[bytes, bytes, str]:
     """Inputs, resolved config, and what is wrong with them. `replaced` is JSON that stands in the place of the inputs
     that would be assembled; expressions read it too."""
-    sources = dict.fromkeys(plan.edges[edge].source for edge in taken)
-
-    def settled(source: int) -> StoredResult | None:
-        return as_of(result_of(source), ready_revision)
-
-    if replaced is None:
-        inputs, sizes = _inputs(plan, facts, sources, settled)
+    parts: list[Part] = []
+    if replaced is not None:
+        inputs = replaced.encode()
     else:
-        inputs, sizes = replaced.encode(), [(len(replaced), "that of the requeue")]
-    sight = partial(
-        sight_of,
-        plan,
-        facts,
-        node,
-        taken=taken,
-        ready_revision=ready_revision,
-        result_of=result_of,
-        replaced=replaced,
-    )
-    config, problem = _config(node, sight)
-    if len(inputs) > INPUTS_LIMIT:
-        size, largest = max(sizes)
-        problem = (
-            f"INPUTS_TOO_LARGE: the inputs are {len(inputs)} bytes, over {INPUTS_LIMIT}; "
-            f"the largest part is {largest} with {size} bytes"
+        parts = _parts(plan, taken, ready_revision, result_of) if taken else []
+        inputs = _document(facts.trigger_json, parts)
+    if _is_constant(node.config):
+        config, problem = node.config.raw, ""
+    else:
+        sight = partial(
+            sight_of,
+            plan,
+            facts,
+            node,
+            taken=taken,
+            ready_revision=ready_revision,
+            result_of=result_of,
+            replaced=replaced,
         )
+        config, problem = _resolved(node, sight)
+    if len(inputs) > INPUTS_LIMIT:
+        problem = _too_large(inputs, facts, parts, replaced)
     return inputs, config, problem
 
 
-def _inputs(
-    plan: Plan, facts: ExecutionFacts, sources: Iterable[int], result_of: ResultOf
-) -> tuple[bytes, list[tuple[int, str]]]:
-    """The inputs document, put together from stored JSON without reading it; and each part's size and name."""
-    trigger = facts.trigger_json
-    parts = []
-    sizes = [(len(trigger), "the trigger's payload")]
-    for source in sources:
-        name = plan.nodes[source].node_id
-        part = _part(result_of(source))
-        sizes.append((len(part), f"that of node {name!r}"))
-        parts.append(orjson.dumps(name) + b":" + part)
-    return b'{"trigger":' + trigger + b',"nodes":{' + b",".join(parts) + b"}}", sizes
+def _parts(plan: Plan, taken: Iterable[int], ready_revision: int, result_of: ResultOf) -> list[Part]:
+    """One for each source of a taken edge."""
+    sources = dict.fromkeys([plan.edges[edge].source for edge in taken])
+    return [(plan.nodes[source].node_id, _part(as_of(result_of(source), ready_revision))) for source in sources]
+
+
+def _document(trigger: bytes, parts: Iterable[Part]) -> bytes:
+    """The inputs, put together from stored JSON without reading it."""
+    nodes = b",".join([orjson.dumps(name) + b":" + part for name, part in parts])
+    return b'{"trigger":' + trigger + b',"nodes":{' + nodes + b"}}"
 
 
 def _part(result: StoredResult | None) -> bytes:
@@ -140,12 +140,28 @@ def _part(result: StoredResult | None) -> bytes:
     return orjson.dumps({"outputs": None, "error": error_of(result)})
 
 
-def _config(node: PlannedNode, sight: Callable[[], Sight]) -> tuple[bytes, str]:
-    config = node.config
-    if isinstance(config, CompiledConfig) and config.constant:
-        return config.raw, ""
+def _too_large(inputs: bytes, facts: ExecutionFacts, parts: Iterable[Part], replaced: str | None) -> str:
+    if replaced is not None:
+        sizes = [(len(inputs), "that of the requeue")]
+    else:
+        sizes = [(len(part), f"that of node {name!r}") for name, part in parts]
+        sizes.append((len(facts.trigger_json), "the trigger's payload"))
+    size, largest = max(sizes)
+    return (
+        f"INPUTS_TOO_LARGE: the inputs are {len(inputs)} bytes, over {INPUTS_LIMIT}; "
+        f"the largest part is {largest} with {size} bytes"
+    )
+
+
+def _is_constant(config: Template) -> TypeGuard[CompiledConfig]:
+    """Whether its JSON and its hash were made with the plan."""
+    return isinstance(config, CompiledConfig) and config.constant
+
+
+def _resolved(node: PlannedNode, sight: Callable[[], Sight]) -> tuple[bytes, str]:
+    """The config with its expressions evaluated, and what is wrong with it."""
     try:
-        raw = canonical(config.resolve(sight()))
+        raw = canonical(node.config.resolve(sight()))
     except (CannotEvaluate, TypeError, ValueError) as error:
         return b"{}", f"the config of node {node.node_id!r} could not be resolved: {error}"
     if len(raw) > CONFIG_LIMIT:
@@ -154,6 +170,4 @@ def _config(node: PlannedNode, sight: Callable[[], Sight]) -> tuple[bytes, str]:
 
 
 def _digest(node: PlannedNode, config: bytes) -> str:
-    if isinstance(node.config, CompiledConfig) and node.config.constant:
-        return node.config.digest
-    return digest_of(config)
+    return node.config.digest if _is_constant(node.config) else digest_of(config)
