@@ -100,7 +100,7 @@ class Database:
         with translated():
             async with asyncio.timeout((self.settings.acquire_timeout + CONNECT_SLACK).total_seconds()):
                 connection = await self.engine.connect()
-            async with _released(connection.close):
+            try:
                 await connection.begin()
                 try:
                     yield connection
@@ -108,6 +108,8 @@ class Database:
                     await finish(connection.rollback())
                     raise
                 await finish(connection.commit())
+            finally:
+                await finish(connection.close())
 
     async def in_transaction(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """`work` in a transaction, again from its start after a deadlock or a serialization failure."""
@@ -124,12 +126,14 @@ class Database:
         pool = self.reserved if reserved else self.pool
         with translated():
             connection = await _acquired(pool, self.settings.acquire_timeout)
-            async with _released(lambda: pool.release(connection)):
-                try:
-                    yield connection
-                except TimeoutError:
-                    connection.terminate()  # it hangs: to ask it for anything more would take as long again
-                    raise
+            try:
+                yield connection
+            except TimeoutError:
+                connection.terminate()  # it hangs: to ask it for anything more would take as long again
+                raise
+            finally:
+                # Goes on to its end by itself though the caller is cancelled.
+                await pool.release(connection, timeout=self.settings.acquire_timeout.total_seconds())
 
     async def ping(self) -> None:
         """Unavailable if the database does not answer, or answers that what it commits is not durable."""
@@ -275,17 +279,10 @@ async def _wait_until_up(settings: DatabaseSettings, application_name: str) -> N
 
 async def _acquired(pool: asyncpg.Pool, timeout: timedelta) -> asyncpg.Connection:
     try:
-        return await pool.acquire(timeout=timeout.total_seconds())
+        async with asyncio.timeout(timeout.total_seconds()):  # asyncpg's own would run in a task of its own
+            return await pool.acquire()
     except TimeoutError as error:
         raise Overloaded("all connections to the database are in use", retry_after=timedelta(seconds=1)) from error
-
-
-@asynccontextmanager
-async def _released(release: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        await finish(release())
 
 
 def _state_behind(error: BaseException | None) -> str | None:

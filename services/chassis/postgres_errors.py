@@ -85,6 +85,11 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(driver, asyncpg.PostgresError) and _meaning(driver) is None
 
 
+def was_rolled_back(error: BaseException) -> bool:
+    """Whether PostgreSQL said that it has not done what it was asked. If it ended the session or fell silent, it may."""
+    return isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR"
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether it may be otherwise later: PostgreSQL is away, full, or busy."""
     meaning = _meaning(_driver_error(error))

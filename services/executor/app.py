@@ -134,7 +134,7 @@ class Parts:
         self.database = database
         self.health = Health()
         self.signals = Signals()
-        self.session = Session(database)
+        self.session = Session(database, unsure=self.signals.anything)
         self.lease = LeasePolicy(runner.id or kept_runner_id(settings.home), new_id(), runner.lease.duration)
         self.modules = load_modules(runner.modules)
         self.said = Modules(self.modules, _retry_policy(settings))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
-from services.chassis.database import Database, translated, with_retries
-from services.chassis.postgres_errors import sqlstate_of
+from services.chassis.database import Database, with_retries
+from services.chassis.postgres_errors import sqlstate_of, was_rolled_back
 
 Result = TypeVar("Result")
 
@@ -31,24 +31,25 @@ def took_too_long(error: BaseException) -> bool:
 
 
 class Session:
-    """Where use cases get their transactions. Unavailable or Overloaded when the database cannot serve."""
+    """Where use cases get their transactions. Unavailable or Overloaded when the database cannot serve.
 
-    def __init__(self, database: Database) -> None:
+    `unsure` is called where nobody knows whether a transaction of `repeat` was committed: the answer to its COMMIT was
+    lost.
+    """
+
+    def __init__(self, database: Database, *, unsure: Callable[[], None]) -> None:
         self._database = database
+        self._unsure = unsure
+
+    def reading(self, *, reserved: bool = False) -> AbstractAsyncContextManager[Any]:
+        """A connection for single statements; `reserved` as in `repeat`."""
+        return self._database.acquire(reserved=reserved)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """One transaction, READ COMMITTED."""
-        with translated():
-            async with self._database.acquire() as connection, connection.transaction():
-                yield connection
-
-    @asynccontextmanager
-    async def reading(self, *, reserved: bool = False) -> AsyncIterator[Any]:
-        """A connection for single statements; `reserved` as in `repeat`."""
-        with translated():
-            async with self._database.acquire(reserved=reserved) as connection:
-                yield connection
+        async with self._database.acquire() as connection, connection.transaction():
+            yield connection
 
     async def repeat(self, work: Callable[[Any], Awaitable[Result]], *, reserved: bool = False) -> Result:
         """`work` in a transaction, the whole of it again where PostgreSQL asks for that (40001, 40P01).
@@ -57,8 +58,30 @@ class Session:
         """
 
         async def once() -> Result:
-            async with self._database.acquire(reserved=reserved) as connection, connection.transaction():
-                return await work(connection)
+            worked = False
+            async with self._database.acquire(reserved=reserved) as connection:
+                try:
+                    async with connection.transaction():
+                        result = await work(connection)
+                        worked = True
+                except BaseException as error:
+                    if worked and not was_rolled_back(error):
+                        self._unsure()
+                    raise
+            return result
 
-        with translated():
-            return await with_retries(once)
+        return await with_retries(once)
+
+    async def repeat_single(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
+        """As `repeat`, with no transaction round it: for work that writes in one statement, which commits by itself."""
+
+        async def once() -> Result:
+            async with self._database.acquire() as connection:
+                try:
+                    return await work(connection)
+                except BaseException as error:
+                    if not was_rolled_back(error):
+                        self._unsure()
+                    raise
+
+        return await with_retries(once)

@@ -36,7 +36,8 @@ async def quick(make_stack: OpenStack, monkeypatch: pytest.MonkeyPatch) -> Async
 
 def a_feed(stack: Stack) -> Feed:
     """One that hears nothing of what happens in this process."""
-    return Feed(Session(stack.app.database), Signals())
+    signals = Signals()
+    return Feed(Session(stack.app.database, unsure=signals.anything), signals)
 
 
 async def next_change(subscription: Subscription) -> ExecutionView:

@@ -25,11 +25,15 @@ def lose_the_answer(stack: Stack, number: int) -> list[int]:
     seen = [0]
 
     async def repeat(work: Any, *, reserved: bool = False) -> Any:
-        result = await good(work, reserved=reserved)
-        seen[0] += 1
-        if seen[0] == number:
-            raise Unavailable("the answer was lost")
-        return result
+        async def losing(tx: Any) -> Any:
+            result = await work(tx)
+            seen[0] += 1
+            if seen[0] == number:
+                await tx.execute("COMMIT")
+                tx.terminate()  # what the session says to its own COMMIT is not heard
+            return result
+
+        return await good(losing, reserved=reserved)
 
     session.repeat = repeat  # type: ignore[method-assign]
     return seen
