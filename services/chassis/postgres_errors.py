@@ -86,7 +86,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def was_rolled_back(error: BaseException) -> bool:
-    """Whether PostgreSQL said that it has not done what it was asked. If it ended the session or fell silent, it may."""
+    """Whether PostgreSQL said that it has not done what it was asked. If the session ended or fell silent, it may."""
     return isinstance(error, asyncpg.PostgresError) and error.severity_en == "ERROR"
 
 

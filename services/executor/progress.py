@@ -137,13 +137,7 @@ class Progress:
                 granted.close()  # of an attempt before
                 return await Transaction(self._means, tx, known, grant).run(events, problem)
 
-            try:
-                applied = await self._session.repeat(attempt, reserved=reserved)
-            except Overloaded:
-                raise  # PostgreSQL said so: nothing was committed
-            except BaseException:
-                self._signals.anything()
-                raise
+            applied = await self._session.repeat(attempt, reserved=reserved)
             self._handoff.deliver(applied.granted, granted_at=granted_at)
         self._tell(applied)
         if applied.refused:
