@@ -73,7 +73,7 @@ class Session:
         return await with_retries(once)
 
     async def repeat_single(self, work: Callable[[Any], Awaitable[Result]]) -> Result:
-        """As `repeat`, with no transaction round it: for work that writes in one statement, which commits by itself."""
+        """As `repeat`, without a transaction: `work` reads, and what it writes is its last statement."""
 
         async def once() -> Result:
             async with self._database.acquire() as connection:
