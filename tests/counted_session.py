@@ -23,6 +23,9 @@ class CountedSession:
     async def repeat(self, work: Callable[[Any], Awaitable[Any]], **options: Any) -> Any:
         return await self._session.repeat(lambda tx: work(_CountedConnection(tx, self)), **options)
 
+    async def repeat_single(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        return await self._session.repeat_single(lambda connection: work(_CountedConnection(connection, self)))
+
     @asynccontextmanager
     async def _counted(self, opened: Any) -> AsyncIterator[Any]:
         async with opened as connection:

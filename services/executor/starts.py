@@ -1,4 +1,4 @@
-"""Records executions: versions pinned, request ids honoured, execution and runs written in one transaction with all
+"""Records executions: versions pinned, request ids honoured, execution and runs written in one statement with all
 others that start at the same time. I09."""
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from services.executor.store import starts as store
 from services.executor.store.reads import ExecutionFilter, database_now, list_executions
 from services.executor.store.session import Session
 from services.executor.store.starts import NewExecution
-from valkyr.errors import Conflict, LimitExceeded, Overloaded, RequestIdReused
+from valkyr.errors import Conflict, LimitExceeded, RequestIdReused
 from valkyr.flow.effects import Prepared
 from valkyr.flow.events import ControlReady, Event
 from valkyr.flow.facts import ExecutionFacts
@@ -68,10 +68,6 @@ class _Written:
     views: dict[UUID, ExecutionView] = field(default_factory=dict)
     new: list[NewExecution] = field(default_factory=list)
     known: dict[UUID, Known] = field(default_factory=dict)
-
-
-class _Raced(Exception):
-    """A request_id was used before."""
 
 
 class Starts:
@@ -134,30 +130,30 @@ class Starts:
         """The insert itself tells whether a request_id was used before, which is rare: only then it is looked for."""
         look = any(item.request.deadline for group in groups for item in group)
         for _ in range(MAX_RACES):
-            try:
-                return await self._record_once(groups, look=look)
-            except _Raced:
-                look = True
+            written = await self._record_once(groups, look=look)
+            if written is not None:
+                return [
+                    ids if isinstance(ids, Exception) else [written.views[execution_id] for execution_id in ids]
+                    for ids in written.answers
+                ]
+            look = True
         raise Conflict("other calls with the same request_id keep getting in between; repeat this one")
 
-    async def _record_once(self, groups: Sequence[Group], *, look: bool) -> Sequence[list[ExecutionView] | Exception]:
+    async def _record_once(self, groups: Sequence[Group], *, look: bool) -> _Written | None:
+        """None, and nothing is written, if a request_id was used before and not looked for."""
         roots = sum(len(item.planned.plan.roots) for group in groups for item in group)
         wanted = 0 if self._signals.backlog else roots
         granted_at = monotonic()
         with self._handoff.grant(wanted=wanted) as grant:
             size = grant.left
 
-            async def attempt(tx: Any) -> _Written:
+            async def attempt(connection: Any) -> _Written | None:
                 grant.left = size
-                return await self._write(tx, groups, grant, look=look)
+                return await self._write(connection, groups, grant, look=look)
 
-            try:
-                written = await self._session.repeat(attempt)
-            except (_Raced, Overloaded):
-                raise  # nothing was committed
-            except BaseException:
-                self._signals.anything()
-                raise
+            written = await self._session.repeat_single(attempt)
+            if written is None:
+                return None
             leased = [run for execution in written.new for run in execution.leased.values()]
             self._handoff.deliver(self._progress.preparing.hand_out(leased, written.known), granted_at=granted_at)
         try:
@@ -168,38 +164,36 @@ class Starts:
         self._signals.executions_changed(
             [Heard(view.id, view.revision, view.state in SETTLED_EXECUTION_STATES, view) for view in written.fresh]
         )
-        return [
-            ids if isinstance(ids, Exception) else [written.views[execution_id] for execution_id in ids]
-            for ids in written.answers
-        ]
+        return written
 
-    async def _write(self, tx: Any, groups: Sequence[Group], grant: Grant, *, look: bool) -> _Written:
+    async def _write(self, connection: Any, groups: Sequence[Group], grant: Grant, *, look: bool) -> _Written | None:
+        """The insert comes last: it is committed by itself, and nothing may fail after that."""
         requests = [item.request for group in groups for item in group]
-        used = await store.find_requests(tx, requests) if look else {}
-        now = await database_now(tx) if any(request.deadline for request in requests) else None
+        used = await store.find_requests(connection, requests) if look else {}
+        now = await database_now(connection) if any(request.deadline for request in requests) else None
         written = _Written()
         for group in groups:
             self._plan_group(group, used, grant, written, now)
+        if look:
+            await self._read_earlier(connection, groups, written)
         if written.new:
-            created_at = await store.insert_executions(tx, written.new)
+            created_at = await store.insert_starts(connection, written.new, self._lease)
             if created_at is None:
-                raise _Raced
-            await store.insert_runs(tx, written.new, self._lease)
+                return None
             written.fresh = [execution.as_created(created_at) for execution in written.new]
-            written.views = {view.id: view for view in written.fresh}
-        await self._read_earlier(tx, groups, written)
+            written.views.update((view.id, view) for view in written.fresh)
         return written
 
-    async def _read_earlier(self, tx: Any, groups: Sequence[Group], written: _Written) -> None:
+    async def _read_earlier(self, connection: Any, groups: Sequence[Group], written: _Written) -> None:
         """The executions that request_ids made before."""
         earlier: dict[str, list[UUID]] = {}
         for group, ids in zip(groups, written.answers, strict=True):
             if not isinstance(ids, Exception):
-                unread = [execution_id for execution_id in ids if execution_id not in written.views]
+                unread = [execution_id for execution_id in ids if execution_id not in written.known]
                 earlier.setdefault(group[0].request.namespace, []).extend(unread)
         for namespace, ids in earlier.items():
             if ids:
-                found = await list_executions(tx, ExecutionFilter(namespace, ids), limit=len(ids))
+                found = await list_executions(connection, ExecutionFilter(namespace, ids), limit=len(ids))
                 written.views.update((view.id, view) for view in found)
 
     def _plan_group(

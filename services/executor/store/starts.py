@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from services.executor import queries
 from services.executor.model import ExecutionView, LeasePolicy, StartRequest, rank_of
@@ -18,6 +20,7 @@ from valkyr.flow.states import ExecutionState, RunState
 from valkyr.frozen import cheaply_made
 
 ROWS_AT_ONCE = 10_000
+_REQUEST_KEY = "workflow_execution_request"
 
 
 @cheaply_made
@@ -73,31 +76,51 @@ async def find_requests(tx: Any, requests: Iterable[StartRequest]) -> dict[tuple
     return {(row[0], row[1]): (row[2], row[3]) for row in rows}
 
 
-async def insert_executions(tx: Any, executions: Sequence[NewExecution]) -> datetime | None:
-    """Inserts executions, not their runs: when they were created; None if a request_id was taken meanwhile."""
-    rows = [
-        (
-            e.id,
-            e.request.namespace,
-            e.request.workflow_id,
-            e.version,
-            e.state,
-            len(e.plan.roots),
-            e.request.priority,
-            e.request.trigger_type,
-            e.request.payload,
-            e.request.traceparent,
-            e.request.request_id,
-            e.request.request_hash if e.request.request_id else None,
-            _uuid_or_none(e.request.principal),
-            e.request.principal,
-            e.request.deadline,
-            e.plan.settings.timeout,
-        )
-        for e in executions
-    ]
-    inserted = await tx.fetch(queries.INSERT_EXECUTIONS, *zip(*rows, strict=True))
-    return inserted[0][0] if len(inserted) == len(executions) else None
+async def insert_starts(connection: Any, executions: Sequence[NewExecution], policy: LeasePolicy) -> datetime | None:
+    """Inserts executions and one run per node, all or nothing; when. None if a request_id was used before.
+
+    Runs are READY or, where handed to a runner at once, LEASED if they are roots, else PENDING. A single statement, so
+    that no transaction is needed round it, as long as there are at most ROWS_AT_ONCE runs.
+    """
+    rows = [_row_of(execution) for execution in executions]
+    runs = list(chain.from_iterable(_runs_of(execution) for execution in executions))
+    lease = policy.holder, policy.runner_id, policy.duration
+    try:
+        if len(runs) <= ROWS_AT_ONCE:
+            created_at: datetime = await connection.fetchval(queries.INSERT_STARTS, runs, *lease, rows)
+            return created_at
+        async with connection.transaction():
+            created_at = await connection.fetchval(queries.INSERT_STARTS, runs[:ROWS_AT_ONCE], *lease, rows)
+            for start in range(ROWS_AT_ONCE, len(runs), ROWS_AT_ONCE):
+                await connection.execute(queries.INSERT_RUNS, runs[start : start + ROWS_AT_ONCE], *lease)
+            return created_at
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != _REQUEST_KEY:
+            raise
+        return None
+
+
+def _row_of(execution: NewExecution) -> tuple[Any, ...]:
+    """executor.new_execution."""
+    request, plan = execution.request, execution.plan
+    return (
+        execution.id,
+        request.namespace,
+        request.workflow_id,
+        execution.version,
+        execution.state,
+        len(plan.roots),
+        request.priority,
+        request.trigger_type,
+        request.payload,
+        request.traceparent,
+        request.request_id,
+        request.request_hash if request.request_id else None,
+        _uuid_or_none(request.principal),
+        request.principal,
+        request.deadline,
+        plan.settings.timeout,
+    )
 
 
 def _uuid_or_none(text: str) -> UUID | None:
@@ -107,17 +130,8 @@ def _uuid_or_none(text: str) -> UUID | None:
         return None
 
 
-async def insert_runs(tx: Any, executions: Sequence[NewExecution], policy: LeasePolicy) -> None:
-    """One run per node: roots READY, or LEASED where handed to a runner at once; the others PENDING."""
-    rows = chain.from_iterable(_rows_of(execution) for execution in executions)
-    while slice_ := list(islice(rows, ROWS_AT_ONCE)):
-        columns = list(zip(*slice_, strict=True))
-        await tx.execute(
-            queries.INSERT_RUNS, *columns[:17], policy.holder, policy.runner_id, policy.duration, *columns[17:]
-        )
-
-
-def _rows_of(execution: NewExecution) -> Iterable[tuple[Any, ...]]:
+def _runs_of(execution: NewExecution) -> Iterable[tuple[Any, ...]]:
+    """executor.new_run, one for each node."""
     base = execution.request.priority
     for node in execution.plan.nodes:
         prepared = execution.leased.get(node.index)

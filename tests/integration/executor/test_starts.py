@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from google.protobuf.struct_pb2 import Value
 
-from tests.builders import a_chain, a_graph
+from services.executor.store.starts import ROWS_AT_ONCE
+from tests.builders import a_chain, a_fan, a_graph
+from tests.counted_session import CountedSession
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, add_executor, eventually
 from tests.integration.executor.conftest import OpenStack
@@ -152,6 +154,40 @@ async def test_five_hundred_starts_in_one_call_all_end(stack: Stack) -> None:
     payloads = await stack.sql.fetch("SELECT id::text, trigger_payload FROM executor.workflow_execution")
     assert dict(payloads) == {execution.id: str(n) for n, execution in enumerate(started)}
     assert await count(stack) == (500, 1000)
+
+
+async def test_starts_of_several_versions_are_one_statement_and_more_only_where_a_request_id_was_used(
+    stack: Stack,
+) -> None:
+    one, pair = await stack.save(a_graph("a")), await stack.save(a_graph("a -> b"))
+    await stack.client.executions.start_many([Start(one), Start(pair, request_id="used")])
+    counted = CountedSession(stack.app.parts.session)
+    stack.app.parts.starts._session = counted  # type: ignore[assignment]
+
+    await stack.client.executions.start_many([Start(one), Start(pair, request_id="new"), Start(one)])
+    assert counted.statements == 1
+
+    await stack.client.executions.start_many([Start(one), Start(pair, request_id="used")])
+    assert counted.statements == 5, "refused; then looked for, read, and the other inserted"
+    assert await count(stack) == (6, 8)
+
+
+async def test_more_runs_than_one_statement_takes_are_written_whole_or_not_at_all(make_stack: OpenStack) -> None:
+    nodes = 1_001
+    async with make_stack(runner={"concurrency": 0}) as stack:
+        workflow_id = await stack.save(a_fan(nodes - 2))
+        starts = [Start(workflow_id, priority=index) for index in range(ROWS_AT_ONCE // nodes + 1)]
+        await stack.sql.execute(
+            f"""ALTER TABLE executor.run ADD CONSTRAINT not_the_very_last
+                CHECK (node_index < {nodes - 1} OR rank > {1 - len(starts)})"""
+        )
+        with pytest.raises(ValkyrError, match="inside the service"):
+            await stack.client.executions.start_many(starts)
+        assert await count(stack) == (0, 0)
+
+        await stack.sql.execute("ALTER TABLE executor.run DROP CONSTRAINT not_the_very_last")
+        await stack.client.executions.start_many(starts)
+        assert await count(stack) == (len(starts), len(starts) * nodes)
 
 
 async def test_starting_pins_the_version_it_names(stack: Stack) -> None:
