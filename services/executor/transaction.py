@@ -120,6 +120,24 @@ class Transaction:
         return applied
 
     async def _lock(self, events: Sequence[Event]) -> None:
+        locked = await store.lock(self._tx, self._touched_by(events))
+        quarantines = await self._quarantines(events)
+        asked = await self._asked(events)
+        rules = self._means.step_rules
+        for execution_id, (execution, rows) in locked.items():
+            known = self._known[execution_id]
+            self._steps[execution_id] = ExecutionStep(
+                known.facts,
+                known.version.plan,
+                execution,
+                rows,
+                rules,
+                quarantines=quarantines,
+                asked=asked.get(known.facts.namespace, {}),
+            )
+
+    def _touched_by(self, events: Sequence[Event]) -> dict[UUID, list[UUID]]:
+        """The executions of events, and of each the runs that are named and those right behind them."""
         nodes: dict[UUID, list[int]] = {}
         for event in events:
             known = self._known.get(event.execution_id)
@@ -128,32 +146,15 @@ class Transaction:
             named = nodes.setdefault(event.execution_id, [])
             if isinstance(event, OfExecution):
                 continue
-            planned = len(known.version.plan.nodes)
-            if not planned or node_of(event.run_id) < planned:
-                named.append(node_of(event.run_id))
-        locked = await store.lock_executions(self._tx, nodes)
-        keys = [
-            (execution_id, run_id(execution_id, node))
-            for execution_id in locked
-            for node in touched_nodes(self._known[execution_id].version.plan, nodes[execution_id])
-        ]
-        rows: dict[UUID, dict[int, Any]] = {execution_id: {} for execution_id in locked}
-        for row in await store.lock_runs(self._tx, sorted(keys)):
-            rows[row.execution_id][row.node_index] = row
-        quarantines = await self._quarantines(events)
-        asked = await self._asked(events)
-        rules = self._means.step_rules
-        for execution_id, execution in locked.items():
-            known = self._known[execution_id]
-            self._steps[execution_id] = ExecutionStep(
-                known.facts,
-                known.version.plan,
-                execution,
-                rows[execution_id],
-                rules,
-                quarantines=quarantines,
-                asked=asked.get(known.facts.namespace, {}),
-            )
+            node, planned = node_of(event.run_id), known.version.plan.nodes
+            if not planned or node < len(planned):
+                named.append(node)
+        return {
+            execution_id: [
+                run_id(execution_id, node) for node in touched_nodes(self._known[execution_id].version.plan, named)
+            ]
+            for execution_id, named in nodes.items()
+        }
 
     async def _quarantines(self, events: Sequence[Event]) -> dict[tuple[UUID, int], QuarantineRecord]:
         """The records that resolutions name; their runs are locked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -32,23 +32,30 @@ from valkyr.flow.outcomes import RunFacts
 from valkyr.flow.sights import QuarantinedAs, StoredResult
 from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
 
-
-async def lock_executions(tx: Any, ids: Iterable[UUID]) -> dict[UUID, LockedExecution]:
-    """Locks executions in the order of their ids."""
-    rows = await tx.fetch(queries.LOCK_EXECUTIONS, list(ids))
-    return {
-        row[0]: LockedExecution(
-            row[0], ExecutionState(row[1]), row[2], row[3], row[4], Ending(row[5]) if row[5] else None, row[6], row[7]
-        )
-        for row in rows
-    }
+_EXECUTION_STATES = {state.value: state for state in ExecutionState}
+_RUN_STATES = {state.value: state for state in RunState}
 
 
-async def lock_runs(tx: Any, keys: Sequence[RunKey]) -> list[LockedRun]:
-    """Locks runs in the order of their ids; their executions are locked before."""
-    if not keys:
-        return []
-    return [_locked_run(row) for row in await tx.fetch(queries.LOCK_RUNS, *zip(*keys, strict=True))]
+async def lock(
+    tx: Any, runs: Mapping[UUID, Collection[UUID]]
+) -> dict[UUID, tuple[LockedExecution, dict[int, LockedRun]]]:
+    """Locks executions in the order of their ids, then the runs named of each, in the order of theirs: those that
+    exist, with their runs by node."""
+    firsts: list[int] = []
+    lasts: list[int] = []
+    named: list[UUID] = []
+    for ids in runs.values():
+        firsts.append(len(named) + 1)
+        named.extend(ids)
+        lasts.append(len(named))
+    locked: dict[UUID, tuple[LockedExecution, dict[int, LockedRun]]] = {}
+    for row in await tx.fetch(queries.LOCK, list(runs), firsts, lasts, named):
+        if row[0] not in locked:
+            locked[row[0]] = (_locked_execution(row), {})
+        if row[8] is not None:
+            run = _locked_run(row[8:])
+            locked[row[0]][1][run.node_index] = run
+    return locked
 
 
 async def lock_pending_runs(tx: Any, execution_id: UUID) -> list[LockedRun]:
@@ -56,8 +63,13 @@ async def lock_pending_runs(tx: Any, execution_id: UUID) -> list[LockedRun]:
     return [_locked_run(row) for row in await tx.fetch(queries.LOCK_PENDING_RUNS, execution_id)]
 
 
-def _locked_run(row: Any) -> LockedRun:
-    state = RunState(row[3])
+def _locked_execution(row: Any) -> LockedExecution:
+    ending = Ending(row[5]) if row[5] else None
+    return LockedExecution(row[0], _EXECUTION_STATES[row[1]], row[2], row[3], row[4], ending, row[6], row[7])
+
+
+def _locked_run(row: Sequence[Any]) -> LockedRun:
+    state = _RUN_STATES[row[3]]
     chosen = row[12]
     gate = Gate(row[8], row[9], row[10], tuple(row[11] or ()), tuple(chosen) if chosen else None, row[13] or "")
     stop = StopReason(row[22]) if row[22] else None
@@ -138,23 +150,22 @@ async def write_progress(
     """Runs that finished, runs that changed by what others did, and executions, in one statement."""
     if not (finished or changed or executions):
         return
+    of_finished = [(*r.key, r.epoch, r.outputs, r.duration_ms, _decimal(r.cost_tokens), r.revision) for r in finished]
+    of_executions = [_row_of_execution(execution) for execution in executions]
+    first, last = _columns(of_finished, 7), _columns(of_executions, 7)
+    if not changed:
+        await tx.execute(queries.WRITE_FINISHED, *first, *last)
+        return
     of_changed = _columns([_row_of(run) for run in changed], 21)
-    await tx.execute(
-        queries.WRITE_PROGRESS,
-        *_columns(
-            [(*r.key, r.epoch, r.outputs, r.duration_ms, _decimal(r.cost_tokens), r.revision) for r in finished], 7
-        ),
-        *of_changed[:17],
-        policy.holder,
-        policy.runner_id,
-        policy.duration,
-        *of_changed[17:],
-        *_columns([_row_of_execution(execution) for execution in executions], 7),
-    )
+    lease = (policy.holder, policy.runner_id, policy.duration)
+    await tx.execute(queries.WRITE_PROGRESS, *first, *of_changed[:17], *lease, *of_changed[17:], *last)
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [()] * width
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any] | None]:
+    """Arrays for unnest; NULL, which is as good, for one without a value: each value of an array has its cost."""
+    if not rows:
+        return (None,) * width
+    return [None if column.count(None) == len(rows) else column for column in zip(*rows, strict=True)]
 
 
 def _row_of(run: ChangedRun) -> tuple[Any, ...]:
@@ -286,7 +297,7 @@ def request_ids() -> Iterator[None]:
 
 async def _write(tx: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
-        await tx.execute(statement, *zip(*rows, strict=True))
+        await tx.execute(statement, *_columns(rows, len(rows[0])))
 
 
 def _array(values: Iterable[int]) -> str:

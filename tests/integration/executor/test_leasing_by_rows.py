@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from services.executor.store import leases
-from services.executor.store.progress import lock_runs
+from services.executor.store.progress import lock
 from services.executor.store.session import PINNED_PLANNER
 from valkyr.flow.leasing import has_run_out, may_lease
 from valkyr.flow.states import RunState
@@ -30,8 +30,13 @@ async def connection(executor_database_url: str) -> AsyncIterator[asyncpg.Connec
 
 
 async def insert(connection: asyncpg.Connection, state: RunState, *, control: bool, past: bool, by: str | None) -> UUID:
-    """A run whose times are all to come, or all past."""
+    """A run whose times are all to come, or all past, in an execution of its own with the same id."""
     run = uuid4()
+    await connection.execute(
+        """INSERT INTO executor.workflow_execution (id, namespace, workflow_id, version, trace_id, traceparent)
+           VALUES ($1, 'default', $1, 1, '', '')""",
+        run,
+    )
     await connection.execute(
         """INSERT INTO executor.run (execution_id, id, node_index, node_id, class_name, state, is_control, parked_by,
                ready_at, lease_until, ready_revision)
@@ -64,7 +69,9 @@ async def test_what_is_found_expired_is_what_has_run_out(connection: asyncpg.Con
         for state, past in product(RunState, [True, False])
     ]
     async with connection.transaction():
-        locked = await lock_runs(connection, sorted((run, run) for run in runs))
+        locked = [
+            row for _, rows in (await lock(connection, {run: [run] for run in runs})).values() for row in rows.values()
+        ]
     expired = {lost.run_id for lost in await leases.expired_leases(connection, 100)}
     assert expired == {row.id for row in locked if has_run_out(row)}
     assert len(expired) == 1

@@ -213,21 +213,46 @@ async def key_of_one(connection: asyncpg.Connection) -> asyncpg.Record:
 
 async def test_progress_is_written_by_the_keys(full: asyncpg.Connection) -> None:
     row = await key_of_one(full)
-    finished = [row["execution_id"]], [row["id"]], [row["epoch"]], ["{}"], [1], [None], [2]
-    changed: list[object] = [[] for _ in range(24)]
+    finished = [row["execution_id"]], [row["id"]], [row["epoch"]], ["{}"], [1], None, [2]
+    changed: list[object] = [None] * 24
     changed[17:20] = ["holder", "runner", timedelta(seconds=9)]
-    plan = await explain(full, queries.WRITE_PROGRESS, *finished, *changed, *([] for _ in range(7)))
+    executions = [None] * 7
+    for statement, arguments in (
+        (queries.WRITE_FINISHED, (*finished, *executions)),
+        (queries.WRITE_PROGRESS, (*finished, *changed, *executions)),
+    ):
+        plan = await explain(full, statement, *arguments)
+        assert ways_into_run(plan) == {"run_pkey"}
+        of_executions = [node for node in nodes_of(plan) if node.get("Alias") == "e" and "Scan" in node["Node Type"]]
+        assert {node.get("Index Name") for node in of_executions} == {"workflow_execution_pkey"}
+
+
+async def test_executions_and_their_runs_are_locked_by_their_keys_every_execution_before_any_run(
+    full: asyncpg.Connection,
+) -> None:
+    await full.execute(
+        """INSERT INTO executor.workflow_execution (id, namespace, workflow_id, version, trace_id, traceparent)
+           SELECT DISTINCT execution_id, 'default', execution_id, 1, '', '' FROM executor.run"""
+    )
+    await full.execute("ANALYZE executor.workflow_execution")
+    keys = await full.fetch("SELECT execution_id, min(id::text)::uuid FROM executor.run GROUP BY 1 LIMIT 20")
+    places = list(range(1, len(keys) + 1))
+    plan = await explain(full, queries.LOCK, [key[0] for key in keys], places, places, [key[1] for key in keys])
     assert ways_into_run(plan) == {"run_pkey"}
-    executions = {
-        node.get("Index Name") for node in nodes_of(plan) if node.get("Alias") == "e" and "Scan" in node["Node Type"]
-    }
-    assert executions == {"workflow_execution_pkey"}
+    assert buffers(plan) < 20 * 20
+    [executions] = [node for node in nodes_of(plan) if node.get("Index Name") == "workflow_execution_pkey"]
+    assert executions["Actual Loops"] == len(keys)
+    before = [node for node in nodes_of(plan) if node.get("Subplan Name") == "CTE e"]
+    assert [(node["Node Type"], node["Plans"][0]["Node Type"]) for node in before] == [("LockRows", "Sort")]
+    runs = [node for node in nodes_of(plan) if node["Node Type"] == "LockRows" and node not in before]
+    gates = [node.get("One-Time Filter", "") for locked in runs for node in locked["Plans"]]
+    assert any("InitPlan" in gate for gate in gates), "until all of the executions were looked at, no run is"
+    assert plan["Actual Rows"] == len(keys)
 
 
-async def test_a_heartbeat_and_a_lock_go_by_the_key(full: asyncpg.Connection) -> None:
+async def test_a_heartbeat_and_a_look_at_results_go_by_the_key(full: asyncpg.Connection) -> None:
     row = await key_of_one(full)
     keys = [row["execution_id"]], [row["id"]]
-    assert ways_into_run(await explain(full, queries.LOCK_RUNS, *keys)) == {"run_pkey"}
     assert ways_into_run(await explain(full, queries.READ_RESULTS, *keys)) == {"run_pkey"}
     beat = await explain(full, queries.HEARTBEAT_RUNS, *keys, [row["epoch"]], timedelta(seconds=9))
     assert ways_into_run(beat) <= {"run_pkey", "run_leased"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -10,7 +11,7 @@ import pytest
 
 from services.executor.dispatcher import Watermarks
 from services.executor.store.leases import heartbeat_runs, select_to_lease
-from services.executor.store.progress import end_runs, stop_runs, write_progress
+from services.executor.store.progress import end_runs, lock, stop_runs, write_progress
 from tests.builders import a_graph
 from tests.executor_lab import Lab
 from tests.executor_stack import Stack
@@ -39,6 +40,37 @@ async def test_i06_a_success_or_an_end_with_another_epoch_matches_no_row(idle: S
         await write_progress(tx, [FinishedRun(key, epoch, "{}", 1, None, 2)], [], [], policy=idle.app.parts.lease)
         await end_runs(tx, [EndedRun(key, epoch, RunState.READY, True, 1, 1, "x", "x", 2, timedelta(), 1)])
     assert await lab.everything() == before
+
+
+async def test_what_another_transaction_has_changed_while_its_lock_was_waited_for_is_read_as_it_is_then(
+    idle: Stack,
+) -> None:
+    lab = Lab(idle)
+    execution_id = UUID(await idle.start(a_graph("a -> b")))
+    runs = {execution_id: [run_id(execution_id, node) for node in (0, 1)]}
+    async with lab.session.transaction() as first, lab.session.transaction() as second:
+        await lock(first, runs)
+        waiting = asyncio.create_task(lock(second, runs))
+        await idle.until("SELECT count(*) = 1 FROM pg_locks WHERE NOT granted", what="the second waits for the first")
+        await first.execute("UPDATE executor.workflow_execution SET revision = 7 WHERE id = $1", execution_id)
+        await first.execute("UPDATE executor.run SET epoch = 5 + node_index WHERE execution_id = $1", execution_id)
+        await first.execute("COMMIT; BEGIN")
+        [(execution, rows)] = (await waiting).values()
+    assert execution.revision == 7
+    assert {node: row.lease.epoch for node, row in rows.items()} == {0: 5, 1: 6}
+
+
+async def test_executions_are_locked_also_where_none_of_their_runs_is_asked_for(idle: Stack) -> None:
+    lab = Lab(idle)
+    with_runs, without = [UUID(await idle.start(a_graph("a -> b"))) for _ in range(2)]
+    unknown = UUID(int=0)
+    b = run_id(with_runs, 1)
+    async with lab.session.transaction() as tx:
+        locked = await lock(tx, {without: [], unknown: [run_id(unknown, 0)], with_runs: [b]})
+    assert {key: [row.id for row in rows.values()] for key, (_, rows) in locked.items()} == {
+        without: [],
+        with_runs: [b],
+    }
 
 
 async def test_a_heartbeat_never_shortens_a_lease_and_never_revives_one(idle: Stack) -> None:
