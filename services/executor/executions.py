@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from services.executor.facts import ExecutionCache
@@ -39,13 +39,18 @@ class Executions:
         self._feed = feed
 
     async def get(self, namespace: str, execution_id: UUID) -> ExecutionView:
-        """With outputs and run counts. ExecutionNotFound."""
+        """With trigger payload, outputs and run counts. ExecutionNotFound."""
+        return await self._read(namespace, execution_id, only_settled=False)
+
+    async def _read(self, namespace: str, execution_id: UUID, *, only_settled: bool) -> ExecutionView:
+        """As `get`; of one that is not settled only its state and what goes with it, if that is enough."""
+        known = self._cache.cached(execution_id) or (await self._cache.get_many([execution_id])).get(execution_id)
+        leaves = [run_id(execution_id, leaf) for leaf in known.version.plan.leaves] if known else []
         async with self._session.reading() as connection:
-            wanted = ExecutionFilter(namespace, [execution_id])
-            found = await store.list_executions(connection, wanted, limit=1, whole=True)
-        if not found:
+            view = await store.read_execution(connection, namespace, execution_id, leaves, only_settled=only_settled)
+        if view is None:
             raise execution_not_found(execution_id)
-        return (await self._with_outputs(found))[0]
+        return view
 
     async def get_many(self, namespace: str, ids: Sequence[UUID]) -> list[ExecutionView]:
         """In the order asked, without outputs; those that do not exist are absent."""
@@ -56,32 +61,21 @@ class Executions:
 
     async def wait(self, namespace: str, execution_id: UUID, timeout: timedelta) -> ExecutionView:
         """The execution when it is settled, or as it is at the timeout. ExecutionNotFound."""
-        deadline = asyncio.get_running_loop().time() + timeout.total_seconds()
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout.total_seconds()
         with self._feed.settling(execution_id) as perhaps_settled:
-            settled = await self._is_settled(namespace, execution_id)
-            while not settled and (left := deadline - asyncio.get_running_loop().time()) > 0:
-                await wait_for(perhaps_settled, timedelta(seconds=left))
-                perhaps_settled.clear()
-                view = await self.get(namespace, execution_id)
+            while now() < deadline:
+                view = await self._read(namespace, execution_id, only_settled=True)
                 if view.state in SETTLED_EXECUTION_STATES:
                     return view
+                await wait_for(perhaps_settled, timedelta(seconds=deadline - now()))
+                perhaps_settled.clear()
             return await self.get(namespace, execution_id)
 
     async def must_exist(self, namespace: str, execution_id: UUID) -> None:
         """ExecutionNotFound, also for one of another namespace."""
-        await self._is_settled(namespace, execution_id)
-
-    async def _is_settled(self, namespace: str, execution_id: UUID) -> bool:
-        async with self._session.reading() as connection:
-            found = await store.list_executions(connection, ExecutionFilter(namespace, [execution_id]), limit=1)
-        if not found:
+        if not await self.get_many(namespace, [execution_id]):
             raise execution_not_found(execution_id)
-        return found[0].state in SETTLED_EXECUTION_STATES
-
-    async def now(self) -> datetime:
-        """The database's clock."""
-        async with self._session.reading() as connection:
-            return await store.database_now(connection)
 
     async def list_executions(self, wanted: ExecutionFilter, *, limit: int) -> list[ExecutionView]:
         """Newest first, without outputs and counts."""
@@ -125,28 +119,25 @@ class Executions:
         """With outputs and run counts."""
         if not views:
             return []
+        ids = [view.id for view in views]
+        known = await self._cache.get_many(ids)
+        keys = [(id_, run_id(id_, leaf)) for id_ in ids if id_ in known for leaf in known[id_].version.plan.leaves]
         async with self._session.reading() as connection:
-            counts = await store.count_runs(connection, [view.id for view in views])
-        return await self._with_outputs([replace(view, run_counts=counts.get(view.id, {})) for view in views])
-
-    async def _with_outputs(self, views: Sequence[ExecutionView]) -> list[ExecutionView]:
-        known = await self._cache.get_many(view.id for view in views)
-        keys = [
-            (view.id, run_id(view.id, leaf))
-            for view in views
-            if view.id in known
-            for leaf in known[view.id].version.plan.leaves
-        ]
-        async with self._session.reading() as connection:
+            counts = await store.count_runs(connection, ids)
             stored_outputs = await store.read_outputs(connection, keys)
-        outputs: dict[UUID, dict[str, str]] = {view.id: {} for view in views}
-        omitted: dict[UUID, list[str]] = {view.id: [] for view in views}
+        outputs: dict[UUID, dict[str, str]] = {execution_id: {} for execution_id in ids}
+        omitted: dict[UUID, list[str]] = {execution_id: [] for execution_id in ids}
         for stored in stored_outputs:
             if stored.text is None:
                 omitted[stored.execution_id].append(stored.node_id)
             else:
                 outputs[stored.execution_id][stored.node_id] = stored.text
-        return [replace(view, outputs=outputs[view.id], omitted_outputs=omitted[view.id]) for view in views]
+        return [
+            replace(
+                view, run_counts=counts.get(view.id, {}), outputs=outputs[view.id], omitted_outputs=omitted[view.id]
+            )
+            for view in views
+        ]
 
 
 def _as_many_as_fit(runs: Sequence[RunView], *, include_inputs: bool) -> list[RunView]:

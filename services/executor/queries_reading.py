@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
-from valkyr.flow.states import ExecutionState, RunState
+from valkyr.flow.states import SETTLED_EXECUTION_STATES, ExecutionState, RunState
+
+
+def _literals(states: Iterable[StrEnum]) -> str:
+    return ", ".join(f"'{state.value}'" for state in sorted(states))
+
 
 # PENDING stands in the row until the first outcome, since no lease writes it; what clients see is RUNNING from the
 # first lease on.
 _SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
         SELECT 1 FROM executor.run r WHERE r.execution_id = e.id AND r.attempt > 0) THEN 'RUNNING' ELSE e.state END"""
 
-_EXECUTION = """SELECT e.id, e.namespace, e.workflow_id, e.version, {state} AS state, e.revision, e.priority,
+_EXECUTION_COLUMNS = f"""e.id, e.namespace, e.workflow_id, e.version, {_SHOWN_STATE} AS state, e.revision, e.priority,
     e.trigger_type, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
-    e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested,
-    e.ended_by, e.ended_reason, {payload} AS trigger_payload, {counts} AS run_counts
-FROM executor.workflow_execution e
-WHERE """
+    e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested, e.ended_by, e.ended_reason"""
 
-_RUN_COUNTS = """(SELECT json_object_agg(c.state, c.runs)::text FROM (
-        SELECT r.state, count(*) AS runs FROM executor.run r WHERE r.execution_id = e.id GROUP BY r.state) AS c)"""
-
-READ_EXECUTIONS = (
-    _EXECUTION.format(state=_SHOWN_STATE, payload="NULL::text", counts="NULL::text") + "e.id = ANY($1::uuid[])"
-)
+READ_EXECUTIONS = f"""
+SELECT {_EXECUTION_COLUMNS} FROM executor.workflow_execution e WHERE e.id = ANY($1::uuid[])
+"""  # noqa: S608 - put together from constants
 
 # What was written by transactions that an earlier snapshot did not see: those from its top ($1) on, and those that were
 # open then ($2). Ids beyond the present one are those of another database's life, from which this one was restored.
@@ -42,6 +41,25 @@ _RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.sta
     r.pool, r.class_name, r.error, r.error_type, r.leased_by, r.lease_until, r.heartbeat_at, r.retry_after,
     r.started_at, r.finished_at, r.duration_ms, r.cost_tokens, r.idempotency_key, r.quarantine_number, r.runner_id,
     r.inputs, r.episode_id, r.deadline, r.failures, r.lost_leases, r.parked_at, r.parked_ms"""
+
+# Payload, run counts and the outputs of the runs $3, as far as they fit into $4 bytes, null beyond; none of these where
+# the execution is not settled and only settled ones are wanted ($5).
+READ_EXECUTION = f"""
+SELECT {_EXECUTION_COLUMNS}, CASE WHEN e.is_wanted THEN e.trigger_payload END, c.states, c.runs, o.nodes, o.texts
+FROM (SELECT e.*, NOT $5::boolean OR e.state IN ({_literals(SETTLED_EXECUTION_STATES)}) AS is_wanted
+    FROM executor.workflow_execution e WHERE e.namespace = $1 AND e.id = $2::uuid) AS e
+CROSS JOIN LATERAL (
+    SELECT array_agg(c.state) AS states, array_agg(c.runs) AS runs
+    FROM (SELECT r.state, count(*)::int AS runs FROM executor.run r
+        WHERE r.execution_id = e.id AND e.is_wanted GROUP BY r.state) AS c) AS c
+CROSS JOIN LATERAL (
+    SELECT array_agg(r.node_id) AS nodes, array_agg(r.text) AS texts
+    FROM (SELECT r.node_id,
+            CASE WHEN sum(octet_length(r.outputs)) OVER (ORDER BY r.id) <= $4::bigint THEN r.outputs END AS text
+        FROM executor.run r
+        WHERE e.is_wanted AND r.execution_id = e.id AND r.id = ANY($3::uuid[])
+            AND r.state = 'SUCCESS' AND r.outputs IS NOT NULL) AS r) AS o
+"""  # noqa: S608 - put together from constants
 
 COUNT_RUNS = """
 SELECT execution_id, state, count(*)::int FROM executor.run WHERE execution_id = ANY($1::uuid[]) GROUP BY 1, 2
@@ -102,7 +120,6 @@ def list_executions(
     before: bool,
     changed_since: bool,
     states: Sequence[ExecutionState],
-    whole: bool,
 ) -> str:
     """Newest first. Parameters: namespace, limit, then those of the conditions asked for, in this order.
 
@@ -117,12 +134,11 @@ def list_executions(
     if states:
         stored = {*states, ExecutionState.PENDING} if ExecutionState.RUNNING in states else set(states)
         conditions += f" AND e.state IN ({_literals(stored)}) AND {_SHOWN_STATE} IN ({_literals(states)})"
-    select = _EXECUTION.format(
-        state=_SHOWN_STATE,
-        payload="e.trigger_payload" if whole else "NULL::text",
-        counts=_RUN_COUNTS if whole else "NULL::text",
-    )
-    return f"{select}e.namespace = $1{conditions}\nORDER BY e.id DESC\nLIMIT $2"
+    return f"""SELECT {_EXECUTION_COLUMNS}
+FROM executor.workflow_execution e
+WHERE e.namespace = $1{conditions}
+ORDER BY e.id DESC
+LIMIT $2"""  # noqa: S608 - put together from constants; values travel as parameters
 
 
 def list_runs(
@@ -144,10 +160,6 @@ FROM executor.run r {join}
 WHERE r.namespace = $1{conditions}
 ORDER BY r.execution_id DESC, r.id
 LIMIT $2"""  # noqa: S608 - put together from constants; values travel as parameters
-
-
-def _literals(states: Iterable[StrEnum]) -> str:
-    return ", ".join(f"'{state.value}'" for state in sorted(states))
 
 
 def _numbered(*conditions: tuple[bool, str]) -> str:

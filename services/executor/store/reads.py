@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from services.executor import queries, queries_pausing, queries_reading
 from services.executor.model import AttemptView, ExecutionView, Heard, RunView
 from valkyr.flow.events import Resolution
@@ -63,17 +61,14 @@ class ExecutionFilter:
     changed_since: int | None = None
 
 
-async def list_executions(
-    connection: Any, wanted: ExecutionFilter, *, limit: int, whole: bool = False
-) -> list[ExecutionView]:
-    """Newest first, with trigger payloads and run counts if they are wanted `whole`; without outputs."""
+async def list_executions(connection: Any, wanted: ExecutionFilter, *, limit: int) -> list[ExecutionView]:
+    """Newest first; without trigger payloads, run counts and outputs."""
     statement = queries_reading.list_executions(
         by_ids=bool(wanted.ids),
         by_workflow=wanted.workflow_id is not None,
         states=wanted.states,
         before=wanted.before is not None,
         changed_since=wanted.changed_since is not None,
-        whole=whole,
     )
     given = [
         list(wanted.ids) or None,
@@ -83,6 +78,28 @@ async def list_executions(
     ]
     arguments = [value for value in given if value is not None]
     return await _executions(connection, await connection.fetch(statement, wanted.namespace, limit, *arguments))
+
+
+async def read_execution(
+    connection: Any, namespace: str, execution_id: UUID, leaves: Sequence[UUID], *, only_settled: bool
+) -> ExecutionView | None:
+    """With trigger payload, run counts and the outputs of `leaves`, as many as fit; without any of them if it is not
+    settled and `only_settled`."""
+    rows = await connection.fetch(
+        queries_reading.READ_EXECUTION, namespace, execution_id, leaves, OUTPUTS_BUDGET, only_settled
+    )
+    if not rows:
+        return None
+    [view] = await _executions(connection, rows)
+    payload, states, counts, nodes, texts = rows[0][-5:]
+    outputs = dict(zip(nodes or (), texts or (), strict=True))
+    return replace(
+        view,
+        trigger_payload=payload,
+        run_counts=dict(zip(states or (), counts or (), strict=True)),
+        outputs={node: text for node, text in outputs.items() if text is not None},
+        omitted_outputs=[node for node, text in outputs.items() if text is None],
+    )
 
 
 async def read_executions(connection: Any, ids: Sequence[UUID]) -> list[ExecutionView]:
@@ -131,8 +148,7 @@ def _execution(row: Any) -> ExecutionView:
         revision=row["revision"],
         priority=row["priority"],
         trigger_type=row["trigger_type"],
-        trigger_payload=row["trigger_payload"],
-        run_counts=orjson.loads(row["run_counts"]) if row["run_counts"] else {},
+        trigger_payload=None,
         created_at=row["created_date"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 
+from services.executor import feed
 from services.executor.app import open_app
 from tests.builders import a_graph
 from tests.contract.executor.conftest import on_a_shared_stack
@@ -369,7 +371,6 @@ async def test_i24_with_the_database_away_every_rpc_is_unavailable_with_a_delay(
         ("GetExecution", pb.GetExecutionRequest(execution_id=execution_id)),
         ("WaitExecution", pb.WaitExecutionRequest(execution_id=execution_id)),
         ("WatchExecution", pb.WatchExecutionRequest(execution_id=execution_id)),
-        ("WatchExecutions", pb.WatchExecutionsRequest()),
         ("ListExecutions", pb.ListExecutionsRequest()),
         ("ListRuns", pb.ListRunsRequest()),
         ("GetRun", pb.GetRunRequest(execution_id=execution_id, node_id="a")),
@@ -377,6 +378,17 @@ async def test_i24_with_the_database_away_every_rpc_is_unavailable_with_a_delay(
         with pytest.raises(Unavailable) as caught:
             await call(stub, rpc, request)
         assert caught.value.details.retry_after is not None
+
+
+async def test_i24_with_the_database_away_who_watches_all_is_told_as_soon_as_looks_have_failed_for_a_while(
+    stack: Stack, stub: ExecutorServiceStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "PATIENCE", timedelta())
+    await stack.app.database.pool.close()
+    with pytest.raises(Unavailable) as caught, rpc_errors():
+        async for _ in stub.WatchExecutions(pb.WatchExecutionsRequest(), timeout=20):
+            pass
+    assert caught.value.details.retry_after is not None
 
 
 @pytest.fixture

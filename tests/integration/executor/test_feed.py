@@ -114,14 +114,14 @@ async def test_who_waits_hears_of_an_end_that_another_replica_made_between_the_q
 ) -> None:
     execution_id = await quick.start(a_graph("a", modules={"a": "HeldModule"}))
     executions = quick.app.parts.executions
-    asked = executions._is_settled
+    asked = executions._read
 
-    async def asked_and_then_ended(namespace: str, which: UUID) -> bool:
-        settled = await asked(namespace, which)
+    async def asked_and_then_ended(namespace: str, which: UUID, *, only_settled: bool) -> ExecutionView:
+        view = await asked(namespace, which, only_settled=only_settled)
         await quick.sql.execute(END, execution_id)
-        return settled
+        return view
 
-    executions._is_settled = asked_and_then_ended  # type: ignore[method-assign]
+    executions._read = asked_and_then_ended  # type: ignore[method-assign]
     started = asyncio.get_running_loop().time()
     view = await executions.wait("default", UUID(execution_id), timedelta(minutes=10))
     assert view.state is ExecutionState.SUCCESS
