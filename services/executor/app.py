@@ -203,7 +203,7 @@ class Parts:
         self.feed = Feed(self.session, self.signals)
         self.hints = Hints(self.database, self.session, self.signals, self.feed, me=self.lease.incarnation)
         self.executions = Executions(self.session, self.cache, self.feed)
-        self.leasing = Leasing(self.cache, self.handoff, self.progress, self.lease)
+        self.leasing = Leasing(self.handoff, self.progress, self.lease)
         self.dispatcher = Dispatcher(
             self.session,
             self.cache,

@@ -4,10 +4,10 @@ whose target is held back are parked in the same transaction."""
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -21,11 +21,11 @@ from services.executor.model import Candidate
 from services.executor.signals import LOWEST_RANK, Signals
 from services.executor.store import leases as store
 from services.executor.store import parking
+from services.executor.store.leases import Mark
 from services.executor.store.parking import Parking
 from services.executor.store.session import Session
 from services.executor.targets import TargetKey
 from valkyr.flow.effects import Prepared
-from valkyr.flow.ids import node_of
 from valkyr.telemetry import get_logger
 
 BATCH = 500
@@ -41,9 +41,6 @@ OVERLAP = timedelta(milliseconds=200)
 LEAST_PAUSE = timedelta(milliseconds=50)
 """Between looks for a retry that is due but cannot be leased here."""
 
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
-Mark = tuple[int, datetime]
-
 log = get_logger(__name__)
 
 
@@ -52,18 +49,18 @@ class Watermarks:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, tuple[int, datetime]] = {}
         self._rescan_at = clock()
         self._from_marks = False
 
-    def of(self, class_names: Iterable[str]) -> list[tuple[str, int, datetime]]:
-        """(class, rank, ready_at) to begin from; from the very beginning once a second."""
+    def to_begin_from(self) -> list[Mark]:
+        """Of the classes that have one; of none once a second."""
         now = self._clock()
         if now >= self._rescan_at:
             self._marks.clear()
             self._rescan_at = now + RESCAN
         self._from_marks = bool(self._marks)
-        return [(name, *self._marks.get(name, (LOWEST_RANK, _LONG_AGO))) for name in sorted(class_names)]
+        return [(name, rank, ready_at) for name, (rank, ready_at) in self._marks.items()]
 
     def advance(self, class_name: str, candidate: Candidate) -> None:
         mark = (candidate.rank, candidate.ready_at - OVERLAP)
@@ -129,19 +126,15 @@ class Dispatcher:
                 self._signals.backlog = True
                 if monotonic() >= end:
                     return timedelta()
-            elif not self._marks.restart():
+            elif not (self._marks.restart() and await self._anything_ready()):
                 return await self._next_look(busy=busy)
         return None
 
     async def _anything_ready(self) -> bool:
         """What an idle executor asks, and all it asks. Retries that are not due yet count as well."""
-        async with self._session.reading() as connection:
-            return bool(await self._served(connection))
-
-    async def _served(self, tx: Any) -> list[str]:
-        """The classes with READY runs that the own pool can take."""
         serving = self._handoff.serving
-        return [name for name in await store.ready_classes(tx, serving.pool) if serving.takes_class(name)]
+        async with self._session.reading() as connection:
+            return any(serving.takes_class(name) for name in await store.ready_classes(connection, serving.pool))
 
     def _room(self) -> int:
         """What is not left to probes that wait for room."""
@@ -178,43 +171,38 @@ class Dispatcher:
         if batch.parked:
             self._parked.update((run.namespace, run.target) for run in batch.parked)
             self._turn.wake.set()  # perhaps the target has closed since it was looked at
-        await self._leasing.hand_over(batch.leased, granted_at=granted_at)
+        await self._leasing.hand_over(batch.leased, batch.known, granted_at=granted_at)
         taken = len(batch.leased) + len(batch.parked)
         return taken, bool(batch.left) or taken >= limit
 
     async def _lease_in(self, tx: Any, *, room: int, limit: int) -> _Batch:
-        served = await self._served(tx)
-        if not served:
-            return _Batch()
-        marks = self._marks.of(served)
-        found = await store.select_to_lease(tx, self._handoff.serving.pool, marks=marks, limit=limit)
-        known = self._known_of(found)
-        batch = await self._divide(tx, known, [run for _, run in found if run.execution_id in known], room)
+        marks = self._marks.to_begin_from()
+        found = await store.select_to_lease(tx, self._handoff.serving, marks=marks, limit=limit)
+        batch = _Batch(self._known_of({run.execution_id for _, run in found}))
+        await self._divide(tx, batch, [run for _, run in found if run.execution_id in batch.known], room)
         self._advance(found, batch.left)
         await self._leasing.lease(tx, batch.leased)
         await parking.park_runs(tx, batch.parked)
         return batch
 
-    async def _divide(self, tx: Any, known: Mapping[UUID, Known], candidates: Sequence[Candidate], room: int) -> _Batch:
+    async def _divide(self, tx: Any, batch: _Batch, candidates: Sequence[Candidate], room: int) -> None:
         """Who is leased, who is parked, and who is left as there is no room. Inputs are made of no more than there is
         room for at a time."""
-        batch = _Batch()
-        unheld: deque[Candidate] = deque()
+        unheld = []
         for candidate in candidates:
-            target = known[candidate.execution_id].version.plan.nodes[node_of(candidate.id)].target
-            if not self._park(batch, known, candidate, target):
+            target = batch.known[candidate.execution_id].version.plan.nodes[candidate.node_index].target
+            if not (target and self._park(batch, candidate, target)):
                 unheld.append(candidate)
-        while unheld and len(batch.leased) < room:
-            portion = [unheld.popleft() for _ in range(min(len(unheld), room - len(batch.leased)))]
-            for run in await self._leasing.prepare(tx, known, portion):
-                if not self._park(batch, known, run, run.target):
+        while unheld and (room_left := room - len(batch.leased)):
+            portion, unheld = unheld[:room_left], unheld[room_left:]
+            for run in await self._leasing.prepare(tx, batch.known, portion):
+                if not (run.target and self._park(batch, run, run.target)):
                     batch.leased.append(run)
         batch.left.update(candidate.id for candidate in unheld)
-        return batch
 
-    def _park(self, batch: _Batch, known: Mapping[UUID, Known], run: Candidate | Prepared, target: str) -> bool:
+    def _park(self, batch: _Batch, run: Candidate | Prepared, target: str) -> bool:
         """I17: not where the target is closed, as far as this executor knows."""
-        namespace = known[run.execution_id].facts.namespace
+        namespace = batch.known[run.execution_id].facts.namespace
         if self._handoff.closed(namespace, target):
             return False
         batch.parked.append(
@@ -230,26 +218,35 @@ class Dispatcher:
         return True
 
     def _advance(self, found: Sequence[tuple[str, Candidate]], left: Container[UUID]) -> None:
-        """Not past what is left for the next look."""
+        """To the last of each class, but not past what is left for the next look."""
+        last: dict[str, Candidate] = {}
         stopped: set[str] = set()
         for class_name, candidate in found:
             if candidate.id in left:
                 stopped.add(class_name)
             if class_name not in stopped:
-                self._marks.advance(class_name, candidate)
+                last[class_name] = candidate
+        for class_name, candidate in last.items():
+            self._marks.advance(class_name, candidate)
 
     def _tell_parked(self) -> None:
         parked, self._parked = self._parked, Counter()
         for (namespace, target), runs in parked.items():
             log.info("run.parked", namespace=namespace, target=target, runs=runs)
 
-    def _known_of(self, found: Sequence[tuple[str, Candidate]]) -> dict[UUID, Known]:
-        ids = {candidate.execution_id for _, candidate in found}
-        known = self._leasing.cached(ids - self._unusable)
-        missing = {execution_id for execution_id, execution in known.items() if execution is None}
+    def _known_of(self, ids: set[UUID]) -> dict[UUID, Known]:
+        """From memory, without those that are unusable. _NotCached where it lacks some."""
+        known: dict[UUID, Known] = {}
+        missing: set[UUID] = set()
+        for execution_id in ids - self._unusable:
+            execution = self._cache.cached(execution_id)
+            if execution is None:
+                missing.add(execution_id)
+            else:
+                known[execution_id] = execution
         if missing:
             raise _NotCached(missing, ids)
-        return {execution_id: execution for execution_id, execution in known.items() if execution is not None}
+        return known
 
     async def _next_look(self, *, busy: bool) -> timedelta | None:
         """At the next retry; soon after there was something to do, as a row may have been locked by another."""
@@ -268,6 +265,7 @@ class Dispatcher:
 class _Batch:
     """What one transaction found: `left` stay READY, as there was no room for them."""
 
+    known: Mapping[UUID, Known]
     leased: list[Prepared] = field(default_factory=list)
     parked: list[Parking] = field(default_factory=list)
     left: set[UUID] = field(default_factory=set)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from services.executor.facts import ExecutionCache, Known
+from services.executor.facts import Known
 from services.executor.handoff import Handoff
 from services.executor.model import Candidate, LeasePolicy
 from services.executor.preparing import Wanted, refusals
 from services.executor.progress import Progress
 from services.executor.store import leases as store
 from valkyr.flow.effects import Prepared
-from valkyr.flow.ids import node_of
-from valkyr.flow.joins import Gate, taken_edges
+from valkyr.flow.joins import taken_edges
 
 
 class Leasing:
     """Prepares, leases and hands over."""
 
-    def __init__(self, cache: ExecutionCache, handoff: Handoff, progress: Progress, lease: LeasePolicy) -> None:
-        self._cache = cache
+    def __init__(self, handoff: Handoff, progress: Progress, lease: LeasePolicy) -> None:
         self._handoff = handoff
         self._progress = progress
         self._lease = lease
@@ -29,33 +27,27 @@ class Leasing:
     async def prepare(self, tx: Any, known: Mapping[UUID, Known], candidates: Sequence[Candidate]) -> list[Prepared]:
         """Inputs, configs and targets of locked runs, in order."""
         wanted = [_wanted(candidate, known[candidate.execution_id]) for candidate in candidates]
-        return await self._progress.preparing.prepare_runs(tx, known, wanted, {}) if wanted else []
+        return await self._progress.preparing.prepare_runs(tx, known, wanted, {})
 
     async def lease(self, tx: Any, prepared: Sequence[Prepared]) -> None:
         """Makes them LEASED; they are handed over when that is committed."""
         if prepared:
             await store.lease_runs(tx, prepared, self._lease)
 
-    async def hand_over(self, prepared: Sequence[Prepared], *, granted_at: float) -> None:
+    async def hand_over(self, prepared: Sequence[Prepared], known: Mapping[UUID, Known], *, granted_at: float) -> None:
         """Committed: starts them. Those that cannot be started fail at once."""
-        known = await self._cache.get_many(run.execution_id for run in prepared)
         self._handoff.deliver(self._progress.preparing.hand_out(prepared, known), granted_at=granted_at)
         refused = refusals(prepared)
         if refused:
             await self._progress.apply(refused)
 
-    def cached(self, ids: Iterable[UUID]) -> dict[UUID, Known | None]:
-        """Without asking the database: None for those that are not in memory."""
-        return {execution_id: self._cache.cached(execution_id) for execution_id in ids}
-
 
 def _wanted(candidate: Candidate, known: Known) -> Wanted:
-    node = node_of(candidate.id)
-    gate = Gate(0, excluded=candidate.excluded, chosen=candidate.chosen)
+    node = candidate.node_index
     return Wanted(
-        execution_id=candidate.execution_id,
+        key=(candidate.execution_id, candidate.id),
         node=node,
-        taken=taken_edges(known.version.plan.nodes[node].incoming, gate),
+        taken=taken_edges(known.version.plan.nodes[node].incoming, candidate.gate),
         epoch=candidate.epoch + 1,
         attempt=candidate.attempt + 1,
         ready_revision=candidate.ready_revision,

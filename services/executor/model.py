@@ -12,6 +12,7 @@ import orjson
 import uuid_utils
 
 from valkyr.flow.facts import NO_REPLAY, QuarantineRecord, Replay
+from valkyr.flow.joins import Gate
 from valkyr.flow.states import ExecutionState, RunState
 from valkyr.frozen import cheaply_made
 
@@ -90,20 +91,17 @@ class Letter:
 @cheaply_made
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A READY run, locked, about to be leased."""
+    """A READY run, locked, about to be leased. `gate` is as it was opened."""
 
     execution_id: UUID
     id: UUID
     node_index: int
     epoch: int
     attempt: int
-    excluded: tuple[int, ...]
-    chosen: tuple[int, ...] | None
+    gate: Gate
     ready_revision: int
     rank: int
     ready_at: datetime
-    idempotency_key: str | None
-    target: str | None = None
     replay: Replay = NO_REPLAY
     deadline: datetime | None = None
 

@@ -18,8 +18,9 @@ from valkyr.flow.effects import AttemptEnded, Prepared
 from valkyr.flow.events import LeaseEnded
 from valkyr.flow.facts import NO_REPLAY, Replay
 from valkyr.flow.ids import RunKey, run_id
+from valkyr.flow.plan import Plan
 from valkyr.flow.results import Failure, FailureType
-from valkyr.flow.sights import StoredResult, results_by_node
+from valkyr.flow.sights import StoredResult
 from valkyr.frozen import cheaply_made
 from valkyr.runner.leases import LeasedRun
 
@@ -37,7 +38,7 @@ class Calls(Protocol):
 class Wanted:
     """A run to prepare under the lease to come."""
 
-    execution_id: UUID
+    key: RunKey
     node: int
     taken: tuple[int, ...]
     epoch: int
@@ -60,27 +61,29 @@ class Preparing:
         self, tx: Any, known: Mapping[UUID, Known], wanted: Sequence[Wanted], results: Mapping[RunKey, StoredResult]
     ) -> list[Prepared]:
         """Inputs and configs of runs about to be leased; `results` are those already at hand, the rest is read."""
-        needs: set[RunKey] = set()
-        for want in wanted:
-            plan = known[want.execution_id].version.plan
-            sources = needed_results(plan, plan.nodes[want.node], want.taken)
-            needs.update((want.execution_id, run_id(want.execution_id, source)) for source in sources)
-        found = {**await store.read_results(tx, sorted(needs - results.keys())), **results}
-        return [self._prepare(known[want.execution_id], want, found) for want in wanted]
+        sources = [_sources(known[want.key[0]].version.plan, want) for want in wanted]
+        unread = {key for keys in sources for key in keys.values()} - results.keys()
+        found = {**await store.read_results(tx, sorted(unread)), **results} if unread else results
+        return [
+            self._prepare(known[want.key[0]], want, {node: found.get(key) for node, key in keys.items()})
+            for want, keys in zip(wanted, sources, strict=True)
+        ]
 
-    def _prepare(self, known: Known, want: Wanted, results: Mapping[RunKey, StoredResult]) -> Prepared:
+    def _prepare(self, known: Known, want: Wanted, results: Mapping[int, StoredResult | None]) -> Prepared:
+        plan = known.version.plan
         return prepare(
-            known.version.plan,
+            plan,
             known.facts,
-            known.version.plan.nodes[want.node],
+            plan.nodes[want.node],
             taken=want.taken,
             epoch=want.epoch,
             attempt=want.attempt,
             ready_revision=want.ready_revision,
-            result_of=results_by_node(want.execution_id, results),
+            result_of=results.get,
             modules=self._modules,
             replay=want.replay,
             deadline=want.deadline,
+            key=want.key,
         )
 
     def hand_out(self, prepared: Sequence[Prepared], known: Mapping[UUID, Known]) -> list[LeasedRun]:
@@ -94,6 +97,15 @@ class Preparing:
                 self._calls.leased(execution.facts.namespace, run.target, run.id, run.epoch)
             handed.append(leased_run(run, execution.facts, execution.version.plan, self._lease, self._timeouts))
         return handed
+
+
+def _sources(plan: Plan, want: Wanted) -> dict[int, RunKey]:
+    """The runs by node whose results are needed to prepare this one."""
+    execution_id = want.key[0]
+    return {
+        source: (execution_id, run_id(execution_id, source))
+        for source in needed_results(plan, plan.nodes[want.node], want.taken)
+    }
 
 
 def refusals(prepared: Sequence[Prepared]) -> list[LeaseEnded]:

@@ -265,7 +265,7 @@ class Probes:
                 namespace = known[run.execution_id].facts.namespace
                 generation = decisions[run.id].generation
                 self._outcomes.leased(namespace, run.target, run.id, run.epoch, generation=generation)
-            await self._leasing.hand_over(leased, granted_at=granted_at)
+            await self._leasing.hand_over(leased, known, granted_at=granted_at)
         mine = {run.id for run in leased}
         await self._give_back([item for item in allowed if item.run.id not in mine])
 

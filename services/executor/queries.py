@@ -354,38 +354,48 @@ READMIT_OUTBOX = """
 UPDATE executor.outbox SET refused_at = NULL, problem = NULL WHERE refused_at IS NOT NULL
 """
 
-# `may_lease` of valkyr/flow/leasing.py, of many.
-# One look per class, so that a class without a runner never stands in the way of another. (rank, ready_at) of $2, $3 is
-# the watermark: rows before it were leased already, and walking over their dead index entries slows a backlog down.
-# The locks stand in a materialized CTE: LIMIT with SKIP LOCKED must run once.
-SELECT_TO_LEASE = """
-WITH candidate AS MATERIALIZED (
-    SELECT r.* FROM unnest($1::text[], $2::int[], $3::timestamptz[]) AS c(class_name, rank, ready_at)
-    CROSS JOIN LATERAL (
-        SELECT r.execution_id, r.id, r.node_index, r.epoch, r.attempt, r.excluded_edges, r.chosen_edges,
-            r.ready_revision, r.rank, r.ready_at, r.idempotency_key, r.class_name, r.target, r.inputs, r.key_number,
-            r.replay_traceparent, r.replay_attempt, r.deadline
-        FROM executor.run r
-        WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $4 AND r.class_name = c.class_name
-            AND (r.rank, r.ready_at) >= (c.rank::smallint, c.ready_at) AND r.ready_at <= now()
-        ORDER BY r.rank, r.ready_at
-        LIMIT $5
-        FOR NO KEY UPDATE SKIP LOCKED) AS r)
-SELECT * FROM candidate ORDER BY rank, ready_at LIMIT $5
-"""
-
-# The classes that have something to lease, by hopping from one to the next along the index.
-READY_CLASSES = """
+# The classes that have something to lease in the pool $1, by hopping along the index from the last entry of one to that
+# of the one before: the first ones of a class were leased already, and are dead.
+_READY_CLASSES = """
 WITH RECURSIVE hop AS (
     (SELECT class_name FROM executor.run
-     WHERE state = 'READY' AND NOT is_control AND pool = $1 ORDER BY class_name LIMIT 1)
+     WHERE state = 'READY' AND NOT is_control AND pool = $1 ORDER BY class_name DESC LIMIT 1)
     UNION ALL
     SELECT (SELECT r.class_name FROM executor.run r
-            WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $1 AND r.class_name > hop.class_name
-            ORDER BY r.class_name LIMIT 1)
+            WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $1 AND r.class_name < hop.class_name
+            ORDER BY r.class_name DESC LIMIT 1)
     FROM hop WHERE hop.class_name IS NOT NULL)
-SELECT class_name FROM hop WHERE class_name IS NOT NULL
 """
+
+READY_CLASSES = f"""
+{_READY_CLASSES}
+SELECT class_name FROM hop WHERE class_name IS NOT NULL
+"""  # noqa: S608 - put together from constants
+
+# What a lease needs of a run.
+TO_LEASE = """r.execution_id, r.id, r.node_index, r.epoch, r.attempt, r.excluded_edges, r.chosen_edges,
+    r.ready_revision, r.rank, r.ready_at, r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt, r.deadline"""
+
+# `may_lease` of valkyr/flow/leasing.py, of many; of the classes $2, or of all.
+# One look per class, so that a class without a runner never stands in the way of another. $4, $5 are the watermarks of
+# the classes $3: rows before them were leased already, and walking over their dead index entries slows a backlog down.
+# The locks stand in a materialized CTE: LIMIT with SKIP LOCKED must run once.
+SELECT_TO_LEASE = f"""
+{_READY_CLASSES},
+candidate AS MATERIALIZED (
+    SELECT r.* FROM hop
+    LEFT JOIN unnest($3::text[], $4::int[], $5::timestamptz[]) AS mark(class_name, rank, ready_at) USING (class_name)
+    CROSS JOIN LATERAL (
+        SELECT {TO_LEASE}, r.class_name FROM executor.run r
+        WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $1 AND r.class_name = hop.class_name
+            AND (r.rank, r.ready_at) >= (coalesce(mark.rank, -32768)::smallint, coalesce(mark.ready_at, '-infinity'))
+            AND r.ready_at <= now()
+        ORDER BY r.rank, r.ready_at
+        LIMIT $6
+        FOR NO KEY UPDATE SKIP LOCKED) AS r
+    WHERE $2::text[] IS NULL OR hop.class_name = ANY($2))
+SELECT * FROM candidate ORDER BY rank, ready_at LIMIT $6
+"""  # noqa: S608 - put together from constants
 
 LEASE_RUNS = """
 UPDATE executor.run r

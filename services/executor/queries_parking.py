@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from services.executor.queries import TO_LEASE
+
 # Rows are locked by who parks them: what the lease query found.
 PARK_RUNS = """
 UPDATE executor.run r
@@ -83,7 +85,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE OF r SKIP LOCKED)
 UPDATE executor.run r SET {_BACK} FROM chosen c
 WHERE r.execution_id = c.execution_id AND r.id = c.id
-RETURNING r.*
+RETURNING {TO_LEASE}
 """  # noqa: S608 - put together from constants
 
 READ_PROBES = """

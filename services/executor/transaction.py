@@ -260,7 +260,7 @@ class Transaction:
         step = self._steps[run.key[0]]
         row = step.rows[node.index]
         return Wanted(
-            execution_id=run.key[0],
+            key=run.key,
             node=node.index,
             taken=taken_edges(node.incoming, run.gate),
             epoch=row.lease.epoch + 1,

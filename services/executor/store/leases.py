@@ -13,7 +13,12 @@ from services.executor.model import Candidate, LeasePolicy
 from valkyr.flow.effects import Prepared
 from valkyr.flow.events import LeaseEnded
 from valkyr.flow.facts import NO_REPLAY, Replay
+from valkyr.flow.joins import Gate
+from valkyr.flow.leasing import Serving
 from valkyr.flow.results import Lost
+
+Mark = tuple[str, int, datetime]
+"""Class name, rank, and since when what stands there has been ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +37,32 @@ async def ready_classes(tx: Any, pool: str) -> list[str]:
 
 
 async def select_to_lease(
-    tx: Any, pool: str, *, marks: Sequence[tuple[str, int, datetime]], limit: int
+    tx: Any, serving: Serving, *, limit: int, marks: Sequence[Mark] = ()
 ) -> list[tuple[str, Candidate]]:
-    """Locks up to `limit` READY runs: (class name, candidate). `marks` is (class, rank, ready_at) to begin from."""
-    rows = await tx.fetch(queries.SELECT_TO_LEASE, *zip(*marks, strict=True), pool, limit)
-    return [(row["class_name"], candidate_of(row)) for row in rows]
+    """Locks up to `limit` READY runs that the pool takes: (class name, candidate), by rank and readiness. `marks` say
+    where to begin in a class; where none does, at its beginning."""
+    class_names = None if serving.serves_all else list(serving.class_names)
+    begin = zip(*marks, strict=True) if marks else ((), (), ())
+    rows = await tx.fetch(queries.SELECT_TO_LEASE, serving.pool, class_names, *begin, limit)
+    return [(row[15], candidate_of(row)) for row in rows]
 
 
 def candidate_of(row: Any) -> Candidate:
-    """From a row with all that a lease needs."""
-    chosen = row["chosen_edges"]
+    """From a row of queries.TO_LEASE."""
+    replayed = row[10] is not None or row[11] or row[12] is not None
     return Candidate(
-        execution_id=row["execution_id"],
-        id=row["id"],
-        node_index=row["node_index"],
-        epoch=row["epoch"],
-        attempt=row["attempt"],
-        excluded=tuple(row["excluded_edges"] or ()),
-        chosen=tuple(chosen) if chosen else None,
-        ready_revision=row["ready_revision"],
-        rank=row["rank"],
-        ready_at=row["ready_at"],
-        idempotency_key=row["idempotency_key"],
-        target=row["target"],
-        replay=_replay(row),
-        deadline=row["deadline"],
+        execution_id=row[0],
+        id=row[1],
+        node_index=row[2],
+        epoch=row[3],
+        attempt=row[4],
+        gate=Gate(0, excluded=tuple(row[5] or ()), chosen=tuple(row[6]) if row[6] else None),
+        ready_revision=row[7],
+        rank=row[8],
+        ready_at=row[9],
+        replay=Replay(row[10], row[11], row[12], row[13]) if replayed else NO_REPLAY,
+        deadline=row[14],
     )
-
-
-def _replay(row: Any) -> Replay:
-    replay = Replay(row["inputs"], row["key_number"], row["replay_traceparent"], row["replay_attempt"])
-    return NO_REPLAY if replay == NO_REPLAY else replay
 
 
 async def lease_runs(tx: Any, runs: Sequence[Prepared], policy: LeasePolicy) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import product
 from uuid import UUID, uuid4
 
@@ -13,10 +13,10 @@ import pytest
 from services.executor.store import leases
 from services.executor.store.progress import lock
 from services.executor.store.session import PINNED_PLANNER
-from valkyr.flow.leasing import has_run_out, may_lease
+from valkyr.flow.leasing import Serving, has_run_out, may_lease
 from valkyr.flow.states import RunState
 
-FROM_THE_START = [("NoopModule", -32_768, datetime(1, 1, 1, tzinfo=UTC))]
+SERVING = Serving("default", frozenset({"NoopModule"}), serves_all=False)
 PARKERS = {RunState.PARKED: ("BREAKER", "PAUSE")}
 
 
@@ -58,7 +58,7 @@ async def test_what_is_selected_to_lease_is_what_may_be_leased(connection: async
             if may_lease(state, control=control, due=past):
                 wanted.add(run)
     async with connection.transaction():
-        found = await leases.select_to_lease(connection, "default", marks=FROM_THE_START, limit=100)
+        found = await leases.select_to_lease(connection, SERVING, limit=100)
     assert {candidate.id for _, candidate in found} == wanted
     assert len(wanted) == 1
 

@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,9 +28,10 @@ from tests.integration.executor.test_schema import buffers, explain, nodes_of, w
 from valkyr.client import ExecutionState
 from valkyr.errors import ExecutionSettled
 from valkyr.flow.ids import run_id
+from valkyr.flow.leasing import Serving
 from valkyr.flow.results import Failure, FailureType
 
-FROM_THE_START = [("NoopModule", -32_768, datetime(1, 1, 1, tzinfo=UTC))]
+SERVING = Serving("default", frozenset({"NoopModule"}), serves_all=False)
 HOUR = timedelta(hours=1)
 READY = "SELECT count(*) FROM executor.run WHERE execution_id = $1 AND state = 'READY'"
 BROKE = Failure(FailureType.TRANSIENT, "it broke")
@@ -68,7 +69,7 @@ async def test_what_the_dispatcher_leases_meanwhile_is_leased_and_the_rest_is_pa
     execution, lab = await idle.start(a_graph("a, b -> c")), Lab(idle)
 
     async def lease(tx: Any) -> None:
-        [(_, found)] = await leases.select_to_lease(tx, "default", marks=FROM_THE_START, limit=1)
+        [(_, found)] = await leases.select_to_lease(tx, SERVING, limit=1)
         await tx.execute(
             """UPDATE executor.run SET state = 'LEASED', epoch = 1, attempt = 1, leased_by = 'other',
                    lease_until = now() + interval '1 min' WHERE execution_id = $1 AND id = $2""",
@@ -88,7 +89,7 @@ async def test_what_the_dispatcher_parks_meanwhile_is_the_pauses(idle: Stack) ->
     execution = await idle.start(a_graph("a"))
 
     async def park(tx: Any) -> None:
-        [(_, found)] = await leases.select_to_lease(tx, "default", marks=FROM_THE_START, limit=1)
+        [(_, found)] = await leases.select_to_lease(tx, SERVING, limit=1)
         await parking.park_runs(tx, [Parking("default", UUID(execution), found.id, "t", None, HOUR)])
 
     await paused_during(idle, execution, park)
@@ -120,7 +121,7 @@ async def test_the_pauses_runs_are_nothing_to_dispatchers_and_breakers(idle: Sta
     await park_by_breaker(idle)
     await pause(idle, execution)
     async with idle.app.parts.session.transaction() as tx:
-        assert await leases.select_to_lease(tx, "default", marks=FROM_THE_START, limit=10) == []
+        assert await leases.select_to_lease(tx, SERVING, limit=10) == []
         assert await leases.ready_classes(tx, "default") == []
         assert await parking.parked_targets(tx, ("", ""), 10) == []
         assert (await parking.unpark_runs(tx, ("default", "t"), limit=10))[0] == 0

@@ -193,12 +193,31 @@ def buffers(plan: dict[str, Any]) -> int:
 
 
 async def test_the_lease_query_walks_its_index_however_many_rows_there_are(full: asyncpg.Connection) -> None:
-    long_ago = datetime(1, 1, 1, tzinfo=UTC)
-    classes, lowest = ["NoopModule", "RareModule"], [-32_768, -32_768]
-    plan = await explain(full, queries.SELECT_TO_LEASE, classes, lowest, [long_ago, long_ago], "default", 10)
+    since = datetime(1, 1, 1, tzinfo=UTC)
+    plan = await explain(full, queries.SELECT_TO_LEASE, "default", None, ["NoopModule"], [1], [since], 10)
     assert ways_into_run(plan) == {"run_to_lease"}
+    [way] = [node for node in nodes_of(plan) if node["Node Type"] == "LockRows"]
+    assert "ROW(rank, ready_at) >=" in way["Plans"][0]["Index Cond"], "from the watermark on"
     assert plan["Actual Rows"] == 10
     assert buffers(plan) < 200
+
+
+@pytest.mark.parametrize(
+    ("classes", "mark", "found"),
+    [
+        pytest.param(["NoopModule"], ("NoopModule", 2), {("NoopModule", 2)}, id="behind the watermark"),
+        pytest.param(["NoopModule"], ("RareModule", 2), {("NoopModule", 0)}, id="from the beginning without one"),
+        pytest.param(["RareModule"], ("NoopModule", 2), {("RareModule", 0)}, id="of the classes asked for"),
+        pytest.param([], ("NoopModule", 2), set(), id="of no class"),
+    ],
+)
+async def test_what_is_leased_is_of_the_classes_and_behind_the_watermarks(
+    full: asyncpg.Connection, classes: list[str], mark: tuple[str, int], found: set[tuple[str, int]]
+) -> None:
+    since = datetime(1, 1, 1, tzinfo=UTC)
+    async with full.transaction():
+        rows = await full.fetch(queries.SELECT_TO_LEASE, "default", classes, [mark[0]], [mark[1]], [since], 5)
+    assert {(row["class_name"], row["rank"]) for row in rows} == found
 
 
 async def test_the_classes_to_lease_are_found_by_hops(full: asyncpg.Connection) -> None:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import pytest
 
-from services.executor.dispatcher import Watermarks
 from services.executor.store.leases import heartbeat_runs, select_to_lease
 from services.executor.store.progress import end_runs, lock, stop_runs, write_progress
 from tests.builders import a_graph
@@ -19,6 +18,7 @@ from tests.integration.executor.conftest import OpenStack
 from valkyr.flow.effects import EndedRun, FinishedRun
 from valkyr.flow.events import TimerDue
 from valkyr.flow.ids import run_id
+from valkyr.flow.leasing import Serving
 from valkyr.flow.states import RunState, StopReason
 
 
@@ -119,10 +119,10 @@ async def test_a_lease_that_was_told_to_stop_is_extended_no_more_and_its_runner_
 async def test_runs_that_another_transaction_is_leasing_are_passed_over(idle: Stack) -> None:
     lab = Lab(idle)
     await idle.start(a_graph(", ".join(f"n{index}" for index in range(10))))
-    marks = Watermarks().of(["NoopModule"])
+    serving = Serving("default", frozenset(), serves_all=True)
     async with lab.session.transaction() as one, lab.session.transaction() as two:
-        first = await select_to_lease(one, "default", marks=marks, limit=4)
-        second = await select_to_lease(two, "default", marks=marks, limit=100)
+        first = await select_to_lease(one, serving, limit=4)
+        second = await select_to_lease(two, serving, limit=100)
     assert (len(first), len(second)) == (4, 6)
     assert {candidate.id for _, candidate in first}.isdisjoint(candidate.id for _, candidate in second)
 
