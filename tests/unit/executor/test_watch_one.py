@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
-from types import SimpleNamespace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from services.executor.model import ExecutionView
-from services.executor.watch_one import WatchedOne, changes_of_one
+from services.executor.watch_one import COUNTED_PER_SECOND, WatchedOne, changes_of_one
 from valkyr.errors import ExecutionNotFound
 from valkyr.flow.states import ExecutionState
 
@@ -44,36 +43,66 @@ def seen_as(revision: int, state: str = "RUNNING") -> ExecutionView:
 
 
 class Told:
-    """Executions as each look finds them; the last one from then on."""
+    """Executions as each look finds them; none where there are no more. Counts say one run, or as many as there are."""
 
-    def __init__(self, looks: Sequence[ExecutionView]) -> None:
-        self._looks = list(looks)
+    def __init__(self, looks: Sequence[ExecutionView], runs: int = 1) -> None:
+        self.looks = list(looks)
+        self._runs = runs
 
     async def get_many(self, _namespace: str, _ids: Sequence[UUID]) -> Sequence[ExecutionView]:
-        return [self._looks.pop(0)] if self._looks else []
+        return [self.looks.pop(0)] if self.looks else []
 
     async def with_counts(self, view: ExecutionView) -> ExecutionView:
-        return replace(view, run_counts={"LEASED": 1})
+        return replace(view, run_counts={"LEASED": self._runs})
 
     async def fill(self, views: Sequence[ExecutionView]) -> Sequence[ExecutionView]:
         return [replace(view, outputs={"a": "1"}) for view in views]
 
 
-class Still:
-    """A feed that tells nothing, so that it is looked again and again."""
+class Fed:
+    """A feed that tells one after the other, and then nothing, so that it is looked again and again."""
+
+    def __init__(self, *fed: ExecutionView) -> None:
+        self._fed = list(fed)
+        self.waits: list[float] = []
 
     @asynccontextmanager
     async def subscription(self, _namespace: str, *, ids: Sequence[UUID]) -> AsyncIterator[Any]:
-        async def changed_within(_timeout: object) -> Sequence[ExecutionView]:
-            return []
+        yield self
 
-        yield SimpleNamespace(changed_within=changed_within)
+    async def changed_within(self, timeout: timedelta) -> Sequence[ExecutionView]:
+        self.waits.append(timeout.total_seconds())
+        return [self._fed.pop(0)] if self._fed else []
 
 
 async def told(*looks: ExecutionView, after: int | None = None) -> list[ExecutionView]:
-    watched = WatchedOne("default", EXECUTION, after)
-    changes = changes_of_one(Told(looks), Still(), watched)  # type: ignore[arg-type]
+    return await told_of(Told(looks), Fed(), after=after)
+
+
+async def told_of(executions: Told, feed: Fed, *, after: int | None = None) -> list[ExecutionView]:
+    changes = changes_of_one(executions, feed, WatchedOne("default", EXECUTION, after))  # type: ignore[arg-type]
     return [view async for view in changes]
+
+
+async def test_what_the_feed_tells_is_not_looked_for_again() -> None:
+    executions = Told([seen_as(1), seen_as(9)], runs=0)
+    views = await told_of(executions, Fed(seen_as(2), seen_as(3), seen_as(4, "SUCCESS")))
+    assert [view.revision for view in views] == [1, 2, 3, 4]
+    assert len(executions.looks) == 1
+
+
+async def test_what_the_feed_tells_late_is_not_news() -> None:
+    views = await told_of(Told([seen_as(3), seen_as(3), seen_as(4, "SUCCESS")]), Fed(seen_as(2), seen_as(3, "PENDING")))
+    assert [(view.revision, view.state.value) for view in views] == [(3, "RUNNING"), (4, "SUCCESS")]
+
+
+async def test_of_a_large_execution_the_runs_are_counted_seldom_and_its_end_is_told_at_once() -> None:
+    runs = 3_600 * COUNTED_PER_SECOND
+    executions = Told([seen_as(1)], runs)
+    feed = Fed(seen_as(2), seen_as(3), seen_as(4), seen_as(5, "SUCCESS"))
+    views = await told_of(executions, feed)
+    assert [(view.revision, view.run_counts) for view in views] == [(1, {"LEASED": runs}), (5, {})]
+    assert [round(seconds, -2) for seconds in feed.waits[1:]] == [3_600] * 3
 
 
 async def test_what_looks_the_same_is_told_once() -> None:
