@@ -16,8 +16,8 @@ from services.executor.store import reads as store
 from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
-from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError, WrongState
-from valkyr.flow.events import EndExecution, OfExecution, PauseExecution, Resolution, Resolve, ResumeExecution
+from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError
+from valkyr.flow.events import EndExecution, OfExecution, PauseExecution, Resolve, ResumeExecution
 
 
 class Interventions:
@@ -72,7 +72,7 @@ class Interventions:
 
     async def resolve(self, namespace: str, event: Resolve) -> RunView:
         """The run as it is then. ExecutionNotFound, RunNotFound, NotQuarantined, QuarantineResolved, ExecutionEnded,
-        TooManyRequeues, DeadlinePassed, RequestIdReused."""
+        TooManyRequeues, DeadlinePassed, RequestIdReused; WrongState where the graph cannot be run any more."""
         await self._executions.must_exist(namespace, event.execution_id)
         request_id = event.request.request_id
         if request_id:
@@ -80,27 +80,10 @@ class Interventions:
                 first = await store.find_resolution(connection, namespace, event.resolution, request_id)
             if first is not None and first != (event.execution_id, event.run_id, event.request.hash):
                 raise _reused(request_id)
-        known = (await self._cache.get_many([event.execution_id])).get(event.execution_id)
-        if known is None:
-            return await self._discard_without_a_plan(namespace, event)
+        known = (await self._cache.get_without_plans([event.execution_id]))[event.execution_id]
         with replay_span(event, known.facts.traceparent) as traced:
             await self._apply(traced)
         return await self._run(namespace, event.execution_id, event.run_id)
-
-    async def _discard_without_a_plan(self, namespace: str, event: Resolve) -> RunView:
-        """Where an execution has ended, or is ending, nothing follows a discard: it needs no plan."""
-        facts = (await self._cache.get_without_plans([event.execution_id]))[event.execution_id].facts
-        try:
-            if event.resolution is Resolution.DISCARDED:
-                with replay_span(event, facts.traceparent) as traced:
-                    await self._apply(traced)
-                return await self._run(namespace, event.execution_id, event.run_id)
-        except RunNotFound:
-            await self._run(namespace, event.execution_id, event.run_id)
-        raise WrongState(
-            f"the graph of execution {event.execution_id} cannot be run any more; the executor's log says why",
-            hint="if it has not ended, cancel the execution; then its letters can be discarded",
-        )
 
     async def _apply(self, event: OfExecution | Resolve) -> None:
         async with self._turn():

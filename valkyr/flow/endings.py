@@ -9,13 +9,13 @@ from valkyr.flow.facts import LockedExecution
 from valkyr.flow.states import SETTLED_EXECUTION_STATES, Ending, ExecutionState
 
 
-def answer_to_end(event: EndExecution, locked: LockedExecution, *, ending: bool) -> Fence | ExecutionSettled:
-    """ACCEPTED if the execution is to end by this; `ending`: it does already, also by an event before this one."""
+def answer_to_end(event: EndExecution, locked: LockedExecution, *, ending: Ending | None) -> Fence | ExecutionSettled:
+    """ACCEPTED if the execution is to end by this; `ending` is what ends it already, an event before this one too."""
     if locked.state in SETTLED_EXECUTION_STATES:
         return _answer_of_settled(event, locked)
-    if event.ending is Ending.CANCEL and locked.ending not in (None, Ending.CANCEL):
+    if event.ending is Ending.CANCEL and ending not in (None, Ending.CANCEL):
         return ExecutionSettled(
-            f"execution {locked.id} is ending already, as FAILED by {locked.ending}: wait for its end",
+            f"execution {locked.id} is ending already, as FAILED by {ending}: wait for its end",
             metadata={"state": locked.state},
         )
     if ending or (event.ending is Ending.DEADLINE and not locked.deadline_passed):

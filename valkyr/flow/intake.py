@@ -43,7 +43,7 @@ from valkyr.flow.pauses import answer_to_pause, kind_of, state_after
 from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.flow.resolutions import as_resolved, refusal_of
 from valkyr.flow.results import FailureType, Lost, Omitted, Success
-from valkyr.flow.states import Ending, ExecutionState, RunState
+from valkyr.flow.states import SETTLED_EXECUTION_STATES, Ending, ExecutionState, RunState
 from valkyr.flow.writes import call_of, noted_attempt, retried_run
 from valkyr.graph.model import Settings
 
@@ -65,7 +65,7 @@ class Intake:
     """One execution in one transaction. `rows` may grow afterwards; they stay as they were locked.
 
     `quarantines` are the records that resolutions name, by run and number; `asked` what request_ids of pauses and
-    resumes were used for before, by kind and id.
+    resumes were used for before, also in this batch, by kind and id.
     """
 
     __slots__ = (
@@ -128,6 +128,16 @@ class Intake:
         return self.ending is not None or self.locked.ending is not None
 
     @property
+    def ended_by(self) -> Ending | None:
+        """What ends the execution, also by an event of this batch."""
+        return self.ending.ending if self.ending else self.locked.ending
+
+    @property
+    def planned(self) -> bool:
+        """Whether it is known what follows what; all but ends and pauses ask for that."""
+        return len(self.plan.nodes) > 0
+
+    @property
     def paused(self) -> bool:
         """Whether what would be READY is to be PARKED."""
         return self.state is ExecutionState.PAUSED
@@ -139,9 +149,9 @@ class Intake:
         if isinstance(event, PauseExecution | ResumeExecution):
             return self._take_pause(event)
         node = node_of(event.run_id)
-        row = self.rows.get(node) if self._knows(event.run_id) else None
         if isinstance(event, Resolve):
-            return self._take_resolution(event, node, row)
+            return self._take_resolution(event, node)
+        row = self.rows.get(node) if self._knows(event.run_id) else None
         if row is None:
             return Fence.LEASE_LOST
         if node in self.moved:
@@ -165,10 +175,10 @@ class Intake:
 
     def _knows(self, run: UUID) -> bool:
         """Where no plan can be made, what is leased can still end while the execution ends."""
-        return (len(self.plan.nodes) > 0 or self.ends) and is_run_of(run, self.facts.id)
+        return (self.planned or self.ends) and is_run_of(run, self.facts.id)
 
     def _take_ending(self, event: EndExecution) -> Answer:
-        answer = answer_to_end(event, self.locked, ending=self.ends)
+        answer = answer_to_end(event, self.locked, ending=self.ended_by)
         if answer is Fence.ACCEPTED:
             self.ending = event
             if event.ending is Ending.DEADLINE:
@@ -184,13 +194,17 @@ class Intake:
             self.state = state_after(event)
         if accepted or (answer is Fence.ALREADY_REPORTED and first is None and request.request_id):
             self.interventions.append(Intervention(self.facts.namespace, self.facts.id, kind, request, accepted))
+            if request.request_id:
+                self.asked = {**self.asked, (kind, request.request_id): Asked(self.facts.id, request.hash)}
         return answer
 
-    def _take_resolution(self, event: Resolve, node: int, row: LockedRun | None) -> Answer:
+    def _take_resolution(self, event: Resolve, node: int) -> Answer:
         answer = refusal_of(
             event,
-            row,
+            self.rows.get(node) if is_run_of(event.run_id, self.facts.id) else None,
             self._record_of(event, node),
+            planned=self.planned,
+            settled=self.locked.state in SETTLED_EXECUTION_STATES,
             ended=self.ends,
             deadline_passed=self.locked.deadline_passed,
             now=self.locked.now,
@@ -210,7 +224,7 @@ class Intake:
                 watched = node in self.plan.watched and event.outputs is not None
                 return Succeeded(node, orjson.loads(event.outputs or "null") if watched else None)
             case _:
-                return Halted(node, RunState.FAILED) if self.ends else Discarded(node)
+                return Discarded(node) if self.planned and not self.ends else Halted(node, RunState.FAILED)
 
     def _record_of(self, event: Resolve, node: int) -> QuarantineRecord | None:
         """I22: the quarantine that is meant, as an earlier event of this batch has left it."""

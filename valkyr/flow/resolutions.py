@@ -14,6 +14,7 @@ from valkyr.errors import (
     RunNotFound,
     TooManyRequeues,
     ValkyrError,
+    WrongState,
 )
 from valkyr.flow.attempts import Fence
 from valkyr.flow.events import Resolution, Resolve
@@ -26,6 +27,8 @@ def refusal_of(
     row: LockedRun | None,
     record: QuarantineRecord | None,
     *,
+    planned: bool,
+    settled: bool,
     ended: bool,
     deadline_passed: bool,
     max_requeues: int,
@@ -33,7 +36,8 @@ def refusal_of(
 ) -> Fence | ValkyrError | None:
     """Why a resolution changes nothing; ALREADY_REPORTED if the same request did it before; None if it may go on.
 
-    `ended` and `deadline_passed` are the execution's, `now` is the database's clock.
+    `settled`, `ended` - by a cancel or the like - and `deadline_passed` are the execution's; `planned`: a plan can be
+    made of its graph. `now` is the database's clock.
     """
     if row is None:
         return RunNotFound(f"execution {event.execution_id} has no run {event.run_id}")
@@ -43,12 +47,15 @@ def refusal_of(
     if record is None or row.facts.state is not RunState.QUARANTINED or row.quarantine_number != number:
         return _not_quarantined(event, row)
     if event.resolution is Resolution.DISCARDED:
-        return None
+        # Without a plan nothing follows, nor has anything to where nothing can move.
+        return None if planned or settled or ended else _cannot_be_run(event, settled=settled)
     if ended:
         return ExecutionEnded(
             f"execution {event.execution_id} was cancelled, failed fast or was ended by its deadline",
             hint="start a new execution, or discard the run",
         )
+    if not planned:
+        return _cannot_be_run(event, settled=settled)
     if event.resolution is Resolution.REQUEUED and number > max_requeues and not event.force:
         return TooManyRequeues(
             f"run {event.run_id} was requeued {_times(number - 1)} without success, {max_requeues} being allowed",
@@ -81,6 +88,13 @@ def _times(count: int) -> str:
 def deadline_to_come(deadline: datetime, path: str) -> InvalidRequest:
     """What is said of a deadline that has passed."""
     return InvalidRequest.of_field(path, f"{deadline.isoformat()} has passed; takes a time to come")
+
+
+def _cannot_be_run(event: Resolve, *, settled: bool) -> WrongState:
+    return WrongState(
+        f"the graph of execution {event.execution_id} cannot be run any more; the executor's log says why",
+        hint="discard the run" if settled else "cancel the execution; then its letters can be discarded",
+    )
 
 
 def _is_repeat(event: Resolve, record: QuarantineRecord) -> bool:

@@ -53,7 +53,7 @@ class ExecutionStep:
     resumes were used for before, by kind and id. Events of the whole execution are to be taken before all others.
 
     A plan without nodes stands for one that cannot be made: the execution can be ended; then what is leased of it can
-    end, and letters can be discarded.
+    end. Letters can be discarded once it ends or has ended: their edges stay undecided then.
     """
 
     __slots__ = ("_bad_runs", "_intake", "_open_runs", "facts", "plan", "revision", "rows")
@@ -111,8 +111,8 @@ class ExecutionStep:
         return advance(self.plan, outcomes, self._base(), budget=budget, rows=rows)
 
     def halted(self) -> list[Change]:
-        """Instead of the walk where there is no plan: of leases that ended and letters that were discarded, while the
-        execution ends; nothing follows."""
+        """Instead of the walk where there is no plan: of leases that ended while the execution ends, and letters that
+        were discarded in one that ends or has ended; nothing follows."""
         return [
             Change(outcome.node, self.rows[outcome.node].facts.state, outcome.state, self.rows[outcome.node].facts.gate)
             for outcome in self._intake.outcomes
@@ -208,7 +208,7 @@ class ExecutionStep:
             intake.state,
             open_runs=open_runs,
             bad_runs=self._bad_runs,
-            ending=intake.ending.ending if intake.ending else intake.locked.ending,
+            ending=intake.ended_by,
             reopened=bool(intake.resolved)
             and any(event.resolution is not Resolution.DISCARDED for event in intake.resolved.values()),
         )

@@ -85,6 +85,24 @@ async def test_its_letters_can_be_discarded_once_it_is_cancelled_and_not_before(
         assert (await stack.client.executions.get(execution_id)).state is ExecutionState.CANCELLED
 
 
+async def test_its_letters_can_be_discarded_once_it_has_failed(make_stack: OpenStack) -> None:
+    async with make_stack(runner=IDLE) as stack:
+        lab = Lab(stack)
+        execution_id = await stack.start(a_conditional_graph())
+        await lab.lease(execution_id, "a")
+        assert await lab.report(execution_id, "a", Failure(FailureType.PERMANENT, "broken")) == "ACCEPTED"
+        run_id = str((await stack.row(execution_id, "a"))["id"])
+        await spoiled(stack, execution_id)
+        runs = stack.client.runs
+        with pytest.raises(WrongState) as refused:
+            await runs.requeue(execution_id, run_id, quarantine_number=1)
+        assert refused.value.hint == "discard the run"
+        run = await runs.discard(execution_id, run_id, quarantine_number=1, reason="not needed")
+        assert (run.state, run.quarantines[0].resolution) == (RunState.FAILED, "DISCARDED")
+        assert (await stack.client.executions.get(execution_id)).state is ExecutionState.FAILED
+        assert await stack.states(execution_id) == {"a": "FAILED", "b": "PENDING"}
+
+
 async def test_its_deadline_ends_it_with_others_of_the_batch(make_stack: OpenStack) -> None:
     async with make_stack(runner=IDLE) as stack:
         lab = Lab(stack)

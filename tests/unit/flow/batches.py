@@ -30,7 +30,7 @@ from valkyr.flow.facts import Asked, LockedExecution, LockedRun, QuarantineRecor
 from valkyr.flow.ids import run_id
 from valkyr.flow.intake import Answer, StepRules
 from valkyr.flow.joins import Gate
-from valkyr.flow.outcomes import Loaded, RunFacts
+from valkyr.flow.outcomes import Change, Loaded, RunFacts
 from valkyr.flow.states import MOVABLE_RUN_STATES, Ending, ExecutionState, RunState
 from valkyr.flow.step import ExecutionStep
 from valkyr.flow.writes import Writes
@@ -43,7 +43,8 @@ _OF_LEASES = {field.name for field in fields(LeaseFacts)}
 
 class Batch:
     """The roots are LEASED under epoch 4 unless `states` says otherwise. `run` replaces fields of every run, of its
-    lease too; `execution` those of the execution. Quarantined runs have a record of their quarantine 1, PENDING."""
+    lease too; `execution` those of the execution. Quarantined runs have a record of their quarantine 1, PENDING. Not
+    `planned`, the step is as where no plan can be made of the graph."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class Batch:
         record: Mapping[str, Any] | None = None,
         max_requeues: int = 5,
         asked: Mapping[tuple[str, str], Asked] | None = None,
+        planned: bool = True,
         **run: Any,
     ) -> None:
         self.plan = plan_of(graph)
@@ -76,7 +78,7 @@ class Batch:
         }
         self.step = ExecutionStep(
             a_fact(),
-            self.plan,
+            self.plan if planned else plan_of(Graph()),
             replace(locked, **(execution or {})),
             rows,
             StepRules(lambda _node, _settings: POLICY, lambda: 0.5, new_memory, max_requeues),
@@ -109,18 +111,23 @@ class Batch:
 
     def apply(self, *events: Event) -> list[Answer]:
         answers = [self.step.take(event) for event in events]
-        changes = []
-        walk = self.step.walk()
-        if walk is not None:
-            try:
-                need = next(walk)
-                while True:
-                    rows = {node: self.step.rows[node].facts for node in need.rows}
-                    need = walk.send(Loaded(rows, {node: self.results.get(node, NOTHING) for node in need.results}))
-            except StopIteration as done:
-                changes = done.value
-        self.ready = self.step.write(changes, self.writes)
+        self.ready = self.step.write(self._changes(), self.writes)
         return answers
+
+    def _changes(self) -> list[Change]:
+        if not self.step.plan.nodes:
+            return self.step.halted()
+        walk = self.step.walk()
+        if walk is None:
+            return []
+        try:
+            need = next(walk)
+            while True:
+                rows = {node: self.step.rows[node].facts for node in need.rows}
+                need = walk.send(Loaded(rows, {node: self.results.get(node, NOTHING) for node in need.results}))
+        except StopIteration as done:
+            changes: list[Change] = done.value
+        return changes
 
     def refused(self, event: Event) -> ValkyrError:
         """Applies an event that is refused, and changes nothing."""

@@ -100,6 +100,25 @@ def test_a_request_that_comes_again_is_not_noted_again() -> None:
     assert batch.is_untouched
 
 
+def test_a_request_that_comes_again_in_one_batch_changes_nothing_though_another_came_between() -> None:
+    batch = Batch(a_graph("a"))
+    assert batch.apply(a_pause("p"), a_resume("r"), a_pause("p")) == [ACCEPTED, ACCEPTED, AGAIN]
+    assert [noted.request.request_id for noted in batch.writes.interventions] == ["p", "r"]
+    assert (batch.writes.paused, batch.writes.resumed) == ([], [])
+
+
+def test_a_request_that_changed_nothing_never_will_in_the_same_batch_either() -> None:
+    batch = Batch(a_graph("a"), execution=PAUSED)
+    assert batch.apply(a_pause("p"), a_resume("r"), a_pause("p")) == [AGAIN, ACCEPTED, AGAIN]
+    assert batch.writes.resumed == [EXECUTION]
+
+
+def test_a_request_id_that_comes_again_in_one_batch_with_another_request_is_refused() -> None:
+    first, second = Batch(a_graph("a")).apply(a_pause("p"), a_pause("p", hash=b"something else"))
+    assert first is ACCEPTED
+    assert isinstance(second, RequestIdReused)
+
+
 @pytest.mark.parametrize("event", [a_pause(), a_resume()], ids=["pause", "resume"])
 @pytest.mark.parametrize("ending", list(Ending))
 def test_an_execution_that_ends_is_neither_paused_nor_resumed(ending: Ending, event: Event) -> None:

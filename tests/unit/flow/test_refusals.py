@@ -18,6 +18,7 @@ from valkyr.errors import (
     RunNotFound,
     TooManyRequeues,
     ValkyrError,
+    WrongState,
 )
 from valkyr.flow.attempts import Fence
 from valkyr.flow.events import Resolution, Resolve
@@ -44,6 +45,8 @@ def refusal(
     *,
     row: LockedRun | None = None,
     record: QuarantineRecord | None = None,
+    planned: bool = True,
+    settled: bool = False,
     ended: bool = False,
     deadline_passed: bool = False,
     now: datetime | None = NOON,
@@ -52,6 +55,8 @@ def refusal(
         event,
         row or a_row(quarantine_number=event.quarantine_number),
         record or a_record(quarantine_number=event.quarantine_number),
+        planned=planned,
+        settled=settled,
         ended=ended,
         deadline_passed=deadline_passed,
         now=now,
@@ -67,7 +72,15 @@ def test_a_pending_quarantine_may_be_resolved(resolution: Resolution) -> None:
 @EACH
 def test_a_run_that_does_not_exist_is_not_found(resolution: Resolution) -> None:
     answer = refusal_of(
-        a_resolution(resolution), None, None, ended=True, deadline_passed=True, now=NOON, max_requeues=0
+        a_resolution(resolution),
+        None,
+        None,
+        planned=False,
+        settled=False,
+        ended=True,
+        deadline_passed=True,
+        now=NOON,
+        max_requeues=0,
     )
     assert isinstance(answer, RunNotFound)
 
@@ -78,7 +91,15 @@ def test_a_run_that_is_not_quarantined_cannot_be_resolved_and_says_what_it_is(
     state: RunState, resolution: Resolution
 ) -> None:
     answer = refusal_of(
-        a_resolution(resolution), a_row(state), None, ended=False, deadline_passed=False, now=NOON, max_requeues=5
+        a_resolution(resolution),
+        a_row(state),
+        None,
+        planned=True,
+        settled=False,
+        ended=False,
+        deadline_passed=False,
+        now=NOON,
+        max_requeues=5,
     )
     assert isinstance(answer, NotQuarantined)
     assert answer.details.metadata == {"state": state, "quarantineNumber": "1"}
@@ -92,6 +113,8 @@ def test_i22_a_resolution_matches_only_the_quarantine_that_it_names(number: int,
         a_resolution(resolution, quarantine_number=number),
         a_row(quarantine_number=2),
         a_record(quarantine_number=number) if number else None,
+        planned=True,
+        settled=False,
         ended=False,
         deadline_passed=False,
         now=NOON,
@@ -146,6 +169,20 @@ def test_in_an_execution_that_ended_a_run_can_only_be_discarded(resolution: Reso
     answer = refusal(a_resolution(resolution, force=True, deadline=TOMORROW), ended=True, deadline_passed=True)
     assert isinstance(answer, ExecutionEnded) is refused
     assert answer is None or (isinstance(answer, ValkyrError) and "start a new execution" in answer.hint)
+
+
+@pytest.mark.parametrize(
+    ("settled", "ended", "possible"),
+    [(False, False, set()), (False, True, {DISCARDED}), (True, False, {DISCARDED}), (True, True, {DISCARDED})],
+    ids=["runs on", "ends", "has failed", "was ended"],
+)
+@EACH
+def test_without_a_plan_letters_can_be_discarded_once_nothing_can_move(
+    resolution: Resolution, settled: bool, ended: bool, possible: set[Resolution]
+) -> None:
+    answer = refusal(a_resolution(resolution, force=True), planned=False, settled=settled, ended=ended)
+    assert (answer is None) is (resolution in possible)
+    assert answer is None or isinstance(answer, WrongState)
 
 
 @pytest.mark.parametrize(

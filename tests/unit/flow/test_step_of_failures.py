@@ -140,6 +140,16 @@ def test_of_two_ends_of_one_batch_the_first_counts() -> None:
     assert (written.ending, step.changed_execution(0).state) == (Ending.CANCEL, E.CANCELLED)
 
 
+def test_a_cancel_behind_a_deadline_of_its_batch_is_told_what_ends_the_execution() -> None:
+    batch = Batch(a_graph("a"), execution={"deadline_passed": True})
+    passed, cancelled = batch.apply(an_end(Ending.DEADLINE), an_end())
+    assert passed is Fence.ACCEPTED
+    assert isinstance(cancelled, ExecutionSettled)
+    assert "DEADLINE" in str(cancelled)
+    [(written, step)] = batch.writes.endings
+    assert (written.ending, step.changed_execution(0).state) == (Ending.DEADLINE, E.FAILED)
+
+
 @pytest.mark.parametrize("together", [True, False], ids=["in the same batch", "before"])
 @pytest.mark.parametrize(
     ("result", "state"),

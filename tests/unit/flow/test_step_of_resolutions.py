@@ -11,17 +11,17 @@ import pytest
 from tests.builders import a_graph
 from tests.unit.executor.executions import EXECUTION
 from tests.unit.flow.batches import NOON, Batch, a_request, an_end
-from tests.unit.flow.plans import CONTROL, Config, Word
-from valkyr.errors import ExecutionEnded, QuarantineResolved
+from valkyr.errors import ExecutionEnded, QuarantineResolved, RunNotFound
 from valkyr.flow.attempts import Fence
 from valkyr.flow.events import Event, Resolution
 from valkyr.flow.facts import Replay
+from valkyr.flow.ids import run_id
 from valkyr.flow.joins import Gate
 from valkyr.flow.outcomes import RunFacts
-from valkyr.flow.plan import Sight, make_plan
+from valkyr.flow.plan import Sight
 from valkyr.flow.results import Failure, FailureType, Success
 from valkyr.flow.states import Ending, ExecutionState, RunState
-from valkyr.graph.model import FailurePolicy, Graph, Settings
+from valkyr.graph.model import FailurePolicy, Settings
 
 R, E = RunState, ExecutionState
 DONE = Success(b'{"ok":true}')
@@ -227,12 +227,42 @@ def test_control_nodes_that_look_at_something_are_shown_what_a_requeue_left() ->
 
 
 def test_a_letter_of_an_execution_that_was_cancelled_is_discarded_though_its_graph_cannot_be_planned() -> None:
-    batch = Batch(a_graph("a -> b"), QUARANTINED_A, execution={"state": E.CANCELLED, "ending": Ending.CANCEL})
-    step = batch.step
-    step.plan = step._intake.plan = make_plan(
-        Graph(), compile_condition=Word, compile_config=lambda _module: Config({}), control_of=CONTROL.get
-    )
-    assert step.take(batch.resolve("a", Resolution.DISCARDED)) is Fence.ACCEPTED
-    assert step.write(step.halted(), batch.writes) == []
-    assert batch.states == {"a": R.FAILED}
+    cancelled = {"state": E.CANCELLED, "ending": Ending.CANCEL}
+    batch = Batch(a_graph("a -> b"), QUARANTINED_A, execution=cancelled, planned=False)
+    assert batch.apply(batch.resolve("a", Resolution.DISCARDED)) == [Fence.ACCEPTED]
+    assert (batch.states, batch.ready) == ({"a": R.FAILED}, [])
     assert batch.execution == (E.CANCELLED, 7, 0, 1)
+
+
+def test_a_letter_of_an_execution_that_failed_is_discarded_though_its_graph_cannot_be_planned() -> None:
+    batch = Batch(a_graph("a -> b"), QUARANTINED_A, execution=FAILED, planned=False)
+    assert batch.apply(batch.resolve("a", Resolution.DISCARDED)) == [Fence.ACCEPTED]
+    assert batch.states == {"a": R.FAILED}, "nobody knows what follows, and nothing does"
+    assert [told.kind for told in batch.writes.outbox] == ["RESOLVED"]
+    assert batch.execution == (E.FAILED, 7, 0, 1)
+    assert batch.writes.endings == []
+
+
+@pytest.mark.parametrize("resolution", [Resolution.REQUEUED, Resolution.FIXED])
+def test_what_goes_on_needs_a_plan(resolution: Resolution) -> None:
+    batch = Batch(a_graph("a -> b"), QUARANTINED_A, execution=FAILED, planned=False)
+    refused = batch.refused(batch.resolve("a", resolution))
+    assert "discard the run" in refused.hint
+
+
+def test_where_something_moves_yet_a_discard_without_a_plan_waits_for_a_cancel() -> None:
+    graph, states = a_graph("a -> b, c"), {"a": R.QUARANTINED, "c": R.LEASED}
+    refused = Batch(graph, states, planned=False)
+    assert "cancel the execution" in refused.refused(refused.resolve("a", Resolution.DISCARDED)).hint
+    cancelled = Batch(graph, states, planned=False)
+    assert cancelled.apply(an_end(), cancelled.resolve("a", Resolution.DISCARDED)) == [Fence.ACCEPTED] * 2
+
+
+def test_who_asks_about_a_quarantine_is_told_what_is_so_though_there_is_no_plan() -> None:
+    graph, discarded = a_graph("a"), {"resolution": Resolution.DISCARDED, "request_hash": b"all that was asked"}
+    batch = Batch(graph, {"a": R.FAILED}, record={**discarded, "request_id": "r"}, planned=False)
+    again = batch.resolve("a", Resolution.DISCARDED, request=a_request("r"))
+    assert batch.apply(again) == [Fence.ALREADY_REPORTED]
+    assert isinstance(batch.refused(batch.resolve("a", Resolution.DISCARDED)), QuarantineResolved)
+    unknown = replace(again, run_id=run_id(EXECUTION, 7))
+    assert isinstance(batch.refused(unknown), RunNotFound)
