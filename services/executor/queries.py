@@ -6,8 +6,6 @@ index look-ups, see store.session: a plan made while the tables were small must 
 
 from __future__ import annotations
 
-import re
-
 # One look along the index for each: as a join it is planned over all that have a request_id.
 FIND_REQUESTS = """
 SELECT k.namespace, k.request_id, e.id, e.request_hash
@@ -100,15 +98,17 @@ FROM executor.workflow_execution
 WHERE id = ANY($1::uuid[])
 """
 
-# The state is compared through unnest, which no partial index matches: the key is the way in (a plan by the index of
-# leased rows is several times slower), and the epoch is the fence.
+# What a transaction of progress writes comes as whole rows, like those of a start: the executions in $1, the runs that
+# finished in $2, those that changed in $3, the lease that is given to some of these in $4 to $6.
+
+# The epoch alone is the fence: by the state a plan may go along the index of leased rows, which is several times slower
+# than the key.
 _FINISH_RUNS = """
 UPDATE executor.run r
 SET state = 'SUCCESS', outputs = u.outputs, duration_ms = u.duration_ms, cost_tokens = u.cost_tokens,
     settled_revision = u.revision, finished_at = now(), lease_until = NULL, leased_by = NULL, retry_after = NULL,
     error = NULL, error_type = NULL, stop_reason = NULL
-FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::numeric[], $7::int[])
-    AS u(execution_id, id, epoch, outputs, duration_ms, cost_tokens, revision)
+FROM unnest($2::executor.finished_run[]) AS u
 WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
 """
 
@@ -134,8 +134,8 @@ WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
 
 _CHANGE_RUNS = """
 UPDATE executor.run r
-SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_edges = u.excluded::int[],
-    chosen_edges = u.chosen::int[], broken_edge = u.broken, outputs = u.outputs,
+SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_edges = u.excluded,
+    chosen_edges = u.chosen, broken_edge = u.broken, outputs = u.outputs,
     error = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN coalesce(u.error, r.error)
         ELSE u.error END,
     error_type = CASE WHEN u.state = 'FAILED' AND r.state = 'QUARANTINED' THEN coalesce(u.error_type, r.error_type)
@@ -158,17 +158,13 @@ SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_e
     retry_after = CASE WHEN u.state IN ('READY', 'PARKED') AND r.trusted_until > now() THEN r.trusted_until
         ELSE now() + u.wake END,
     epoch = r.epoch + u.lease, attempt = r.attempt + u.lease,
-    leased_by = CASE WHEN u.lease = 1 THEN $18::text END,
-    runner_id = CASE WHEN u.lease = 1 THEN $19::text ELSE r.runner_id END,
-    lease_until = CASE WHEN u.lease = 1 THEN now() + $20::interval END,
+    leased_by = CASE WHEN u.lease = 1 THEN $4::text END,
+    runner_id = CASE WHEN u.lease = 1 THEN $5::text ELSE r.runner_id END,
+    lease_until = CASE WHEN u.lease = 1 THEN now() + $6::interval END,
     target = CASE WHEN u.lease = 1 THEN u.target ELSE r.target END,
     idempotency_key = coalesce(u.idempotency_key, r.idempotency_key),
     inputs_hash = coalesce(u.inputs_hash, r.inputs_hash), config_hash = coalesce(u.config_hash, r.config_hash)
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[], $9::text[],
-    $10::text[], $11::text[], $12::text[], $13::int[], $14::interval[], $15::int[], $16::text[], $17::text[],
-    $21::text[], $22::bool[], $23::interval[], $24::text[])
-    AS u(execution_id, id, state, unmet, taken, dead, excluded, chosen, broken, outputs, error, error_type, revision,
-        wake, lease, idempotency_key, inputs_hash, config_hash, always_decided, deadline, target)
+FROM unnest($3::executor.changed_run[]) AS u
 WHERE r.execution_id = u.execution_id AND r.id = u.id
 """
 
@@ -246,28 +242,20 @@ SET state = u.state, revision = u.revision, open_runs = u.open_runs, bad_runs = 
     started_at = coalesce(e.started_at, now()),
     finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'CANCELLED') THEN coalesce(e.finished_at, now()) END,
     last_modified_date = now(), changed_in = pg_current_xact_id()::text::bigint
-FROM unnest($1::uuid[], $2::text[], $3::int[], $4::int[], $5::int[], $6::text[], $7::text[])
-    AS u(id, state, revision, open_runs, bad_runs, error_type, error_message)
+FROM unnest($1::executor.changed_execution[]) AS u
 WHERE e.id = u.id
 """
 
-
-def _after(count: int, statement: str) -> str:
-    """The statement with its parameters numbered on from `count`."""
-    return re.sub(r"\$(\d+)", lambda found: f"${int(found[1]) + count}", statement)
-
-
-# What nearly every transaction writes, in one round trip: the three change different rows. 7 parameters are of the runs
-# that finished, 24 of those that changed, 7 of the executions.
-WRITE_PROGRESS = f"""
-WITH finished AS ({_FINISH_RUNS}), changed AS ({_after(7, _CHANGE_RUNS)})
-{_after(31, UPDATE_EXECUTIONS)}
-"""
-
-# The same where no run but those that finished has changed.
+# Where no run but those that finished has changed.
 WRITE_FINISHED = f"""
 WITH finished AS ({_FINISH_RUNS})
-{_after(7, UPDATE_EXECUTIONS)}
+{UPDATE_EXECUTIONS}
+"""
+
+# All of it in one round trip: the three change different rows.
+WRITE_PROGRESS = f"""
+WITH finished AS ({_FINISH_RUNS}), changed AS ({_CHANGE_RUNS})
+{UPDATE_EXECUTIONS}
 """
 
 INSERT_ATTEMPTS = """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -148,24 +148,16 @@ async def write_progress(
     policy: LeasePolicy,
 ) -> None:
     """Runs that finished, runs that changed by what others did, and executions, in one statement."""
-    if not (finished or changed or executions):
-        return
-    of_finished = [(*r.key, r.epoch, r.outputs, r.duration_ms, _decimal(r.cost_tokens), r.revision) for r in finished]
     of_executions = [_row_of_execution(execution) for execution in executions]
-    first, last = _columns(of_finished, 7), _columns(of_executions, 7)
-    if not changed:
-        await tx.execute(queries.WRITE_FINISHED, *first, *last)
-        return
-    of_changed = _columns([_row_of(run) for run in changed], 21)
-    lease = (policy.holder, policy.runner_id, policy.duration)
-    await tx.execute(queries.WRITE_PROGRESS, *first, *of_changed[:17], *lease, *of_changed[17:], *last)
-
-
-def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any] | None]:
-    """Arrays for unnest; NULL, which is as good, for one without a value: each value of an array has its cost."""
-    if not rows:
-        return (None,) * width
-    return [None if column.count(None) == len(rows) else column for column in zip(*rows, strict=True)]
+    of_finished = [
+        (*run.key, run.epoch, run.outputs, run.duration_ms, _decimal(run.cost_tokens), run.revision) for run in finished
+    ]
+    if changed:
+        of_changed = [_row_of(run) for run in changed]
+        lease = (policy.holder, policy.runner_id, policy.duration)
+        await tx.execute(queries.WRITE_PROGRESS, of_executions, of_finished, of_changed, *lease)
+    elif finished or executions:
+        await tx.execute(queries.WRITE_FINISHED, of_executions, of_finished)
 
 
 def _row_of(run: ChangedRun) -> tuple[Any, ...]:
@@ -176,8 +168,8 @@ def _row_of(run: ChangedRun) -> tuple[Any, ...]:
         gate.unmet,
         gate.taken,
         gate.dead,
-        _array(gate.excluded) if gate.excluded else None,
-        _array(gate.chosen) if gate.chosen else None,
+        gate.excluded or None,
+        gate.chosen or None,
         storable(gate.broken) or None,
         run.outputs,
         storable(run.error),
@@ -208,7 +200,8 @@ def _row_of_execution(execution: ChangedExecution) -> tuple[Any, ...]:
 
 async def update_executions(tx: Any, executions: Sequence[ChangedExecution]) -> None:
     """Alone, where what they come to is known after all else was written."""
-    await _write(tx, queries.UPDATE_EXECUTIONS, [_row_of_execution(execution) for execution in executions])
+    if executions:
+        await tx.execute(queries.UPDATE_EXECUTIONS, [_row_of_execution(execution) for execution in executions])
 
 
 async def insert_attempts(tx: Any, attempts: Sequence[EndedAttempt]) -> None:
@@ -297,11 +290,7 @@ def request_ids() -> Iterator[None]:
 
 async def _write(tx: Any, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
-        await tx.execute(statement, *_columns(rows, len(rows[0])))
-
-
-def _array(values: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
+        await tx.execute(statement, *zip(*rows, strict=True))
 
 
 def _decimal(value: float | None) -> Decimal | None:

@@ -232,13 +232,11 @@ async def key_of_one(connection: asyncpg.Connection) -> asyncpg.Record:
 
 async def test_progress_is_written_by_the_keys(full: asyncpg.Connection) -> None:
     row = await key_of_one(full)
-    finished = [row["execution_id"]], [row["id"]], [row["epoch"]], ["{}"], [1], None, [2]
-    changed: list[object] = [None] * 24
-    changed[17:20] = ["holder", "runner", timedelta(seconds=9)]
-    executions = [None] * 7
+    finished = (row["execution_id"], row["id"], row["epoch"], "{}", 1, None, 2)
+    lease = ("holder", "runner", timedelta(seconds=9))
     for statement, arguments in (
-        (queries.WRITE_FINISHED, (*finished, *executions)),
-        (queries.WRITE_PROGRESS, (*finished, *changed, *executions)),
+        (queries.WRITE_FINISHED, ([], [finished])),
+        (queries.WRITE_PROGRESS, ([], [finished], [], *lease)),
     ):
         plan = await explain(full, statement, *arguments)
         assert ways_into_run(plan) == {"run_pkey"}
