@@ -285,6 +285,9 @@ class Parts:
             self.quiet.begin()
         self._database_was_away = away
 
+    async def _forget_requests(self) -> timedelta | None:
+        return await self.interventions.forget_requests(self.settings.requests.kept)
+
     def _worker_ended(self, task: asyncio.Task[None]) -> None:
         """The worker ends by draining only; anything else takes the executor out of service, to be restarted."""
         if task.cancelled() or task.exception() is None:
@@ -317,6 +320,9 @@ class Parts:
         # No health: without hints replicas look by themselves.
         loops["listen"] = run_every(RECONNECT, self.hints.listen, name="listen")
         loops["hints"] = run_every(HELLO_INTERVAL, self.hints.tell, name="hints", wake=self.hints.wake)
+        loops["requests"] = run_every(
+            self.settings.requests.prune_interval, self._forget_requests, name="prune requests", health=health
+        )
         if runner.concurrency > 0:
             loops["dispatcher"] = run_every(
                 poll, self.dispatcher.step, name="dispatcher", health=health, wake=signals.runs_ready

@@ -12,12 +12,15 @@ from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
 from services.executor.model import ExecutionView, RunView
 from services.executor.progress import Progress
+from services.executor.store import pausing
 from services.executor.store import reads as store
 from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
 from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError
 from valkyr.flow.events import EndExecution, OfExecution, PauseExecution, Resolve, ResumeExecution
+
+FORGOTTEN_AT_ONCE = 1_000
 
 
 class Interventions:
@@ -69,6 +72,12 @@ class Interventions:
         await self._executions.must_exist(namespace, event.execution_id)
         await self._apply(event)
         return await self._executions.get(namespace, event.execution_id)
+
+    async def forget_requests(self, kept: timedelta, *, limit: int = FORGOTTEN_AT_ONCE) -> timedelta | None:
+        """A step for a loop: of pauses and resumes. Those of resolutions and cancels stand on the rows they made."""
+        async with self._session.reading() as connection:
+            forgotten = await pausing.forget_requests(connection, kept, limit)
+        return timedelta() if forgotten == limit else None
 
     async def resolve(self, namespace: str, event: Resolve) -> RunView:
         """The run as it is then. ExecutionNotFound, RunNotFound, NotQuarantined, QuarantineResolved, ExecutionEnded,

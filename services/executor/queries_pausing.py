@@ -50,6 +50,21 @@ INSERT INTO executor.execution_intervention (
 SELECT * FROM unnest($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bool[])
 """
 
+# At most $2, oldest first; rows that somebody else prunes are passed over. Who paused or resumed stays on record.
+FORGET_REQUESTS = """
+WITH old AS MATERIALIZED (
+    SELECT i.id, i.took_effect FROM executor.execution_intervention i
+    WHERE i.request_id IS NOT NULL AND i.created_date <= now() - $1::interval
+    ORDER BY i.created_date LIMIT $2
+    FOR UPDATE SKIP LOCKED),
+gone AS (
+    DELETE FROM executor.execution_intervention i USING old WHERE i.id = old.id AND NOT old.took_effect),
+kept AS (
+    UPDATE executor.execution_intervention i SET request_id = NULL, request_hash = NULL
+    FROM old WHERE i.id = old.id AND old.took_effect)
+SELECT count(*)::int FROM old
+"""
+
 # Of executions that are paused.
 READ_PAUSES = """
 SELECT DISTINCT ON (i.execution_id) i.execution_id, i.principal, i.reason, i.created_date

@@ -108,6 +108,13 @@ class LimitSettings(SettingsModel):
     runs_per_start: int = Field(default=100_000, ge=1, le=1_000_000, description="runs of one StartExecutions in all")
 
 
+class RequestSettings(SettingsModel):
+    """How long requests to pause and to resume are remembered, so that a repeated one changes nothing."""
+
+    kept: Duration = timedelta(hours=24)
+    prune_interval: Interval = timedelta(minutes=10)
+
+
 class ExecutorSettings(RoomSettings):
     """What the executor needs to start."""
 
@@ -118,3 +125,4 @@ class ExecutorSettings(RoomSettings):
     execution: ExecutionSettings = ExecutionSettings()
     runner: RunnerSettings = RunnerSettings()
     limits: LimitSettings = LimitSettings()
+    requests: RequestSettings = RequestSettings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -70,3 +71,9 @@ async def insert_interventions(tx: Any, interventions: Sequence[Intervention]) -
     if rows:
         with request_ids():
             await tx.execute(queries.INSERT_INTERVENTIONS, *zip(*rows, strict=True))
+
+
+async def forget_requests(connection: Any, kept: timedelta, limit: int) -> int:
+    """Request ids that are older than `kept`, and with them what changed nothing; how many there were."""
+    forgotten: int = await connection.fetchval(queries.FORGET_REQUESTS, kept, limit)
+    return forgotten

@@ -264,6 +264,24 @@ async def test_one_request_at_many_callers_pauses_once_and_all_are_answered(stac
     assert await stack.sql.fetchval("SELECT count(*) FROM executor.execution_intervention") == 1
 
 
+async def test_request_ids_are_forgotten_after_a_day_in_steps_and_who_paused_is_not(stack: Stack) -> None:
+    execution = await stack.start(a_graph("a", nodes={"a": {"pool": "elsewhere"}}))
+    for name in ("first", "changes nothing"):
+        await pause(stack, execution, a_request(name))
+    await resume(stack, execution, a_request("first"))
+    await pause(stack, execution, a_request("second"))
+    table = "executor.execution_intervention"
+    await stack.sql.execute(f"UPDATE {table} SET created_date = now() - interval '1 day' WHERE request_id <> 'second'")
+    forget, day = stack.app.parts.interventions.forget_requests, timedelta(days=1)
+    assert await forget(timedelta(hours=25)) is None
+    assert [await forget(day, limit=2) for _ in range(3)] == [timedelta(), None, None]
+    rows = await stack.sql.fetch(f"SELECT kind, request_id, request_hash IS NULL FROM {table} ORDER BY id")
+    assert [tuple(row) for row in rows] == [("PAUSE", None, True), ("RESUME", None, True), ("PAUSE", "second", False)]
+    await resume(stack, execution)
+    assert (await pause(stack, execution, a_request("second"))).state != "PAUSED"
+    assert (await pause(stack, execution, a_request("first"))).state == "PAUSED"
+
+
 async def test_what_is_settled_or_unknown_or_ending_is_refused(make_stack: OpenStack) -> None:
     async with make_stack(runner={"concurrency": 0}) as stack:
         execution, lab = await stack.start(a_graph("a")), Lab(stack)

@@ -28,6 +28,9 @@ INDEXES = (
     "CREATE INDEX execution_intervention_of_execution ON executor.execution_intervention (execution_id, id)",
     """CREATE UNIQUE INDEX execution_intervention_request
        ON executor.execution_intervention (namespace, kind, request_id) WHERE request_id IS NOT NULL""",
+    # Pruned by age.
+    """CREATE INDEX execution_intervention_request_age
+       ON executor.execution_intervention (created_date) WHERE request_id IS NOT NULL""",
 )
 
 
