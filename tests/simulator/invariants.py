@@ -125,7 +125,7 @@ class Invariants:
             if world.tracing:
                 world.say("{} applies {}: {}", transaction.executor.holder, told(event, world), told_answer(answer))
             if answer is Fence.ACCEPTED:
-                self._note_accepted(event, reasons, ended)
+                self._note_accepted(event, reasons, ended, transaction)
         standings = {one.id: check_whole(ledger, one, answered) for one in transaction.executions}
         for event, answer in answered:
             if answer is not Fence.ACCEPTED:
@@ -138,7 +138,7 @@ class Invariants:
             self._check_execution(execution, reasons, outbox, asked_to_end=execution.id in ended)
         self._check_outbox(outbox)
 
-    def _note_accepted(self, event: Event, reasons: Reasons, ended: set[UUID]) -> None:
+    def _note_accepted(self, event: Event, reasons: Reasons, ended: set[UUID], transaction: Transaction) -> None:
         ledger = self.ledger
         if isinstance(event, EndExecution):
             ended.add(event.execution_id)
@@ -156,7 +156,11 @@ class Invariants:
             if key in ledger.resolved:
                 ledger.fail("I22", "quarantine {} of {} was resolved twice", event.quarantine_number, event.run_id)
             ledger.resolved[key] = event
-            ledger.ways[event.run_id].append(event.resolution)
+            if not transaction.planned(event.execution_id):
+                self._world.counts["letters discarded without a plan"] += 1
+                ledger.cut_off.add(event.run_id)
+            else:
+                ledger.ways[event.run_id].append(event.resolution)
 
     def _note_goes(self, execution: ExecutionRow, transaction: Transaction, reasons: Reasons) -> None:
         """How the lives of runs ended, for the reference."""
@@ -265,7 +269,8 @@ class Invariants:
             for index in row.node.incoming:
                 edge = edges[index]
                 source = runs[edge.source]
-                if source.state not in FINAL and not (edge.kind is EdgeKind.ALWAYS and source.always_decided):
+                ended = source.state in FINAL and source.id not in self.ledger.cut_off
+                if not ended and not (edge.kind is EdgeKind.ALWAYS and source.always_decided):
                     undecided += 1
             if pending and row.gate.unmet != undecided:
                 fail("I08", "{} waits for {} edges, and {} are undecided", row.id, row.gate.unmet, undecided)

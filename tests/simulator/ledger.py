@@ -76,7 +76,8 @@ class Ledger:
     """`goes` and `ways` are what became of each run and of its quarantines, for the reference to be asked at the end.
 
     `now` is when the transaction began that is looked at; `deadlines` are those of executions, by what was asked for;
-    `asked` the requests to pause and to resume that were answered, by kind and id.
+    `asked` the requests to pause and to resume that were answered, by kind and id; `cut_off` are runs that were
+    discarded where no plan could be made: nobody has decided their edges, nor will.
     """
 
     def __init__(self, world: World) -> None:
@@ -91,6 +92,7 @@ class Ledger:
         self.quarantines: set[LetterId] = set()
         self.resolved: dict[LetterId, Resolve] = {}
         self.discarded: set[UUID] = set()
+        self.cut_off: set[UUID] = set()
         self.goes: dict[UUID, list[str]] = {}
         self.ways: dict[UUID, list[Resolution]] = {}
 

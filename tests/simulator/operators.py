@@ -59,9 +59,16 @@ class Operators:
                 executor.later(self._world.dice.random() * 0.05, executor.apply, [event])
 
     def cancel(self) -> None:
-        self._world.counts["cancels"] += 1
-        event = EndExecution(self._execution().id, Ending.CANCEL, self._request())
-        self._send(event, self._world.dice.choice((1, 1, 2)))
+        """Once, twice, or in one batch with the deadline."""
+        world = self._world
+        world.counts["cancels"] += 1
+        execution, executor = self._execution(), self._executor()
+        event = EndExecution(execution.id, Ending.CANCEL, self._request())
+        if executor is not None and execution.deadline is not None and world.dice.random() < 0.5:
+            until = max(0.0, execution.deadline - world.clock.now)
+            executor.later(until, executor.apply, [EndExecution(execution.id, Ending.DEADLINE), event])
+        else:
+            self._send(event, world.dice.choice((1, 1, 2)))
 
     def pause(self) -> None:
         """For a while; the same request twice, or a resume that overtakes its pause."""
@@ -77,9 +84,17 @@ class Operators:
                 world.clock.after(world.dice.random() * 20.0, self._send, pause)
 
     def spoil(self) -> None:
-        """A release of the executor cannot read some graph, for a while."""
-        self._world.counts["graphs that could not be planned"] += 1
-        self._execution().plannable_from = self._world.clock.now + self._world.dice.random() * 20.0
+        """A release of the executor cannot read some graph, for a while; its letters are discarded meanwhile."""
+        world = self._world
+        world.counts["graphs that could not be planned"] += 1
+        execution, seconds = self._execution(), world.dice.random() * 20.0
+        execution.plannable_from = world.clock.now + seconds
+        world.clock.after(world.dice.random() * seconds, self._discard_all, execution)
+
+    def _discard_all(self, execution: ExecutionRow) -> None:
+        for row in execution.runs:
+            if row.state is RunState.QUARANTINED and self._world.dice.random() < 0.5:
+                self._send(self._resolve(row, row.quarantine_number, Resolution.DISCARDED))
 
     def resume_all(self) -> None:
         """Until nothing is paused any more."""
@@ -89,7 +104,7 @@ class Operators:
 
     def resolve(self) -> None:
         """Some quarantine, or two operators the same one; sometimes one that was resolved before."""
-        rows = [row for row in self._world.store.runs.values() if row.quarantine_number and self._is_planned(row)]
+        rows = [row for row in self._world.store.runs.values() if row.quarantine_number]
         if not rows:
             return
         self._world.counts["resolutions asked for"] += 1
@@ -99,10 +114,6 @@ class Operators:
         self._send(event, self._world.dice.choice((1, 2)))
         if self._world.dice.random() < 0.5:
             self._send(self._resolve(row, number, self._world.dice.choice(_WAYS)))
-
-    def _is_planned(self, row: RunRow) -> bool:
-        """Whoever asks for something about a run whose graph cannot be planned is told so at once."""
-        return self._world.store.executions[row.key[0]].plannable_from <= self._world.clock.now
 
     def _resolve(self, row: RunRow, number: int, way: Resolution, *, request: str = "") -> Resolve:
         world = self._world
@@ -136,6 +147,7 @@ class Operators:
             TimerDue(*row.key),
             RunDeadline(*row.key),
             EndExecution(execution.id, Ending.DEADLINE),
+            PauseExecution(execution.id, self._request()),
             ResumeExecution(execution.id, self._request()),
             Resolve(execution.id, unknown, 1, Resolution.DISCARDED, self._request()),
             self._resolve(row, row.quarantine_number + 1, Resolution.FIXED),
@@ -152,11 +164,8 @@ class Operators:
         for key in world.letters.letters:
             if key in world.invariants.ledger.resolved:
                 continue
-            row = world.store.runs[key[0]]
-            if not self._is_planned(row):
-                continue
             if key not in self._asked:
-                self._asked[key] = self._answer_to(row, key[1])
+                self._asked[key] = self._answer_to(world.store.runs[key[0]], key[1])
             self._ask(key)
 
     def _answer_to(self, row: RunRow, number: int) -> Resolve:

@@ -10,6 +10,7 @@ _ENDINGS = "valkyr/flow/endings.py"
 _INTAKE = "valkyr/flow/intake.py"
 _LEASING = "valkyr/flow/leasing.py"
 _PAUSES = "valkyr/flow/pauses.py"
+_RESOLUTIONS = "valkyr/flow/resolutions.py"
 _STATES = "valkyr/flow/states.py"
 _STEP = "valkyr/flow/step.py"
 _WRITES = "valkyr/flow/writes.py"
@@ -64,6 +65,30 @@ APART = (
         _PAUSES,
         "    if first is not None:\n        return _answer_to_repeat(event, first)",
         "    if first is not None and paused:\n        return _answer_to_repeat(event, first)",
+    ),
+    Bug(
+        "a request to pause is not known again within its batch",
+        _INTAKE,
+        "self.asked = {**self.asked, (kind, request.request_id): Asked(self.facts.id, request.hash)}",
+        "pass",
+    ),
+    Bug(
+        "an end does not know of another before it in its batch",
+        _INTAKE,
+        "answer_to_end(event, self.locked, ending=self.ended_by)",
+        "answer_to_end(event, self.locked, ending=self.locked.ending)",
+    ),
+    Bug(
+        "a cancel is told that it was done by a deadline",
+        _ENDINGS,
+        "if event.ending is Ending.CANCEL and ending not in (None, Ending.CANCEL):",
+        "if event.ending is Ending.CANCEL and locked.ending not in (None, Ending.CANCEL):",
+    ),
+    Bug(
+        "without a plan the letters of an execution that failed stay for ever",
+        _RESOLUTIONS,
+        "return None if planned or settled or ended else",
+        "return None if planned or ended else",
     ),
     Bug(
         "requests to pause are not remembered",

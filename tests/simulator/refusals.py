@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from tests.simulator.ledger import Before, Ledger, Reasons
 from tests.simulator.telling import told_answer
-from tests.simulator.whole import Standing
+from tests.simulator.whole import SETTLED, Standing
 from valkyr.errors import QuarantineResolved
 from valkyr.flow.attempts import Fence
-from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolve, RunDeadline, TimerDue
+from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
 from valkyr.flow.intake import Answer
 from valkyr.flow.states import RunState
 
 if TYPE_CHECKING:
     from tests.simulator.transaction import Transaction
 
+_QUARANTINED = RunState.QUARANTINED
 _HELD_BY_NOBODY = frozenset({RunState.READY, RunState.WAITING, RunState.PARKED})
 
 
@@ -30,8 +31,8 @@ def check_refusal(
             _check_lease(ledger, event, answer, transaction, reasons)
     elif isinstance(event, Resolve):
         ledger.world.counts["resolutions refused"] += 1
-        if transaction.planned(event.execution_id):
-            _check_resolution(ledger, event, answer)
+        may_discard = transaction.planned(event.execution_id) or standing.ends or standing.state in SETTLED
+        _check_resolution(ledger, event, answer, may_discard=may_discard)
     elif isinstance(event, RunDeadline | TimerDue | ControlReady):
         ledger.world.counts["events that were not due"] += 1
         if transaction.planned(event.execution_id) and event.run_id not in reasons and not standing.ends:
@@ -68,8 +69,9 @@ def _check_lease(ledger: Ledger, event: LeaseEnded, answer: Answer, transaction:
             ledger.fail("I06", "the end of {} under epoch {} was refused: {}", *lease, answer)
 
 
-def _check_resolution(ledger: Ledger, event: Resolve, answer: Answer) -> None:
-    """I22: the request that did it is told so as often as it asks; everybody else is told who won."""
+def _check_resolution(ledger: Ledger, event: Resolve, answer: Answer, *, may_discard: bool) -> None:
+    """I22: the request that did it is told so as often as it asks; everybody else is told who won. No letter stays for
+    ever: that it is discarded is refused only while its execution goes on and no plan can be made."""
     done = ledger.resolved.get((event.run_id, event.quarantine_number))
     by_it = (
         done is not None and done.request.request_id == event.request.request_id and done.resolution is event.resolution
@@ -81,3 +83,7 @@ def _check_resolution(ledger: Ledger, event: Resolve, answer: Answer) -> None:
             ledger.fail("I22", "of {} the loser is told: {!r}", event.run_id, answer)
     elif done is None and isinstance(answer, QuarantineResolved):
         ledger.fail("I22", "{} is said to be resolved, and is not", event.run_id)
+    elif done is None and may_discard and event.resolution is Resolution.DISCARDED:
+        before = ledger.before.get(event.run_id)
+        if before is not None and (before.state, before.quarantine_number) == (_QUARANTINED, event.quarantine_number):
+            ledger.fail("I22", "that the letter of {} is discarded was refused: {!r}", event.run_id, answer)

@@ -37,6 +37,7 @@ TROUBLES = (
     "leases forgotten",
     "leases stopped by the runner's clock",
     "leases told to stop",
+    "letters discarded without a plan",
     "letters not taken",
     "letters told again",
     "messages delayed",

@@ -38,7 +38,6 @@ def check_whole(ledger: Ledger, execution: ExecutionRow, answered: Sequence[tupl
     deadline = ledger.deadlines[execution.id]
     overdue = deadline is not None and deadline <= ledger.now
     standing = Standing(state, ending, state is ExecutionState.PAUSED, overdue)
-    asked: set[tuple[str, str]] = set()
     for event, answer in answered:
         if isinstance(event, Resolve) and event.execution_id == execution.id and answer is Fence.ACCEPTED:
             _note_deadline(ledger, standing, event)
@@ -51,8 +50,7 @@ def check_whole(ledger: Ledger, execution: ExecutionRow, answered: Sequence[tupl
         if answer is Fence.ACCEPTED:
             _take(standing, event)
         if not isinstance(event, EndExecution) and isinstance(answer, Fence):
-            asked.add(_key(event))
-    ledger.asked |= asked
+            ledger.asked.add(_key(event))
     _check_effect(ledger, execution, standing)
     return standing
 
