@@ -50,10 +50,7 @@ class _Resolved:
     request: StartRequest
     version: int
     planned: PlannedVersion
-
-    @property
-    def key(self) -> RequestKey | None:
-        return (self.request.namespace, self.request.request_id) if self.request.request_id else None
+    key: RequestKey | None
 
 
 Group = Sequence[_Resolved]
@@ -119,15 +116,19 @@ class Starts:
     async def _resolve(self, requests: Sequence[StartRequest]) -> Group:
         unnamed = [(request.namespace, request.workflow_id) for request in requests if request.version is None]
         latest = await self._plans.latest_versions(unnamed) if unnamed else {}
-        group = []
-        for request in requests:
-            version = request.version or latest[request.namespace, request.workflow_id]
-            planned = await self._plans.get((request.namespace, request.workflow_id, version))
-            group.append(_Resolved(request, version, planned))
-        return group
+        keys = [
+            (request.namespace, request.workflow_id, request.version or latest[request.namespace, request.workflow_id])
+            for request in requests
+        ]
+        planned = {key: await self._plans.get(key) for key in dict.fromkeys(keys)}
+        return [
+            _Resolved(request, key[2], planned[key], (key[0], request.request_id) if request.request_id else None)
+            for request, key in zip(requests, keys, strict=True)
+        ]
 
     async def _record(self, groups: Sequence[Group]) -> Sequence[list[ExecutionView] | Exception]:
-        """The insert itself tells whether a request_id was used before, which is rare: only then it is looked for."""
+        """The insert itself tells whether a request_id was used before, which is rare: only then it is looked for. And
+        where there is a deadline: a passed one is no reason to refuse what was started before."""
         look = any(item.request.deadline for group in groups for item in group)
         for _ in range(MAX_RACES):
             written = await self._record_once(groups, look=look)
@@ -168,7 +169,7 @@ class Starts:
 
     async def _write(self, connection: Any, groups: Sequence[Group], grant: Grant, *, look: bool) -> _Written | None:
         """The insert comes last: it is committed by itself, and nothing may fail after that."""
-        requests = [item.request for group in groups for item in group]
+        requests = [item.request for group in groups for item in group] if look else ()
         used = await store.find_requests(connection, requests) if look else {}
         now = await database_now(connection) if any(request.deadline for request in requests) else None
         written = _Written()
@@ -216,7 +217,7 @@ class Starts:
             ):
                 written.answers.append(_reused(item.request, first[0] if first else None))
                 return
-        for place, item in enumerate(group):
+        for place, item in enumerate(group if now is not None else ()):
             deadline = item.request.deadline
             if deadline is not None and now is not None and deadline <= now and item.key not in used:
                 path = f"executions[{place}].deadline" if len(group) > 1 else "deadline"
@@ -247,7 +248,7 @@ class Starts:
         )
         plan = item.planned.plan
         leased = {}
-        for root in plan.roots:
+        for root in plan.roots if grant.left else ():
             node = plan.nodes[root]
             if not (self._handoff.may_take(facts.namespace, node) and grant.take()):
                 continue
@@ -276,29 +277,27 @@ class Starts:
         Control roots beyond a batch are left to the control loop.
         """
         control: list[Event] = []
+        left: list[int] = []
+        deadlines = False
         for execution in written.new:
             self._cache.remember(written.known[execution.id].facts)
-            plan = execution.plan
+            request, plan = execution.request, execution.plan
             control += [ControlReady(execution.id, run_id(execution.id, root)) for root in plan.control_roots]
+            deadlines = deadlines or request.deadline is not None or plan.settings.timeout is not None
             for root in plan.roots:
-                if root not in execution.leased and plan.nodes[root].control is None:
-                    self._signals.left_ready(rank_of(execution.request.priority, plan.nodes[root].priority))
+                node = plan.nodes[root]
+                deadlines = deadlines or node.deadline is not None
+                if root not in execution.leased and node.control is None:
+                    left.append(rank_of(request.priority, node.priority))
+        if left:
+            self._signals.left_ready(min(left))
+        if deadlines:
+            self._signals.deadlines_changed.set()
         events = [*refusals(leased), *control[:CONTROL_AT_ONCE]]
         if events:
             await self._progress.apply(events)
         if len(control) > CONTROL_AT_ONCE:
             self._signals.control_ready.set()
-        if any(_has_deadline(execution) for execution in written.new):
-            self._signals.deadlines_changed.set()
-
-
-def _has_deadline(execution: NewExecution) -> bool:
-    plan = execution.plan
-    return (
-        execution.request.deadline is not None
-        or plan.settings.timeout is not None
-        or any(plan.nodes[root].deadline is not None for root in plan.roots)
-    )
 
 
 def _number_of_rows(group: Group) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -34,13 +35,16 @@ DEFAULT_WAIT = timedelta(seconds=20)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EXECUTION_STATES = dict(pb.Execution.State.items())
 _TRIGGER_TYPES = dict(pb.Execution.TriggerType.items())
+_TRIGGER_NAMES = {number: name for name, number in _TRIGGER_TYPES.items()}
+# The same few are sent again and again: the workflow of starts, the execution that is waited for.
+_uuid_of = lru_cache(maxsize=1_000)(UUID)
 _RESUME_TOKEN = re.compile(r"[0-9]{1,18}")
 
 
 def read_uuid(text: str, path: str) -> UUID:
     """Any spelling of a UUID."""
     try:
-        return UUID(text)
+        return _uuid_of(text)
     except ValueError:
         what = "is required" if not text else f"{text[:64]!r} is no UUID"
         raise InvalidRequest.of_field(path, f"{what}; takes one such as 01920000-0000-7000-8000-000000000000") from None
@@ -57,7 +61,9 @@ def read_start(
 ) -> StartRequest:
     """`path` is the prefix of field names in errors: `executions[3].`."""
     payload = _read_payload(request, path, payload_limit)
-    trigger = _enum_name(pb.Execution.TriggerType, request.trigger_type, path + "triggerType")
+    trigger = _TRIGGER_NAMES.get(request.trigger_type)
+    if trigger is None:
+        trigger = _enum_name(pb.Execution.TriggerType, request.trigger_type, path + "triggerType")
     version = request.version if request.HasField("version") else None
     if version is not None and version < 1:
         raise InvalidRequest.of_field(path + "version", f"{version} is no version; the first is 1")
@@ -170,7 +176,8 @@ def _read_payload(request: pb.StartExecutionRequest, path: str, limit: int) -> s
 
 
 def _hash_of(*parts: object) -> bytes:
-    return hashlib.sha256(orjson.dumps([None if part is None else str(part) for part in parts])).digest()
+    plain = [part if part is None or isinstance(part, UUID) else str(part) for part in parts]
+    return hashlib.sha256(orjson.dumps(plain)).digest()
 
 
 def read_request_id(text: str, path: str) -> str | None:

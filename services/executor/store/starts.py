@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -43,21 +44,21 @@ class NewExecution:
 
     def as_created(self, created_at: datetime) -> ExecutionView:
         """As clients see it from then on, until something happens."""
-        request, timeout = self.request, self.plan.settings.timeout
+        request, timeout, state = self.request, self.plan.settings.timeout, self.state
         ends = [end for end in (request.deadline, created_at + timeout if timeout else None) if end is not None]
         return ExecutionView(
             id=self.id,
             namespace=request.namespace,
             workflow_id=request.workflow_id,
             version=self.version,
-            state=self.state,
+            state=state,
             revision=1,
             priority=request.priority,
             trigger_type=request.trigger_type,
             trigger_payload=None,
             created_at=created_at,
-            started_at=None if self.state is ExecutionState.PENDING else created_at,
-            finished_at=created_at if self.state is ExecutionState.SUCCESS else None,
+            started_at=None if state is ExecutionState.PENDING else created_at,
+            finished_at=created_at if state is ExecutionState.SUCCESS else None,
             error_type=None,
             error_message=None,
             trace_id=request.traceparent.split("-")[1],
@@ -123,6 +124,7 @@ def _row_of(execution: NewExecution) -> tuple[Any, ...]:
     )
 
 
+@lru_cache(maxsize=1_000)
 def _uuid_or_none(text: str) -> UUID | None:
     try:
         return UUID(text)
