@@ -56,7 +56,7 @@ class Lab:
             max_attempts=3, max_lost_leases=5, backoff_base=timedelta(seconds=1), backoff_max=timedelta(seconds=30)
         )
         self.session: Session = session or parts.session
-        handoff = Handoff(
+        self.handoff = Handoff(
             self.pool,
             parts.signals,
             parts.breakers.mirror,
@@ -67,7 +67,7 @@ class Lab:
         self.progress = Progress(
             self.session,
             parts.cache,
-            handoff,
+            self.handoff,
             parts.signals,
             modules=Modules(parts.modules, self.retry),
             calls=parts.breakers.outcomes,

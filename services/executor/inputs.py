@@ -6,7 +6,7 @@ and key never change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import partial
 from typing import TypeGuard
@@ -31,9 +31,9 @@ Part = tuple[str, bytes]
 """A node's id, and what the inputs hold of it."""
 
 
-def needed_results(plan: Plan, node: PlannedNode, taken: Iterable[int]) -> set[int]:
+def needed_results(plan: Plan, node: PlannedNode, taken: Collection[int]) -> frozenset[int]:
     """Nodes whose results are needed to prepare a run: sources of its taken edges, and what its config refers to."""
-    return {plan.edges[edge].source for edge in taken} | node.needs
+    return node.needs.union([plan.edges[edge].source for edge in taken]) if taken else node.needs
 
 
 def prepare(

@@ -102,10 +102,8 @@ class Preparing:
 def _sources(plan: Plan, want: Wanted) -> dict[int, RunKey]:
     """The runs by node whose results are needed to prepare this one."""
     execution_id = want.key[0]
-    return {
-        source: (execution_id, run_id(execution_id, source))
-        for source in needed_results(plan, plan.nodes[want.node], want.taken)
-    }
+    needed = needed_results(plan, plan.nodes[want.node], want.taken)
+    return {source: (execution_id, run_id(execution_id, source)) for source in needed}
 
 
 def refusals(prepared: Sequence[Prepared]) -> list[LeaseEnded]:

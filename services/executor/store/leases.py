@@ -20,6 +20,8 @@ from valkyr.flow.results import Lost
 Mark = tuple[str, int, datetime]
 """Class name, rank, and since when what stands there has been ready."""
 
+_ALL_TAKEN = Gate(0)
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseCensus:
@@ -56,13 +58,17 @@ def candidate_of(row: Any) -> Candidate:
         node_index=row[2],
         epoch=row[3],
         attempt=row[4],
-        gate=Gate(0, excluded=tuple(row[5] or ()), chosen=tuple(row[6]) if row[6] else None),
+        gate=_gate_of(row[5], row[6]) if row[5] or row[6] else _ALL_TAKEN,
         ready_revision=row[7],
         rank=row[8],
         ready_at=row[9],
         replay=Replay(row[10], row[11], row[12], row[13]) if replayed else NO_REPLAY,
         deadline=row[14],
     )
+
+
+def _gate_of(excluded: Sequence[int] | None, chosen: Sequence[int] | None) -> Gate:
+    return Gate(0, excluded=tuple(excluded or ()), chosen=tuple(chosen) if chosen else None)
 
 
 async def lease_runs(tx: Any, runs: Sequence[Prepared], policy: LeasePolicy) -> None:

@@ -1,0 +1,89 @@
+"""What a step of the dispatcher asks for, and that it passes over nothing. A pool of this test's own takes the runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.executor import dispatcher
+from services.executor.breakers.turns import ProbeTurn
+from services.executor.dispatcher import Dispatcher
+from services.executor.leasing import Leasing
+from services.executor.signals import Signals
+from tests.builders import a_graph
+from tests.counted_session import CountedSession
+from tests.executor_lab import Lab
+from tests.executor_stack import Stack
+from tests.integration.executor.conftest import OpenStack
+
+
+class Leaser:
+    """A dispatcher that nobody wakes, with room for `room` runs in every look."""
+
+    def __init__(self, stack: Stack, *, room: int) -> None:
+        lab = Lab(stack, room=room)
+        parts = stack.app.parts
+        self._pool = lab.pool
+        self._session = CountedSession(lab.session)
+        self._signals = Signals()
+        self._dispatcher = Dispatcher(
+            self._session,  # type: ignore[arg-type]
+            parts.cache,
+            lab.handoff,
+            Leasing(lab.handoff, lab.progress, lab.lease_policy),
+            self._signals,
+            mirror=parts.breakers.mirror,
+            turn=ProbeTurn(),
+        )
+
+    async def step(self) -> tuple[list[str], int]:
+        """The nodes leased in one step that was woken, in order; and the statements that it took."""
+        self._signals.backlog = True
+        before = self._session.statements
+        await self._dispatcher.step()
+        given, self._pool.given = self._pool.given, []
+        return [run.node_id for run in given], self._session.statements - before
+
+
+@pytest.fixture
+async def idle(make_stack: OpenStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
+    """A stack whose executor leases nothing, and no look at the whole queue for its own sake."""
+    monkeypatch.setattr(dispatcher, "RESCAN", 3_600.0)
+    async with make_stack(runner={"concurrency": 0}) as stack:
+        yield stack
+
+
+async def test_what_is_ready_is_leased_by_two_statements_and_a_third_asks_for_the_next_retry(idle: Stack) -> None:
+    leaser = Leaser(idle, room=10)
+    await idle.start(a_graph("a, b, c"))
+    nodes, statements = await leaser.step()
+    assert (sorted(nodes), statements) == (["a", "b", "c"], 3)
+
+
+async def test_a_look_from_the_watermarks_is_followed_by_a_question_and_by_another_look_only_for_a_yes(
+    idle: Stack,
+) -> None:
+    leaser = Leaser(idle, room=10)
+    await idle.start(a_graph("a"))
+    await leaser.step()
+    await idle.start(a_graph("b"))
+    assert await leaser.step() == (["b"], 4)
+
+
+async def test_a_run_that_stands_before_the_watermark_is_found_in_the_same_step(idle: Stack) -> None:
+    leaser = Leaser(idle, room=10)
+    await idle.start(a_graph("a"))
+    await leaser.step()
+    await idle.start(a_graph("late"))
+    await idle.sql.execute("UPDATE executor.run SET ready_at = now() - interval '1 h' WHERE node_id = 'late'")
+    nodes, _ = await leaser.step()
+    assert nodes == ["late"]
+
+
+async def test_a_queue_is_leased_in_order_portion_by_portion_and_nothing_of_it_twice(idle: Stack) -> None:
+    leaser = Leaser(idle, room=2)
+    names = [f"n{number}" for number in range(5)]
+    await idle.start(a_graph(", ".join(names), nodes={name: {"priority": -place} for place, name in enumerate(names)}))
+    nodes, _ = await leaser.step()
+    assert nodes == names
