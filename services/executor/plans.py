@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from uuid import UUID
 
 import orjson
@@ -22,7 +23,11 @@ from valkyr.errors import WorkflowNotFound
 from valkyr.flow.plan import Plan, TargetOf
 from valkyr.graph.document import graph_from_document, graph_to_document
 
-VersionKey = tuple[str, UUID, int]  # namespace, workflow, version
+WorkflowKey = tuple[str, UUID]  # namespace, workflow
+VersionKey = tuple[str, UUID, int]  # and version
+
+RESOLVED_AT_ONCE = 1_000
+"""As many as the graph store takes in one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +56,16 @@ class Plans:
         self._nodes = 0
         self._limit = nodes_in_memory
         self._under_way: dict[VersionKey, asyncio.Task[PlannedVersion]] = {}
-        self._resolving = NaturalBatcher[tuple[str, UUID], int](self._resolve_batch, limit=1_000)
+        self._resolving = NaturalBatcher[Sequence[WorkflowKey], Mapping[WorkflowKey, int]](
+            self._resolve_batch, limit=RESOLVED_AT_ONCE, weight=len
+        )
 
-    async def latest_versions(self, workflows: Iterable[tuple[str, UUID]]) -> dict[tuple[str, UUID], int]:
-        """Of (namespace, workflow). Asks the graph store, for all who ask at the same time in one call.
+    async def latest_versions(self, workflows: Iterable[WorkflowKey]) -> Mapping[WorkflowKey, int]:
+        """Of those workflows at least. Asks the graph store, for all who ask at the same time in one call.
 
         WorkflowNotFound, Unavailable.
         """
-        wanted = list(dict.fromkeys(workflows))
-        return dict(zip(wanted, await asyncio.gather(*map(self._resolving.submit, wanted)), strict=True))
+        return await self._resolving.submit(list(dict.fromkeys(workflows)))
 
     async def get(self, key: VersionKey) -> PlannedVersion:
         """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if new and not to be had."""
@@ -95,13 +101,21 @@ class Plans:
             _, dropped = self._planned.popitem(last=False)
             self._nodes -= len(dropped.plan.nodes) + 1
 
-    async def _resolve_batch(self, asked: Sequence[tuple[str, UUID]]) -> Sequence[int | Exception]:
-        found: dict[tuple[str, UUID], int] = {}
-        for namespace in {namespace for namespace, _ in asked}:
-            ids = list({workflow_id for name, workflow_id in asked if name == namespace})
-            versions = await self._graph_store.resolve_versions(namespace, ids)
-            found.update({(namespace, workflow_id): version for workflow_id, version in versions.items()})
-        return [found.get(key) or workflow_not_found(key[1]) for key in asked]
+    async def _resolve_batch(
+        self, asked: Sequence[Sequence[WorkflowKey]]
+    ) -> Sequence[Mapping[WorkflowKey, int] | Exception]:
+        wanted: dict[str, set[UUID]] = {}
+        for namespace, workflow_id in chain.from_iterable(asked):
+            wanted.setdefault(namespace, set()).add(workflow_id)
+        found: dict[WorkflowKey, int] = {}
+        for namespace, ids in wanted.items():
+            listed = list(ids)
+            for start in range(0, len(listed), RESOLVED_AT_ONCE):
+                some = listed[start : start + RESOLVED_AT_ONCE]
+                versions = await self._graph_store.resolve_versions(namespace, some)
+                found.update({(namespace, workflow_id): version for workflow_id, version in versions.items()})
+        missing = [next((key for key in keys if key not in found), None) for keys in asked]
+        return [found if key is None else workflow_not_found(key[1]) for key in missing]
 
 
 def workflow_not_found(workflow_id: UUID) -> WorkflowNotFound:
