@@ -61,12 +61,16 @@ class ExecutionCache:
         Takes a connection where something is missing: never call it while holding one. Unavailable.
         """
         facts = await self._facts_of(ids, reserved=reserved)
-        versions = {key: await self._version(key) for key in {fact.version_key for fact in facts.values()}}
-        return {
-            execution_id: Known(fact, version)
-            for execution_id, fact in facts.items()
-            if (version := versions[fact.version_key]) is not None
-        }
+        versions: dict[VersionKey, PlannedVersion | None] = {}
+        known: dict[UUID, Known] = {}
+        for execution_id, fact in facts.items():
+            key = fact.version_key
+            if key not in versions:
+                versions[key] = await self._version(key)
+            version = versions[key]
+            if version is not None:
+                known[execution_id] = Known(fact, version)
+        return known
 
     async def get_without_plans(self, ids: Iterable[UUID], *, reserved: bool = False) -> dict[UUID, Known]:
         """Those that exist, each with a plan of no nodes: for what needs none, such as their end. As `get_many`
@@ -75,9 +79,14 @@ class ExecutionCache:
         return {execution_id: Known(fact, _NO_PLAN) for execution_id, fact in facts.items()}
 
     async def _facts_of(self, ids: Iterable[UUID], *, reserved: bool) -> dict[UUID, ExecutionFacts]:
-        wanted = set(ids)
-        facts = {execution_id: self._facts[execution_id] for execution_id in wanted if execution_id in self._facts}
-        missing = wanted - facts.keys()
+        facts: dict[UUID, ExecutionFacts] = {}
+        missing: set[UUID] = set()
+        for execution_id in ids:
+            fact = self._facts.get(execution_id)
+            if fact is None:
+                missing.add(execution_id)
+            else:
+                facts[execution_id] = fact
         if missing:
             async with self._session.reading(reserved=reserved) as connection:
                 for found in await read_facts(connection, missing):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from uuid import UUID
+from collections.abc import Mapping, Sequence
 
 from services.executor.model import LeasePolicy
 from services.executor.progress import Progress
 from services.executor.store.heartbeats import Connect, HeartbeatLink
+from services.executor.store.progress import id_of
 from valkyr.errors import Internal, Unavailable
+from valkyr.flow.attempts import Fence
 from valkyr.flow.events import LeaseEnded
+from valkyr.flow.intake import Answer
 from valkyr.runner.leases import HeartbeatAnswer, LeasedRun, LeaseRef, ReportAnswer, RunResult
 
 # By whether the lease may go on; None where it is not held any more.
 _ANSWERS = {True: HeartbeatAnswer.CONTINUE, False: HeartbeatAnswer.CANCEL, None: HeartbeatAnswer.LEASE_LOST}
+_REPORTED: Mapping[Answer, ReportAnswer] = {answer: ReportAnswer(answer.value) for answer in Fence}
 
 
 class InProcessTransport:
@@ -49,8 +52,8 @@ class InProcessTransport:
     async def _apply(self, progress: Progress, results: Sequence[RunResult]) -> Sequence[ReportAnswer]:
         events = [
             LeaseEnded(
-                UUID(result.ref.execution_id),
-                UUID(result.ref.run_id),
+                id_of(result.ref.execution_id),
+                id_of(result.ref.run_id),
                 result.ref.epoch,
                 result.result,
                 result.duration_ms,
@@ -58,12 +61,12 @@ class InProcessTransport:
             )
             for result in results
         ]
-        return [ReportAnswer(str(answer)) for answer in await progress.apply(events)]
+        return [_REPORTED[answer] for answer in await progress.apply(events)]
 
     def heartbeat_runs(self, leases: Sequence[LeaseRef]) -> Sequence[HeartbeatAnswer]:
         """Called in the worker's heartbeat thread, on a connection of its own: a busy event loop costs no lease."""
-        held = self._beats.send([(UUID(ref.execution_id), UUID(ref.run_id), ref.epoch) for ref in leases])
-        return [_ANSWERS[held.get((UUID(ref.run_id), ref.epoch))] for ref in leases]
+        held = self._beats.send([(id_of(ref.execution_id), id_of(ref.run_id), ref.epoch) for ref in leases])
+        return [_ANSWERS[held.get((id_of(ref.run_id), ref.epoch))] for ref in leases]
 
     async def close(self) -> None:
         """After the worker has ended: a heartbeat under way is waited for, none is sent afterwards."""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 from valkyr.module import Context
 from valkyr.runner.leases import LeasedRun, RunResult
@@ -34,6 +35,12 @@ LEASE_GONE = frozenset({Stop.LEASE_LOST, Stop.FENCED, Stop.DRAINED})
 def fence_margin(lease_duration: timedelta) -> timedelta:
     """How long before the end of its lease a module is stopped: a sixth of the lease, at most 5 s."""
     return min(MAX_FENCE_MARGIN, lease_duration / 6)
+
+
+@lru_cache
+def trust_in(lease_duration: timedelta) -> float:
+    """For how many seconds a lease may be trusted from when it was asked for."""
+    return (lease_duration - fence_margin(lease_duration)).total_seconds()
 
 
 def longest_wait(lease_duration: timedelta) -> timedelta:
@@ -82,8 +89,7 @@ class Attempt:
 
     def trust(self) -> float:
         """For how many seconds an acknowledged heartbeat makes the lease ours, the margin taken off."""
-        duration = self.leased.lease_duration
-        return (duration - fence_margin(duration)).total_seconds()
+        return trust_in(self.leased.lease_duration)
 
     @property
     def lease_end(self) -> float:

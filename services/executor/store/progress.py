@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from asyncpg.pgproto.pgproto import UUID as DriverUUID
 
 from services.executor import queries
 from services.executor.model import LeasePolicy
@@ -36,6 +37,12 @@ _EXECUTION_STATES = {state.value: state for state in ExecutionState}
 _RUN_STATES = {state.value: state for state in RunState}
 
 
+def id_of(text: str) -> UUID:
+    """As rows hold it: the driver's own is made, compared and written several times faster than Python's."""
+    made: UUID = DriverUUID(text)
+    return made
+
+
 async def lock(
     tx: Any, runs: Mapping[UUID, Collection[UUID]]
 ) -> dict[UUID, tuple[LockedExecution, dict[int, LockedRun]]]:
@@ -50,11 +57,12 @@ async def lock(
         lasts.append(len(named))
     locked: dict[UUID, tuple[LockedExecution, dict[int, LockedRun]]] = {}
     for row in await tx.fetch(queries.LOCK, list(runs), firsts, lasts, named):
-        if row[0] not in locked:
-            locked[row[0]] = (_locked_execution(row), {})
+        of = locked.get(row[0])
+        if of is None:
+            of = locked[row[0]] = (_locked_execution(row), {})
         if row[8] is not None:
             run = _locked_run(row[8:])
-            locked[row[0]][1][run.node_index] = run
+            of[1][run.node_index] = run
     return locked
 
 
