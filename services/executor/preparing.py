@@ -63,7 +63,7 @@ class Preparing:
         """Inputs and configs of runs about to be leased; `results` are those already at hand, the rest is read."""
         sources = [_sources(known[want.key[0]].version.plan, want) for want in wanted]
         unread = {key for keys in sources for key in keys.values()} - results.keys()
-        found = {**await store.read_results(tx, sorted(unread)), **results} if unread else results
+        found = {**await store.read_results(tx, list(unread)), **results} if unread else results
         return [
             self._prepare(known[want.key[0]], want, {node: found.get(key) for node, key in keys.items()})
             for want, keys in zip(wanted, sources, strict=True)
