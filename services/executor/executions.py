@@ -21,6 +21,9 @@ from valkyr.flow.states import SETTLED_EXECUTION_STATES
 PAGE_CHARACTERS = 2 * 1024 * 1024
 """Of errors and of requeued inputs in one page of runs: as protobuf they may take more than five times as much."""
 
+UNASKED = timedelta(milliseconds=50)
+"""How long who waits for what has just begun here waits without having asked: most executions end sooner."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
@@ -64,12 +67,14 @@ class Executions:
         now = asyncio.get_running_loop().time
         deadline = now() + timeout.total_seconds()
         with self._feed.settling(execution_id) as perhaps_settled:
+            if self._feed.goes_on(namespace, execution_id):
+                await wait_for(perhaps_settled, min(timeout, UNASKED))
             while now() < deadline:
+                perhaps_settled.clear()
                 view = await self._read(namespace, execution_id, only_settled=True)
                 if view.state in SETTLED_EXECUTION_STATES:
                     return view
                 await wait_for(perhaps_settled, timedelta(seconds=deadline - now()))
-                perhaps_settled.clear()
             return await self.get(namespace, execution_id)
 
     async def must_exist(self, namespace: str, execution_id: UUID) -> None:

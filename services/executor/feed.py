@@ -37,6 +37,7 @@ PAUSE = 0.02
 
 AT_ONCE = 1_000
 REMEMBERED = 50_000
+GOING_ON = 10_000
 UNTAKEN = 20_000
 
 
@@ -113,6 +114,8 @@ class Feed:
         self._waiting: dict[UUID, set[asyncio.Event]] = {}
         self._unread: dict[UUID, None] = {}
         self._told: OrderedDict[UUID, int] = OrderedDict()
+        # The namespaces of those that began here and whose end nobody has told here.
+        self._going_on: OrderedDict[UUID, str] = OrderedDict()
         self._wake = asyncio.Event()
         self._look_at = 0.0
         self._looked = asyncio.Event()
@@ -153,11 +156,15 @@ class Feed:
         """An event that is set when it is worth asking whether the execution is settled."""
         event = asyncio.Event()
         self._waiting.setdefault(execution_id, set()).add(event)
-        self._start()
+        self._start(look_in=LOOK_INTERVAL)
         try:
             yield event
         finally:
             _discard(self._waiting, execution_id, event)
+
+    def goes_on(self, namespace: str, execution_id: UUID) -> bool:
+        """Whether it began in this process, and as far as is known here has not ended: others may have ended it."""
+        return self._going_on.get(execution_id) == namespace
 
     def look_now(self) -> None:
         """Another replica says that something has changed."""
@@ -172,8 +179,11 @@ class Feed:
     def _hear(self, changes: Sequence[Heard]) -> None:
         for change in changes:
             if change.settled:
+                self._going_on.pop(change.id, None)
                 for event in self._waiting.get(change.id, ()):
                     event.set()
+            elif change.view is not None:
+                self._going_on[change.id] = change.view.namespace
             if not self._general and change.id not in self._named:
                 continue
             self._told[change.id] = change.revision
@@ -183,6 +193,8 @@ class Feed:
                 self._offer(change.view)
         while len(self._told) > REMEMBERED:
             self._told.popitem(last=False)
+        while len(self._going_on) > GOING_ON:
+            self._going_on.popitem(last=False)
         if self._unread:
             self._wake.set()
 
@@ -190,14 +202,16 @@ class Feed:
         for subscription in (*self._named.get(view.id, ()), *self._general):
             subscription.offer(view)
 
-    def _start(self) -> None:
+    def _start(self, *, look_in: timedelta = timedelta()) -> None:
+        """Who watches is told from a look on, at once; who waits asks for itself, and has time."""
+        look_at = asyncio.get_running_loop().time() + look_in.total_seconds()
         if self._task is None:
             self._forget()
-        if self._seen is None:
-            self._look_at = 0.0
-            self._wake.set()
-        if self._task is None:
+            self._look_at = look_at
             self._task = asyncio.create_task(self._run(), name="executor-feed", context=Context())
+        elif self._seen is None and look_at < self._look_at:
+            self._look_at = look_at
+            self._wake.set()
 
     async def _started(self) -> None:
         """Once a look was taken, nothing that commits afterwards is missed."""

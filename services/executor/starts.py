@@ -157,14 +157,14 @@ class Starts:
                 return None
             leased = [run for execution in written.new for run in execution.leased.values()]
             self._handoff.deliver(self._progress.preparing.hand_out(leased, written.known), granted_at=granted_at)
+        self._signals.executions_changed(
+            [Heard(view.id, view.revision, view.state in SETTLED_EXECUTION_STATES, view) for view in written.fresh]
+        )
         try:
             await self._follow_up(written, leased)
         except Exception as error:
             log.error("starts.follow_up_failed", error=str(error), exc_info=error)
             self._signals.control_ready.set()
-        self._signals.executions_changed(
-            [Heard(view.id, view.revision, view.state in SETTLED_EXECUTION_STATES, view) for view in written.fresh]
-        )
         return written
 
     async def _write(self, connection: Any, groups: Sequence[Group], grant: Grant, *, look: bool) -> _Written | None:

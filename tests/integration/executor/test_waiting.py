@@ -9,9 +9,10 @@ from uuid import UUID
 
 import pytest
 
+from services.executor import executions as reads
+from services.executor import feed as feeds
 from services.executor import queries_reading
 from services.executor.executions import Executions
-from services.executor.feed import Feed
 from services.executor.store.session import PINNED_PLANNER
 from tests.builders import a_fan, a_graph
 from tests.counted_session import CountedSession
@@ -39,23 +40,44 @@ def counted(stack: Stack) -> tuple[Executions, CountedSession]:
     return Executions(session, parts.cache, parts.feed), session  # type: ignore[arg-type]
 
 
-async def test_a_wait_asks_once_whether_it_has_ended_and_once_when_it_has(stack: Stack) -> None:
+@pytest.mark.parametrize(
+    ("unasked", "statements"),
+    [(LONG, 1), (timedelta(), 2)],
+    ids=["soon after its start", "long after its start"],
+)
+async def test_a_wait_asks_when_it_has_ended_and_at_most_once_before(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, unasked: timedelta, statements: int
+) -> None:
+    monkeypatch.setattr(reads, "UNASKED", unasked)
+    monkeypatch.setattr(feeds, "LOOK_INTERVAL", LONG)
     execution_id = UUID(await stack.start(a_graph("a", modules={"a": "HeldModule"})))
     await until_true(lambda: GATES.running == 1, "it runs")
     executions, session = counted(stack)
     waiting = asyncio.create_task(executions.wait("default", execution_id, LONG))
-    feed: Feed = stack.app.parts.feed
-    await until_true(lambda: feed._seen is not None and session.statements >= 1, "it waits, and the feed has looked")
-    asked = session.statements
+    await until_true(lambda: bool(stack.app.parts.feed._waiting), "it waits")
+    await until_true(lambda: session.statements == statements - 1, "it has asked")
     GATES.open.set()
     view = await waiting
-    assert asked <= 2, "once more when the feed has first looked"
-    assert session.statements == asked + 1
-    assert (view.state, view.run_counts, view.outputs) == (
-        ExecutionState.SUCCESS,
-        {"SUCCESS": 1},
-        {"a": OUTPUTS},
-    )
+    assert (view.state, view.run_counts, view.outputs) == (ExecutionState.SUCCESS, {"SUCCESS": 1}, {"a": OUTPUTS})
+    assert session.statements == statements
+
+
+async def test_a_wait_soon_after_its_start_hears_of_an_end_that_another_replica_made(stack: Stack) -> None:
+    execution_id = UUID(await stack.start(a_graph("a", nodes={"a": {"pool": "elsewhere"}})))
+    await stack.sql.execute("UPDATE executor.workflow_execution SET state = 'CANCELLED', revision = 2")
+    assert stack.app.parts.feed.goes_on("default", execution_id)
+    assert not stack.app.parts.feed.goes_on("other", execution_id)
+    executions, session = counted(stack)
+    async with asyncio.timeout(20):
+        view = await executions.wait("default", execution_id, LONG)
+    assert (view.state, session.statements) == (ExecutionState.CANCELLED, 1)
+
+
+async def test_of_what_has_ended_here_nobody_believes_that_it_goes_on(stack: Stack) -> None:
+    delay = ("DelayModule", {"duration": "PT0S"})
+    for graph in (a_graph("a -> b, c"), a_graph("d", modules={"d": delay}), a_graph("e", modules={"e": None})):
+        execution_id = UUID((await stack.run(graph)).id)
+        assert not stack.app.parts.feed.goes_on("default", execution_id)
 
 
 async def test_a_wait_for_what_has_ended_asks_once(stack: Stack) -> None:
