@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 from uuid import UUID
 
@@ -84,16 +84,18 @@ async def insert_starts(connection: Any, executions: Sequence[NewExecution], pol
     that no transaction is needed round it, as long as there are at most ROWS_AT_ONCE runs.
     """
     rows = [_row_of(execution) for execution in executions]
-    runs = list(chain.from_iterable(_runs_of(execution) for execution in executions))
+    runs = chain.from_iterable(_runs_of(execution) for execution in executions)
+    first, more = list(islice(runs, ROWS_AT_ONCE)), list(islice(runs, ROWS_AT_ONCE))
     lease = policy.holder, policy.runner_id, policy.duration
     try:
-        if len(runs) <= ROWS_AT_ONCE:
-            created_at: datetime = await connection.fetchval(queries.INSERT_STARTS, runs, *lease, rows)
+        if not more:
+            created_at: datetime = await connection.fetchval(queries.INSERT_STARTS, first, *lease, rows)
             return created_at
         async with connection.transaction():
-            created_at = await connection.fetchval(queries.INSERT_STARTS, runs[:ROWS_AT_ONCE], *lease, rows)
-            for start in range(ROWS_AT_ONCE, len(runs), ROWS_AT_ONCE):
-                await connection.execute(queries.INSERT_RUNS, runs[start : start + ROWS_AT_ONCE], *lease)
+            created_at = await connection.fetchval(queries.INSERT_STARTS, first, *lease, rows)
+            while more:
+                await connection.execute(queries.INSERT_RUNS, more, *lease)
+                more = list(islice(runs, ROWS_AT_ONCE))
             return created_at
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != _REQUEST_KEY:
