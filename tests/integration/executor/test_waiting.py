@@ -62,7 +62,10 @@ async def test_a_wait_asks_when_it_has_ended_and_at_most_once_before(
     assert session.statements == statements
 
 
-async def test_a_wait_soon_after_its_start_hears_of_an_end_that_another_replica_made(stack: Stack) -> None:
+async def test_a_wait_soon_after_its_start_hears_of_an_end_that_another_replica_made(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "LOOK_INTERVAL", LONG)
     execution_id = UUID(await stack.start(a_graph("a", nodes={"a": {"pool": "elsewhere"}})))
     await stack.sql.execute("UPDATE executor.workflow_execution SET state = 'CANCELLED', revision = 2")
     assert stack.app.parts.feed.goes_on("default", execution_id)
