@@ -19,8 +19,9 @@ CREATE TABLE executor.pinned_graph (
     PRIMARY KEY (namespace, workflow_id, version)
 );
 
+-- The indexes that every change of a row writes anew keep duplicates apart: what is merged today is dead tomorrow.
 CREATE TABLE executor.workflow_execution (
-    id uuid PRIMARY KEY,
+    id uuid PRIMARY KEY WITH (deduplicate_items = off),
     namespace text NOT NULL DEFAULT 'default',
     workflow_id uuid NOT NULL,
     version integer NOT NULL,
@@ -105,7 +106,7 @@ CREATE TABLE executor.run (
     cost_tokens numeric,
     episode_id uuid,
     created_date timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (execution_id, id)
+    PRIMARY KEY (execution_id, id) WITH (deduplicate_items = off)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 -- Attempts that did not end in success; the present or successful one stands in the run itself.
@@ -150,11 +151,12 @@ CREATE TABLE executor.outbox (
 
 INDEXES = """
 CREATE UNIQUE INDEX workflow_execution_request ON executor.workflow_execution (namespace, request_id)
-    WHERE request_id IS NOT NULL;
-CREATE INDEX workflow_execution_of_workflow ON executor.workflow_execution (workflow_id, id);
+    WITH (deduplicate_items = off) WHERE request_id IS NOT NULL;
+CREATE INDEX workflow_execution_of_workflow ON executor.workflow_execution (workflow_id, id)
+    WITH (deduplicate_items = off);
 CREATE INDEX workflow_execution_unsettled ON executor.workflow_execution (state, id)
     WHERE state IN ('PENDING', 'RUNNING', 'PAUSED', 'FAILED', 'CANCELLED');
-CREATE INDEX workflow_execution_started ON executor.workflow_execution (started_at);
+CREATE INDEX workflow_execution_started ON executor.workflow_execution (started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX workflow_execution_changed ON executor.workflow_execution (changed_in);
 
 CREATE INDEX run_to_lease ON executor.run (pool, class_name, rank, ready_at)
