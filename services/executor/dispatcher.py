@@ -236,14 +236,9 @@ class Dispatcher:
 
     def _known_of(self, ids: set[UUID]) -> dict[UUID, Known]:
         """From memory, without those that are unusable. _NotCached where it lacks some."""
-        known: dict[UUID, Known] = {}
-        missing: set[UUID] = set()
-        for execution_id in ids - self._unusable:
-            execution = self._cache.cached(execution_id)
-            if execution is None:
-                missing.add(execution_id)
-            else:
-                known[execution_id] = execution
+        usable = ids - self._unusable
+        known = self._cache.cached_many(usable)
+        missing = usable - known.keys()
         if missing:
             raise _NotCached(missing, ids)
         return known

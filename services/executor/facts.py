@@ -100,6 +100,10 @@ class ExecutionCache:
         version = self._plans.cached(facts.version_key) if facts else None
         return Known(facts, version) if facts and version else None
 
+    def cached_many(self, ids: Iterable[UUID]) -> dict[UUID, Known]:
+        """Those that are in memory."""
+        return {execution_id: known for execution_id in ids if (known := self.cached(execution_id))}
+
     async def _version(self, key: VersionKey) -> PlannedVersion | None:
         version = self._plans.cached(key)
         if version is not None:
