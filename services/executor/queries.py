@@ -185,7 +185,7 @@ STOP_RUNS = """
 UPDATE executor.run r
 SET stop_reason = $3, lease_until = least(r.lease_until, now() + $4::interval), trusted_until = r.lease_until
 FROM unnest($1::uuid[], $2::uuid[]) AS u(execution_id, id)
-WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.state = 'LEASED' AND r.stop_reason IS NULL
+WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.state || '' = 'LEASED' AND r.stop_reason IS NULL
 """
 
 # Everything of executions that end and that nobody holds; in the order of locking.
@@ -397,14 +397,14 @@ WHERE r.execution_id = u.execution_id AND r.id = u.id
 """
 
 # Never shortens a lease, never revives one, nor extends one that is told to stop; the rows that do not match are the
-# answer LEASE_LOST.
+# answer LEASE_LOST. The way in is the key, see STOP_ALL_RUNS: the index of leases is full of those that are over.
 HEARTBEAT_RUNS = """
 UPDATE executor.run r
 SET lease_until = CASE WHEN r.stop_reason IS NULL THEN greatest(r.lease_until, now() + $4::interval)
         ELSE r.lease_until END,
     heartbeat_at = now()
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS u(execution_id, id, epoch)
-WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch AND r.state = 'LEASED'
+WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch AND r.state || '' = 'LEASED'
 RETURNING r.id, r.epoch, r.stop_reason
 """
 

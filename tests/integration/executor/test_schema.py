@@ -267,12 +267,13 @@ async def test_executions_and_their_runs_are_locked_by_their_keys_every_executio
     assert plan["Actual Rows"] == len(keys)
 
 
-async def test_a_heartbeat_and_a_look_at_results_go_by_the_key(full: asyncpg.Connection) -> None:
+async def test_a_heartbeat_a_stop_and_a_look_at_results_go_by_the_key(full: asyncpg.Connection) -> None:
     row = await key_of_one(full)
     keys = [row["execution_id"]], [row["id"]]
     assert ways_into_run(await explain(full, queries.READ_RESULTS, *keys)) == {"run_pkey"}
     beat = await explain(full, queries.HEARTBEAT_RUNS, *keys, [row["epoch"]], timedelta(seconds=9))
-    assert ways_into_run(beat) <= {"run_pkey", "run_leased"}
+    assert ways_into_run(beat) == {"run_pkey"}, "not every lease that there is, or was of late"
+    assert ways_into_run(await explain(full, queries.STOP_RUNS, *keys, "CANCEL", timedelta(seconds=9))) == {"run_pkey"}
 
 
 async def test_what_is_leased_of_an_execution_that_ends_is_found_by_the_key_and_locked_in_order(
