@@ -11,12 +11,14 @@ import orjson
 import pytest
 
 from tests.builders import a_fan, a_graph
+from tests.counted_session import CountedSession
 from tests.executor_lab import BROKEN, DONE, Lab, Sabotage
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, until_true
 from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
 from valkyr.errors import Unavailable
+from valkyr.flow.attempts import Fence
 from valkyr.flow.events import (
     ControlReady,
     EndExecution,
@@ -45,6 +47,20 @@ async def started(lab: Lab, graph: Graph, *leased: str) -> str:
     execution_id = await lab.stack.start(graph)
     await lab.lease(execution_id, *leased)
     return execution_id
+
+
+@pytest.mark.parametrize("runs", [1, 20], ids=["one", "twenty"])
+@pytest.mark.parametrize("room", [0, 100], ids=["successors wait", "successors are handed on"])
+async def test_a_batch_of_successes_takes_two_statements_however_many_runs_there_are(
+    idle: Stack, runs: int, room: int
+) -> None:
+    counted = CountedSession(idle.app.parts.session)
+    lab = Lab(idle, room=room, session=counted)
+    started_here = [await started(lab, a_graph("a -> b"), "a") for _ in range(runs)]
+    events = [await lab.event(execution_id, "a", DONE) for execution_id in started_here]
+    assert await lab.progress.apply(events) == [Fence.ACCEPTED] * runs
+    assert counted.statements == 2, "all that is locked, all that is written"
+    assert len(lab.pool.given) == min(runs, room)
 
 
 @pytest.mark.parametrize("late", [DONE, BROKEN, Release()], ids=["success", "failure", "release"])
