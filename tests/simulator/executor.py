@@ -223,10 +223,14 @@ class Executor(Process):
 
         self.apply([event for ended, _ in batch for event in ended], done)
 
-    def heartbeat(self, holder: str, leases: Sequence[LeaseId], reply: Reply) -> None:
-        """Extends what is held. What was granted to this holder a while ago and is not named goes back."""
-        self.extend(leases, self.world.clock.now, reply)
-        self._give_back(holder, set(leases))
+    def heartbeat(self, holder: str, leases: Sequence[LeaseId], as_of: float | None, reply: Reply) -> None:
+        """Extends what is held; the answer is that, and when. What this holder was granted a while before `as_of`, and
+        does not name, goes back. `as_of` is the time that it had been told last as it named its leases: when this is
+        handled, there may be leases that the list is too old for."""
+        began = self.world.clock.now
+        self.extend(leases, began, lambda answers: reply((answers, began)))
+        if as_of is not None:
+            self._give_back(holder, set(leases), as_of)
 
     def extend(self, leases: Sequence[LeaseId], began: float, reply: Reply) -> None:
         """One statement, which waits for whoever holds one of these rows."""
@@ -238,9 +242,8 @@ class Executor(Process):
         world.store.now = began
         reply(world.store.heartbeat_runs(leases))
 
-    def _give_back(self, holder: str, held: Set[LeaseId]) -> None:
-        """Only what nobody was heard of for a while: a list that was long under way may be older than a lease."""
-        before = self.world.clock.now - FORGOTTEN_AFTER
+    def _give_back(self, holder: str, held: Set[LeaseId], as_of: float) -> None:
+        before = as_of - FORGOTTEN_AFTER
         forgotten = [
             LeaseEnded(*row.key, row.epoch, Omitted())
             for row in self.world.store.runs.values()
@@ -306,7 +309,7 @@ class Executor(Process):
             self.leasing.look_at_parked(found.parked)
         if world.store.outbox:
             world.letters.relay_from(self)
-        self._give_back(self.holder, self.runner.held.keys())
+        self._give_back(self.holder, self.runner.held.keys(), world.clock.now)
         if not world.finished:
             self._look_next(found, late=world.dice.random() * (1.0 if batches else 0.2))
 

@@ -91,11 +91,12 @@ class Leasing:
         return batch
 
     def lease_for(self, holder: str, room: int, reply: Reply) -> None:
-        """For a remote runner."""
+        """For a remote runner: the answer is leases, and as of when."""
         ready = [row for row in self._world.store.runs.values() if row.state is RunState.READY]
+        as_of = self._world.clock.now
 
         def hand_over(rows: Sequence[RunRow]) -> None:
-            reply([lease_of(row, self._world) for row in rows])
+            reply(([lease_of(row, self._world) for row in rows], as_of))
 
         self._begin(self._choose(ready, REMOTE), room, holder, hand_over)
 

@@ -12,9 +12,7 @@ Reply = Callable[[Any], None]
 """Called once with the answer, or with None where there was none."""
 
 
-def call(
-    caller: Process, callee: Process, request: Callable[[Reply], None], reply: Reply, *, may_repeat: bool = True
-) -> None:
+def call(caller: Process, callee: Process, request: Callable[[Reply], None], reply: Reply) -> None:
     """`request` is carried to the callee and answers by what it is given. Silence is None after a while."""
     world = caller.world
     answered = False
@@ -42,7 +40,7 @@ def call(
         world.counts["messages lost"] += 1
         return
     callee.later(_travel(caller), arrive)
-    if may_repeat and world.chance(world.weather.repeats):
+    if world.chance(world.weather.repeats):
         world.counts["messages repeated"] += 1
         callee.later(_travel(caller) + world.dice.random() * world.dice.choice((0.02, 10.0)), arrive)
 

@@ -60,6 +60,8 @@ class RunRow:
         """What LOCK_RUNS reads."""
         stop = self.stop_reason
         passed = self.deadline is not None and self.deadline <= now
+        replay = self.replay
+        replayed = replay.inputs is not None or replay.key_number or replay.traceparent is not None
         return LockedRun(
             self.key[0],
             self.key[1],
@@ -76,7 +78,7 @@ class RunRow:
             stop,
             self.permit_id,
             self.target,
-            self.replay,
+            replay if replayed else NO_REPLAY,
             self.trusted_until is not None and self.trusted_until > now,
         )
 
@@ -128,7 +130,7 @@ class ExecutionRow:
     deadline: float | None
     runs: list[RunRow] = field(default_factory=list)
     quarantines: dict[tuple[UUID, int], QuarantineRow] = field(default_factory=dict)
-    revision: int = 0
+    revision: int = 1
     bad_runs: int = 0
     ending: Ending | None = None
     error_type: str | None = None

@@ -255,16 +255,27 @@ class RemoteRunner(Process):
         self.runner.settled = self.wake
         self._asking = False
         self._looks = 0
+        self._as_of: float | None = None
 
     def report(self, ended: Sequence[LeaseEnded], reply: Reply) -> None:
         executor = self.world.dice.choice(self.world.executors)
         call(self, executor, lambda answer: executor.report(ended, answer), reply)
 
     def heartbeat(self, leases: Sequence[LeaseId], reply: Reply) -> None:
-        """Never repeated: an older list of leases must not come after a newer one."""
+        """With what it knows: a list that comes late, or again, must not take back what was granted since."""
         executor = self.world.dice.choice(self.world.executors)
-        holder = self.holder
-        call(self, executor, lambda answer: executor.heartbeat(holder, leases, answer), reply, may_repeat=False)
+        holder, as_of = self.holder, self._as_of
+
+        def answered(answer: tuple[object, float] | None) -> None:
+            if answer is not None:
+                self._told(answer[1])
+            reply(None if answer is None else answer[0])
+
+        call(self, executor, lambda answer: executor.heartbeat(holder, leases, as_of, answer), answered)
+
+    def _told(self, as_of: float) -> None:
+        """The database's clock in an answer: all that was granted well before has come, or comes too late to start."""
+        self._as_of = as_of if self._as_of is None else max(self._as_of, as_of)
 
     def wake(self) -> None:
         """There may be something to lease."""
@@ -287,8 +298,11 @@ class RemoteRunner(Process):
             lambda leases: self._handed(leases, sent_at),
         )
 
-    def _handed(self, leases: Sequence[Lease] | None, sent_at: float) -> None:
+    def _handed(self, answer: tuple[Sequence[Lease], float] | None, sent_at: float) -> None:
         self._asking = False
+        leases, as_of = answer or ((), None)
+        if as_of is not None:
+            self._told(as_of)
         if leases:
             self.runner.accept(leases, sent_at=sent_at)
             self.wake()
@@ -304,6 +318,7 @@ class RemoteRunner(Process):
         self.runner.forget()
         self.life += 1
         self.alive = self._asking = False
+        self._as_of = None
 
     def start(self) -> None:
         """A new life; the leases of older ones end as soon as an executor has heard of it."""
