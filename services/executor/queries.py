@@ -2,6 +2,8 @@
 
 Rows are locked executions by id first, then runs by id. The connections that run these have their planner pinned to
 index look-ups, see store.session: a plan made while the tables were small must not outlive that.
+Writes compare the leading column with an array of one, which no walk along a whole index can serve: what is planned
+while a table is empty goes by the key as well.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ SET state = 'SUCCESS', outputs = u.outputs, duration_ms = u.duration_ms, cost_to
     settled_revision = u.revision, finished_at = now(), lease_until = NULL, leased_by = NULL, retry_after = NULL,
     error = NULL, error_type = NULL, stop_reason = NULL
 FROM unnest($2::executor.finished_run[]) AS u
-WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
+WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.epoch = u.epoch
 """
 
 # `wait` is set where the run goes back to READY; every end of a lease that was no report raises the epoch.
@@ -129,7 +131,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::int[],
     $10::int[], $11::interval[], $12::int[], $13::int[], $14::bool[])
     AS u(execution_id, id, epoch, state, raise_epoch, failures, lost_leases, error, error_type, revision, wait,
         duration_ms, quarantined, always_decided)
-WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch
+WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.epoch = u.epoch
 """
 
 _CHANGE_RUNS = """
@@ -165,7 +167,7 @@ SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_e
     idempotency_key = coalesce(u.idempotency_key, r.idempotency_key),
     inputs_hash = coalesce(u.inputs_hash, r.inputs_hash), config_hash = coalesce(u.config_hash, r.config_hash)
 FROM unnest($3::executor.changed_run[]) AS u
-WHERE r.execution_id = u.execution_id AND r.id = u.id
+WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id
 """
 
 # Budgets begin anew; the deadline and the time of readiness are set again by what follows in the same transaction.
@@ -176,7 +178,7 @@ SET failures = 0, lost_leases = 0, ready_at = NULL, deadline = NULL, inputs = co
     replay_traceparent = u.traceparent, replay_attempt = r.attempt, permit_id = NULL
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[])
     AS u(execution_id, id, inputs, new_key, traceparent)
-WHERE r.execution_id = u.execution_id AND r.id = u.id
+WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id
 """
 
 # Told to stop at its next heartbeat; what it holds is not extended past the grace. I12: a runner that hears nothing may
@@ -185,7 +187,8 @@ STOP_RUNS = """
 UPDATE executor.run r
 SET stop_reason = $3, lease_until = least(r.lease_until, now() + $4::interval), trusted_until = r.lease_until
 FROM unnest($1::uuid[], $2::uuid[]) AS u(execution_id, id)
-WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.state || '' = 'LEASED' AND r.stop_reason IS NULL
+WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.state || '' = 'LEASED'
+    AND r.stop_reason IS NULL
 """
 
 # Everything of executions that end and that nobody holds; in the order of locking.
@@ -226,12 +229,12 @@ SET ending = u.ending, cancel_requested = e.cancel_requested OR u.ending = 'CANC
     ended_reason = u.reason, cancel_request_id = u.request_id, cancel_request_hash = u.request_hash
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])
     AS u(id, ending, principal, reason, request_id, request_hash)
-WHERE e.id = u.id
+WHERE e.id = ANY (ARRAY[u.id])
 """
 
 SET_DEADLINES = """
 UPDATE executor.workflow_execution e SET deadline = u.deadline
-FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, deadline) WHERE e.id = u.id
+FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, deadline) WHERE e.id = ANY (ARRAY[u.id])
 """
 
 UPDATE_EXECUTIONS = """
@@ -243,7 +246,7 @@ SET state = u.state, revision = u.revision, open_runs = u.open_runs, bad_runs = 
     finished_at = CASE WHEN u.state IN ('SUCCESS', 'FAILED', 'CANCELLED') THEN coalesce(e.finished_at, now()) END,
     last_modified_date = now(), changed_in = pg_current_xact_id()::text::bigint
 FROM unnest($1::executor.changed_execution[]) AS u
-WHERE e.id = u.id
+WHERE e.id = ANY (ARRAY[u.id])
 """
 
 # Where no run but those that finished has changed.
@@ -393,7 +396,7 @@ SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = 
     target = u.target, permit_id = u.permit_id
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $9::text[], $10::uuid[])
     AS u(execution_id, id, idempotency_key, inputs_hash, config_hash, target, permit_id)
-WHERE r.execution_id = u.execution_id AND r.id = u.id
+WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id
 """
 
 # Never shortens a lease, never revives one, nor extends one that is told to stop; the rows that do not match are the
@@ -404,7 +407,7 @@ SET lease_until = CASE WHEN r.stop_reason IS NULL THEN greatest(r.lease_until, n
         ELSE r.lease_until END,
     heartbeat_at = now()
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS u(execution_id, id, epoch)
-WHERE r.execution_id = u.execution_id AND r.id = u.id AND r.epoch = u.epoch AND r.state || '' = 'LEASED'
+WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.epoch = u.epoch AND r.state || '' = 'LEASED'
 RETURNING r.id, r.epoch, r.stop_reason
 """
 

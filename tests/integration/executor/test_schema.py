@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -287,6 +288,40 @@ async def test_what_is_leased_of_an_execution_that_ends_is_found_by_the_key_and_
     assert kinds[kinds.index("LockRows") + 1] in ("Sort", "Index Scan"), "before any of them is written"
     indexes = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert indexes == {"run_pkey"}, "not every lease that there is"
+
+
+BY_KEYS = [
+    "WRITE_FINISHED",
+    "WRITE_PROGRESS",
+    "UPDATE_EXECUTIONS",
+    "END_RUNS",
+    "LEASE_RUNS",
+    "HEARTBEAT_RUNS",
+    "STOP_RUNS",
+    "REQUEUE_RUNS",
+    "END_EXECUTIONS",
+    "SET_DEADLINES",
+]
+
+
+@pytest.mark.parametrize("name", BY_KEYS)
+async def test_what_is_planned_while_the_tables_are_empty_goes_by_the_keys(
+    executor_database_url: str, name: str
+) -> None:
+    statement: str = getattr(queries, name)
+    arguments = ", ".join(["NULL"] * max(int(number) for number in re.findall(r"\$(\d+)", statement)))
+    connection = await asyncpg.connect(executor_database_url, server_settings=PINNED_PLANNER)
+    try:
+        await connection.execute("ANALYZE executor.run, executor.workflow_execution")
+        await connection.execute(f"PREPARE planned AS {statement}")
+        text = await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE planned ({arguments})")
+    finally:
+        await connection.close()
+    tables = ("run", "workflow_execution")
+    scans = [node for node in nodes_of(orjson.loads(text)[0]["Plan"]) if node.get("Relation Name") in tables]
+    read = [node for node in scans if node["Node Type"] != "ModifyTable"]
+    assert read
+    assert [node for node in read if "Index Cond" not in node] == []
 
 
 @pytest.mark.parametrize(
