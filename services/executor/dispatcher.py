@@ -128,6 +128,7 @@ class Dispatcher:
                     return timedelta()
             elif not (self._marks.restart() and await self._anything_ready()):
                 return await self._next_look(busy=busy)
+        self._signals.backlog = True  # nobody knows what is ready: whoever makes room wakes this loop
         return None
 
     async def _anything_ready(self) -> bool:

@@ -247,7 +247,7 @@ class Executor(Process):
         forgotten = [
             LeaseEnded(*row.key, row.epoch, Omitted())
             for row in self.world.store.runs.values()
-            if row.holder == holder and row.heard_at < before and (row.id, row.epoch) not in held
+            if row.holder == holder and row.leased_at < before and (row.id, row.epoch) not in held
         ]
         if forgotten:
             self.world.counts["leases forgotten"] += len(forgotten)

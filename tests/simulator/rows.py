@@ -33,8 +33,7 @@ class RunRow:
     always_decided: bool = False
     quarantine_number: int = 0
     holder: str | None = None
-    # When it was leased, or its runner was last heard of.
-    heard_at: float = 0.0
+    leased_at: float = 0.0
     lease_until: float | None = None
     retry_after: float | None = None
     ready_at: float | None = None
@@ -57,7 +56,7 @@ class RunRow:
         return self.key[1]
 
     def locked(self, now: float) -> LockedRun:
-        """What LOCK_RUNS reads."""
+        """What LOCK reads of a run."""
         stop = self.stop_reason
         passed = self.deadline is not None and self.deadline <= now
         replay = self.replay
@@ -140,7 +139,7 @@ class ExecutionRow:
     locked_by: Any = None
 
     def locked(self, now: float) -> LockedExecution:
-        """What LOCK_EXECUTIONS reads."""
+        """What LOCK reads of an execution."""
         passed = self.deadline is not None and self.deadline <= now
         return LockedExecution(
             self.id, self.state, self.revision, self.open_runs, self.bad_runs, self.ending, passed, moment_of(now)

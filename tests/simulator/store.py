@@ -119,7 +119,7 @@ class Store:
     def _lease(self, row: RunRow, holder: str) -> None:
         row.epoch += 1
         row.attempt += 1
-        row.holder, row.heard_at, row.lease_until = holder, self.now, self.now + self.lease
+        row.holder, row.leased_at, row.lease_until = holder, self.now, self.now + self.lease
 
     def resolve_quarantines(self, resolved: Iterable[Resolve]) -> None:
         """With REQUEUE_RUNS, which follows it."""
@@ -232,7 +232,6 @@ class Store:
             row = self.runs[run]
             if row.epoch != epoch or row.state is not RunState.LEASED or row.lease_until is None:
                 continue
-            row.heard_at = max(row.heard_at, self.now)
             if row.stop_reason is None:
                 row.lease_until = max(row.lease_until, self.now + self.lease)
             answers[run, epoch] = row.stop_reason is None

@@ -123,6 +123,20 @@ async def test_an_urgent_retry_is_found_though_less_urgent_runs_were_leased_mean
         assert lab.pool.given == []
 
 
+async def test_a_retry_that_came_due_while_the_pool_was_full_is_found_when_there_is_room(make_stack: OpenStack) -> None:
+    runner = {"concurrency": 1, "poll_interval": "PT10M", "retry": {"backoff_base_ms": 3000, "backoff_max_ms": 3000}}
+    async with make_stack(runner=runner) as stack:
+        fails_once = a_graph("f", modules={"f": ("FailModule", {"type": "TRANSIENT", "times": 1})})
+        execution_id = await stack.start(fails_once)
+        await stack.until("SELECT bool_and(state = 'READY' AND failures = 1) FROM executor.run")
+        held = await stack.start(all_of("HeldModule", "h"))
+        await until_true(lambda: GATES.running == 1, "the pool is full")
+        await stack.until("SELECT max(retry_after) < now() - interval '0.2 s' FROM executor.run WHERE state = 'READY'")
+        GATES.open.set()
+        await stack.wait(held)
+        await stack.until(f"SELECT bool_and(state = 'SUCCESS') FROM executor.run WHERE execution_id = '{execution_id}'")
+
+
 @pytest.mark.parametrize("late", [0.001, 0.01, 0.05, 0.3], ids=str)
 async def test_a_timer_is_due_when_it_says_however_it_meets_the_loop(make_stack: OpenStack, late: float) -> None:
     async with make_stack(runner={"poll_interval": "PT10M"}) as stack:
