@@ -40,7 +40,9 @@ class NotingPool:
     def room(self) -> int:
         return self.free
 
-    def accept(self, runs: Sequence[LeasedRun], *, granted_at: float | None = None) -> None:
+    def accept(
+        self, runs: Sequence[LeasedRun], *, granted_at: float | None = None, start_by: float | None = None
+    ) -> None:
         self.given.extend(runs)
 
 

@@ -19,13 +19,19 @@ from valkyr.flow.plan import Plan, PlannedNode
 from valkyr.runner.leases import LeasedRun, LeaseRef
 from valkyr.telemetry import attempt_traceparent
 
+LATEST_START = 5.0
+"""Seconds from before the transaction until the runs that it leased must have been handed over: half as long as until
+the reaper takes leases back that the worker does not hold. Nothing but a process that stood still takes so long."""
+
 
 class Pool(Protocol):
     """The worker of this process, as far as leasing needs it."""
 
     def room(self) -> int: ...
 
-    def accept(self, runs: Sequence[LeasedRun], *, granted_at: float | None = None) -> None: ...
+    def accept(
+        self, runs: Sequence[LeasedRun], *, granted_at: float | None = None, start_by: float | None = None
+    ) -> None: ...
 
 
 @dataclass(slots=True)
@@ -110,7 +116,7 @@ class Handoff:
     def deliver(self, runs: Sequence[LeasedRun], *, granted_at: float) -> None:
         """Starts leased runs. `granted_at` is this process's monotonic clock before their transaction began."""
         if runs and self._open:
-            self._worker.accept(runs, granted_at=granted_at)
+            self._worker.accept(runs, granted_at=granted_at, start_by=granted_at + LATEST_START)
         elif runs:
             self._returned.extend(runs)
 

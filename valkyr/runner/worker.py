@@ -87,11 +87,14 @@ class Worker:
             return 0
         return max(0, self._concurrency - len(self._slots.live) - len(self._slots.abandoned))
 
-    def accept(self, runs: Sequence[LeasedRun], *, granted_at: float | None = None) -> None:
+    def accept(
+        self, runs: Sequence[LeasedRun], *, granted_at: float | None = None, start_by: float | None = None
+    ) -> None:
         """Starts runs that were leased to this worker. To be called on the worker's loop.
 
-        `granted_at` is the worker's clock from before the leases were asked for; absent: now. A lease held already is
-        ignored; while draining, or if the lease is too old to start under, it is released.
+        `granted_at` is the worker's clock from before the leases were asked for; absent: now. `start_by`, by the same
+        clock, is when whoever granted them may think them lost on the way. A lease held already is ignored; while
+        draining, or if the lease is too old to start under, it is released.
         """
         now = self._clock()
         granted_at = now if granted_at is None else granted_at
@@ -101,7 +104,7 @@ class Worker:
             if attempt.key in live:
                 continue
             live[attempt.key] = attempt
-            if self._draining or attempt.trusted_until <= now:
+            if self._draining or now >= min(attempt.trusted_until, start_by or attempt.trusted_until):
                 self._slots.release(attempt)
             else:
                 self._slots.start(attempt, now)

@@ -130,7 +130,7 @@ def test_a_part_of_the_workloads_is_published_as_a_part() -> None:
     part = figures(a_record({"W1": a_measure(5000.0)}))
     assert "budgets are met." not in part
     assert "were not measured" in part
-    assert "missing: W1, W2," in part
+    assert "missing: W0, W1, W2," in part
 
 
 def test_what_could_not_be_measured_and_what_is_doubtful_is_published() -> None:

@@ -11,6 +11,7 @@ import pytest
 from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff, leased_run
 from services.executor.model import LeasePolicy, new_id
+from services.executor.reaper import FORGOTTEN_AFTER
 from services.executor.signals import Signals
 from tests.builders import a_graph
 from tests.unit.executor.breakers import Silent, a_mirror, a_status
@@ -27,12 +28,16 @@ class FakeWorker:
     def __init__(self, size: int) -> None:
         self.size = size
         self.live: list[LeasedRun] = []
+        self.start_by: float | None = None
 
     def room(self) -> int:
         return self.size - len(self.live)
 
-    def accept(self, runs: Sequence[LeasedRun], *, granted_at: float | None = None) -> None:
+    def accept(
+        self, runs: Sequence[LeasedRun], *, granted_at: float | None = None, start_by: float | None = None
+    ) -> None:
         self.live.extend(runs)
+        self.start_by = start_by
 
 
 def a_door(size: int = 10, **settings: Any) -> tuple[Handoff, FakeWorker]:
@@ -63,6 +68,13 @@ def test_i13_room_that_was_set_aside_comes_back_when_the_transaction_fails() -> 
     with pytest.raises(RuntimeError), door.grant(wanted=4):
         raise RuntimeError("the commit failed")
     assert door.room() == 10
+
+
+def test_i12_runs_are_started_only_while_nobody_can_think_them_lost() -> None:
+    door, worker = a_door()
+    door.deliver([a_lease()], granted_at=100.0)
+    assert worker.start_by is not None
+    assert 0 < worker.start_by - 100 < FORGOTTEN_AFTER.total_seconds()
 
 
 def test_i13_leases_that_end_with_the_transaction_make_room_in_it() -> None:

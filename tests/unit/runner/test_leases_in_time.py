@@ -333,6 +333,16 @@ async def test_i12_a_lease_whose_time_is_up_on_arrival_is_not_started() -> None:
         assert not gate.started
 
 
+async def test_i12_a_lease_that_comes_when_it_may_be_thought_lost_is_not_started() -> None:
+    clock, gate, transport = Clock(), Gate(), FakeTransport()
+    async with a_running(transport, modules_with(M=gate.run), clock=clock) as worker:
+        worker.accept([a_lease("late", "M")], granted_at=clock() - 5, start_by=clock())
+        worker.accept([a_lease("soon enough", "M")], granted_at=clock() - 5, start_by=clock() + 0.1)
+        await eventually(lambda: transport.results and gate.started)
+        assert transport.result_of("late").result == Release()
+        assert gate.started == 1
+
+
 async def test_i12_fencing_comes_by_itself() -> None:
     gate, transport = Gate(), FakeTransport()
     async with a_running(transport, modules_with(M=gate.run)) as worker:
