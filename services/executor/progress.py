@@ -5,7 +5,7 @@ where somebody can see it."""
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
@@ -22,6 +22,7 @@ from services.executor.store.session import Session, took_too_long
 from services.executor.transaction import Applied, Means, Rules, Transaction
 from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, RequestIdReused, Unavailable, ValkyrError
 from valkyr.flow.events import Event, LeaseEnded, OfExecution, Resolve
+from valkyr.flow.ids import node_of
 from valkyr.flow.intake import Answer, StepRules
 from valkyr.telemetry import get_logger
 
@@ -125,12 +126,11 @@ class Progress:
         reserved = any(isinstance(event, LeaseEnded) for event in events)
         known = await self._known(events, reserved=reserved)
         own = sum(isinstance(event, LeaseEnded) and event.makes_room for event in events)
-        going_on = sum(not isinstance(event, OfExecution) for event in events)
+        wanted = sum(_likely_to_follow(event, known) for event in events)
         granted_at = monotonic()
         with ExitStack() as granted:
 
             def grant() -> Grant:
-                wanted = going_on + 1_000 if going_on else 0
                 return granted.enter_context(self._handoff.grant(wanted=wanted, freed=own))
 
             async def attempt(tx: Any) -> Applied:
@@ -175,3 +175,12 @@ class Progress:
             self._signals.outbox_filled.set()
         for call in applied.calls:
             self._calls.ended(call)
+
+
+def _likely_to_follow(event: Event, known: Mapping[UUID, Known]) -> int:
+    """How many runs may become ready by an event, but for what skips carry further: more room is left to others."""
+    if isinstance(event, OfExecution) or event.execution_id not in known:
+        return 0
+    nodes = known[event.execution_id].version.plan.nodes
+    node = node_of(event.run_id)
+    return 1 + len(nodes[node].outgoing) if node < len(nodes) else 1
