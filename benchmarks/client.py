@@ -165,6 +165,7 @@ async def main() -> None:
     async with Client(at["graph_store"], at["executor"], principal="bench", timeout=timedelta(minutes=1)) as client:
         done = await KINDS[job.kind](client, job)
     print(json.dumps(asdict(done)), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)  # stays until it is ended: what it used is read when all have done
 
 
 if __name__ == "__main__":

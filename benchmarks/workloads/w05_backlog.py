@@ -1,5 +1,6 @@
 """W5: a backlog is started while the executor has no room for runs (`concurrency` 0); then the executor is started with
-room and drains it, while the client that asked watches.
+room and drains it, while the client that asked watches. Until the client is connected again all runs wait, as for a
+retry: the first tenth is drained under a watch like the last.
 
 The rates are by the database's clock: from the first lease to the end of the last execution. Beside peers the time is
 another, for them and for this: from the first end until the client knows of all, by this machine's clock.
@@ -30,6 +31,13 @@ SELECT extract(epoch FROM finished_at - (SELECT min(started_at) FROM executor.ru
     extract(epoch FROM finished_at)::float8 AS at
 FROM executor.workflow_execution WHERE state = 'SUCCESS' ORDER BY finished_at
 """
+HEAD_START = 10
+"""Seconds for the executor to start, and for the client to find it."""
+HOLD = f"""
+UPDATE executor.run SET ready_at = clock_timestamp() + interval '{HEAD_START} s',
+    retry_after = clock_timestamp() + interval '{HEAD_START} s'
+"""
+TIDY = "VACUUM ANALYZE executor.run"
 ENDED = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
 
 
@@ -40,6 +48,8 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
             workflow_id = await stack.save(shape)
             job = Job("backlog", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.backlog)
             [client] = await whole.enter_async_context(clients(job))
+            await stack.sql.execute(HOLD)
+            await stack.sql.execute(TIDY)
         async with open_stack(database.url, port_base=ports) as stack:
             meter, before = stack.meter([client]), await stack.sql.fetchval(ENDED)
             done = await client.go()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
+from services.chassis.settings import SettingsError
 from services.executor.compiled import CompiledConfig
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.plan import PlannedNode, Template
 from valkyr.graph.model import Module, Settings
-from valkyr.module import ModuleSpec
+from valkyr.module import ModuleSpec, registered_modules
+from valkyr.modules import builtin_modules
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -64,3 +67,13 @@ def _asked(spec: ModuleSpec, config: Any) -> str:
     except Exception as error:  # noqa: BLE001 - as said above
         log.warning("module.target_failed", class_name=spec.class_name, error=str(error))
         return ""
+
+
+def load_modules(python_modules: tuple[str, ...]) -> Mapping[str, ModuleSpec]:
+    """The modules that come with Valkyr, and those that importing `python_modules` registers. SettingsError."""
+    for name in python_modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise SettingsError(f"executor.runner.modules: {name} cannot be imported: {error!r}") from error
+    return {**builtin_modules(), **registered_modules()}

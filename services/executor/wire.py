@@ -13,7 +13,6 @@ from uuid import UUID
 
 import orjson
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.executor.model import AttemptView, ExecutionView, RunView, StartRequest
@@ -25,7 +24,7 @@ from valkyr.flow.events import EndExecution, PauseExecution, Request, Resolution
 from valkyr.flow.facts import QuarantineRecord
 from valkyr.flow.states import Ending, ExecutionState, RunState
 from valkyr.rpc.resolutions import read_inputs, read_outputs, read_reason
-from valkyr.rpc.values import plain_to_value, value_to_plain
+from valkyr.rpc.values import fill_value, value_to_plain
 
 MAX_REQUEST_ID = 255
 MAX_WATCHED = 10_000
@@ -307,9 +306,12 @@ def write_execution(view: ExecutionView) -> pb.Execution:
     if view.run_counts:
         message.run_counts.update(view.run_counts)
     if view.trigger_payload is not None:
-        message.trigger_payload.CopyFrom(_value(view.trigger_payload))
+        fill_value(message.trigger_payload, orjson.loads(view.trigger_payload))
     if view.outputs is not None:
-        message.outputs.CopyFrom(Struct(fields={node: _value(text) for node, text in view.outputs.items()}))
+        message.outputs.SetInParent()
+        fields = message.outputs.fields
+        for node, text in view.outputs.items():
+            fill_value(fields[node], orjson.loads(text))
         message.omitted_outputs.extend(view.omitted_outputs)
     return message
 
@@ -365,9 +367,9 @@ def write_run(view: RunView) -> pb.Run:
         quarantines=[_quarantine(record) for record in view.quarantines],
     )
     if view.outputs is not None:
-        message.outputs.CopyFrom(_value(view.outputs))
+        fill_value(message.outputs, orjson.loads(view.outputs))
     if view.inputs is not None:
-        message.inputs.CopyFrom(_value(view.inputs))
+        fill_value(message.inputs, orjson.loads(view.inputs))
     return message
 
 
@@ -405,10 +407,6 @@ def _attempt(view: AttemptView) -> pb.Attempt:
         error=view.error,
         stack_trace=view.stack_trace,
     )
-
-
-def _value(text: str) -> Value:
-    return plain_to_value(orjson.loads(text))
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:

@@ -56,8 +56,13 @@ def plain_to_value(plain: Any) -> Value:
     """A Value of anything JSON can hold, to be looked at: integers of magnitude 2^53 or more become decimal strings,
     and what is nested too deep for the wire JSON text."""
     value = Value()
-    _fill(value, plain, _WIRE_LEVELS)
+    fill_value(value, plain)
     return value
+
+
+def fill_value(value: Value, plain: Any) -> None:
+    """As `plain_to_value`, in the place of a message: nothing is copied."""
+    _fill(value, plain, _WIRE_LEVELS)
 
 
 def plain_to_struct(plain: Mapping[str, Any], path: str) -> Struct:

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 from services.chassis.settings import SettingsError
-from services.executor.app import kept_runner_id
 from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff
+from services.executor.runner_id import kept_runner_id
 from services.executor.signals import Signals
 from tests.builders import a_chain, a_fan, a_graph
 from tests.executor_lab import DONE, Lab, NotingPool
