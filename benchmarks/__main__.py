@@ -20,6 +20,7 @@ from benchmarks.table import COST_HEADINGS, HEADINGS, costs, doubts, rows, termi
 from services.local.errors import StackError
 from valkyr.errors import ValkyrError
 
+ATTEMPTS = 3
 STATEMENT = ("ms", "calls", "rows", "query")
 
 
@@ -51,7 +52,15 @@ def _measure(chosen: argparse.Namespace) -> Record:
 
     workloads, sizes = chosen.workloads or list(WORKLOADS), QUICK if chosen.quick else FULL
     with tempfile.TemporaryDirectory(prefix="valkyr-bench-", dir=chosen.folder) as folder:
-        measuring = measure_all(workloads, Path(folder), rounds=chosen.rounds, sizes=sizes, tell=tell, keep=keep)
+        measuring = measure_all(
+            workloads,
+            Path(folder),
+            rounds=chosen.rounds,
+            sizes=sizes,
+            attempts=1 if chosen.quick else ATTEMPTS,
+            tell=tell,
+            keep=keep,
+        )
         return asyncio.run(measuring)
 
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+BUSY = 0.05
+"""Share of the machine that others may use before figures are said to be doubtful."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 
-from benchmarks.figures import FIGURES, Measured, Summary, summarise
+from benchmarks.figures import BUSY, FIGURES, Measured, Summary, summarise
 from benchmarks.record import Record
 from benchmarks.sizes import FULL
 
 HEADINGS = ("workload", "what", "budget", "measured", "min - max", "ratio", "met")
 COSTS = ("all", "client", "executor", "postgres", "graph_store", "breaker", "dlq", "supervisor")
-BUSY = 0.05
-"""Share of the machine that others may use before figures are said to be doubtful."""
 
 COST_HEADINGS = ("workload", "CPU us per run", *(name.replace("_", " ") for name in COSTS))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.figures import FIGURES, Figure, Summary, quantile, slowdown, summarise
-from benchmarks.session import WORKLOADS
+from benchmarks.figures import FIGURES, Figure, Measured, Summary, quantile, slowdown, summarise
+from benchmarks.session import WORKLOADS, least_disturbed
 
 RATE = Figure("W0.rate", "things", "/s", 100, more_is_better=True)
 TIME = Figure("W0.time", "one thing", "ms", 4)
@@ -62,6 +62,29 @@ def test_a_quantile_of_one_value_is_that_value_and_of_none_an_error() -> None:
 def test_a_slowdown_is_in_percent_and_negative_where_it_got_faster() -> None:
     assert slowdown(1000, 850) == pytest.approx(15)
     assert slowdown(1000, 1100) == pytest.approx(-10)
+
+
+@pytest.mark.parametrize(
+    ("others", "counts", "tried"),
+    [
+        ([0.01, 0.0, 0.0], 0.01, 1),
+        ([0.3, 0.02, 0.0], 0.02, 2),
+        ([0.3, 0.1, 0.2], 0.1, 3),
+        ([0.2, 0.3, 0.4], 0.2, 3),
+    ],
+    ids=["undisturbed", "once more", "the least of three", "the first of three"],
+)
+async def test_what_others_disturbed_is_measured_again_whatever_came_out(
+    others: list[float], counts: float, tried: int
+) -> None:
+    left, said = list(others), list[str]()
+
+    async def measure() -> Measured:
+        return Measured({"W1.one": 1.0}, others=left.pop(0))
+
+    assert (await least_disturbed(measure, attempts=3, tell=said.append)).others == counts
+    assert len(others) - len(left) == tried
+    assert len(said) == tried - 1
 
 
 def test_every_figure_belongs_to_a_workload_that_is_measured() -> None:
