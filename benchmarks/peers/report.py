@@ -128,8 +128,13 @@ def _where_better(session: Session) -> list[str]:
             found = cell(session, figure, name)
             if found is not None and found.ratio is not None and found.ratio < 1:
                 what = f"{figure.workload}, {figure.what}"
-                lines.append(f"- {CONTENDERS[name].title} is {1 / found.ratio:.2g} times better in {what}.")
+                lines.append(f"- {CONTENDERS[name].title} is {_times(1 / found.ratio)} times better in {what}.")
     return lines
+
+
+def _times(ratio: float) -> str:
+    """Two digits."""
+    return f"{float(f'{ratio:.2g}'):,g}"
 
 
 def _text(found: Cell | None, unit: str, *, bold: bool) -> str:
@@ -138,7 +143,7 @@ def _text(found: Cell | None, unit: str, *, bold: bool) -> str:
     text = number(found.median, unit)
     if found.ratio is None:
         return text
-    text = f"{text} ({found.ratio:.2g}x)"
+    text = f"{text} ({_times(found.ratio)}x)"
     if found.ratio >= 1:
         return text
     return f"**{text}**" if bold else f"{text} !"

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 from services.chassis.database import Database
 from services.chassis.schema import bring_up_to_date
-from services.chassis.serve import Server, serve
+from services.chassis.serve import Server, Servicer, serve
 from services.executor.loops import loops_of
 from services.executor.parts import Parts
+from services.executor.servicer import ExecutorServicer
 from services.executor.settings import ExecutorSettings
 from services.executor.store.session import PINNED_PLANNER
+from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
 from valkyr.errors import Internal
 
 ROOM = "executor"
+SERVICE_NAME: str = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ async def open_app(settings: ExecutorSettings) -> AsyncIterator[App]:
     """Migrates, starts, and answers calls within the block; at its end stops at once. For tests and for embedding."""
     async with (
         _running(settings) as parts,
-        Server(settings.server, parts.servicers(), health=parts.health) as server,
+        Server(settings.server, _servicers(parts), health=parts.health) as server,
     ):
         yield App(server, parts.database, parts)
 
@@ -46,7 +49,7 @@ async def run(settings: ExecutorSettings) -> None:
     """Migrates, then serves until SIGTERM or SIGINT; the runs of its own pool finish within the grace."""
     async with _running(settings) as parts:
         serving = asyncio.create_task(
-            serve(settings=settings.server, servicers=parts.servicers(), health=parts.health, on_stop=[parts.drain])
+            serve(settings=settings.server, servicers=_servicers(parts), health=parts.health, on_stop=[parts.drain])
         )
         died = asyncio.create_task(parts.died.wait())
         try:
@@ -72,3 +75,8 @@ async def _running(settings: ExecutorSettings) -> AsyncIterator[Parts]:
         stack.push_async_callback(parts.close)
         await parts.start(loops_of)
         yield parts
+
+
+def _servicers(parts: Parts) -> list[Servicer]:
+    servicer = ExecutorServicer(parts.starts, parts.executions, parts.interventions, parts.feed, parts.settings)
+    return [(SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer)]

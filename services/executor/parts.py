@@ -10,7 +10,6 @@ from uuid import UUID
 
 from services.chassis.database import Database, connect
 from services.chassis.health import Health
-from services.chassis.serve import Servicer
 from services.chassis.settings import PORT_OFFSETS, SettingsError
 from services.executor.breakers.wiring import Breakers
 from services.executor.deadlines import Deadlines
@@ -32,7 +31,6 @@ from services.executor.probes import Probes
 from services.executor.progress import Progress
 from services.executor.reaper import LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
 from services.executor.runner_id import kept_runner_id
-from services.executor.servicer import ExecutorServicer
 from services.executor.settings import ExecutorSettings
 from services.executor.signals import Signals
 from services.executor.starts import Starts
@@ -40,7 +38,6 @@ from services.executor.store.leases import register_runner
 from services.executor.store.session import PINNED_PLANNER, Session
 from services.executor.timers import Timers
 from services.executor.transaction import Rules
-from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
 from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.events import LeaseEnded
@@ -49,7 +46,6 @@ from valkyr.modules import HttpRules
 from valkyr.runner.worker import Worker
 from valkyr.telemetry import get_logger
 
-SERVICE_NAME: str = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
 ALL_NAMESPACES = "*"
 
 Loops = Callable[["Parts"], Mapping[str, Coroutine[Any, Any, None]]]
@@ -185,10 +181,6 @@ class Parts:
         for name, value in PINNED_PLANNER.items():
             await connection.execute(f"SET {name} = {value}")
         return connection
-
-    def servicers(self) -> list[Servicer]:
-        servicer = ExecutorServicer(self.starts, self.executions, self.interventions, self.feed, self.settings)
-        return [(SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer)]
 
     async def start(self, loops: Loops) -> None:
         """Hears of breakers, registers the own pool, ends what an earlier incarnation left leased, starts the loops."""
