@@ -110,7 +110,11 @@ async def least_disturbed(
         if best.others <= BUSY:
             break
         tell(f"  others had {best.others:.0%} of the machine meanwhile: once more")
-        best = min(best, await measure(), key=lambda measured: measured.others)
+        try:
+            best = min(best, await measure(), key=lambda measured: measured.others)
+        except FAILURES as error:
+            tell(f"  that failed, and what was measured before counts: {error}")
+            break
     return best
 
 

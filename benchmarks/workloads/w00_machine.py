@@ -68,6 +68,7 @@ async def _echo() -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
     ours, theirs = context.Pipe()
     server = context.Process(target=_serve, args=(theirs,), daemon=True)
     server.start()
+    theirs.close()  # or else nobody would hear of a server that died
     try:
         port = await asyncio.to_thread(ours.recv)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

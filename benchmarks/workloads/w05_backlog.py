@@ -1,6 +1,6 @@
 """W5: a backlog is started while the executor has no room for runs (`concurrency` 0); then the executor is started with
-room and drains it, while the client that asked watches. Until the client is connected again all runs wait, as for a
-retry: the first tenth is drained under a watch like the last.
+room and drains it, while the client that asked watches. All runs are held back for a while, so that the client has
+come back: the first tenth is drained under a watch like the last.
 
 The rates are by the database's clock: from the first lease to the end of the last execution. Beside peers the time is
 another, for them and for this: from the first end until the client knows of all, by this machine's clock.
@@ -34,8 +34,7 @@ FROM executor.workflow_execution WHERE state = 'SUCCESS' ORDER BY finished_at
 HEAD_START = 10
 """Seconds for the executor to start, and for the client to find it."""
 HOLD = f"""
-UPDATE executor.run SET ready_at = clock_timestamp() + interval '{HEAD_START} s',
-    retry_after = clock_timestamp() + interval '{HEAD_START} s'
+UPDATE executor.run SET ready_at = clock_timestamp() + interval '{HEAD_START} s'
 """
 TIDY = "VACUUM ANALYZE executor.run"
 ENDED = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"

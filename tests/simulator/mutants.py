@@ -20,7 +20,7 @@ from tests.simulator.planted import BUGS
 
 ROOT = Path(__file__).parents[2]
 COPIED = ("valkyr", "tests/simulator", "tests/unit/flow")
-SCHEDULES = 10_000
+SCHEDULES = 30_000
 TIME_LIMIT = 600.0
 """Seconds for one bug. What has not ended by then has not been found."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.errors import BenchError
 from benchmarks.figures import FIGURES, Figure, Measured, Summary, quantile, slowdown, summarise
 from benchmarks.session import WORKLOADS, least_disturbed
 
@@ -85,6 +86,22 @@ async def test_what_others_disturbed_is_measured_again_whatever_came_out(
     assert (await least_disturbed(measure, attempts=3, tell=said.append)).others == counts
     assert len(others) - len(left) == tried
     assert len(said) == tried - 1
+
+
+async def test_a_second_attempt_that_fails_leaves_the_first() -> None:
+    tried = 0
+
+    async def measure() -> Measured:
+        nonlocal tried
+        tried += 1
+        if tried > 1:
+            raise BenchError("no longer")
+        return Measured({"W1.one": 1.0}, others=0.4)
+
+    said = list[str]()
+    assert (await least_disturbed(measure, attempts=3, tell=said.append)).others == 0.4
+    assert tried == 2
+    assert "no longer" in said[-1]
 
 
 def test_every_figure_belongs_to_a_workload_that_is_measured() -> None:
