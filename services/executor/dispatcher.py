@@ -158,8 +158,8 @@ class Dispatcher:
     async def _lease(self, room: int) -> tuple[int, bool]:
         """Where runs are parked, which need no room, many are looked at at once."""
         limit = max(room, BATCH) if self._parking else room
-        granted_at = monotonic()
         while True:
+            granted_at = monotonic()
             try:
                 batch = await self._session.repeat(partial(self._lease_in, room=room, limit=limit))
                 break

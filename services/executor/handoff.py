@@ -21,7 +21,8 @@ from valkyr.telemetry import attempt_traceparent
 
 LATEST_START = 5.0
 """Seconds from before the transaction until the runs that it leased must have been handed over: half as long as until
-the reaper takes leases back that the worker does not hold. Nothing but a process that stood still takes so long."""
+the reaper takes leases back that the worker does not hold. It takes so long where the process stood still, or where
+connections are hard to get."""
 
 
 class Pool(Protocol):

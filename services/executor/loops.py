@@ -44,7 +44,7 @@ def loops_of(parts: Parts) -> dict[str, Coroutine[Any, Any, None]]:
     loops["listen"] = run_every(RECONNECT, parts.hints.listen, name="listen")
     loops["hints"] = run_every(HELLO_INTERVAL, parts.hints.tell, name="hints", wake=parts.hints.wake)
     loops["requests"] = run_every(
-        parts.settings.requests.prune_interval, parts.forget_requests, name="prune requests", health=health
+        parts.settings.requests.prune_interval, parts.forget_requests, name="requests", health=health
     )
     if runner.concurrency > 0:
         loops["dispatcher"] = run_every(

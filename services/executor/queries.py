@@ -60,10 +60,9 @@ LOCK = f"""
 WITH e AS MATERIALIZED (
     SELECT e.id, e.state, e.revision, e.open_runs, e.bad_runs, e.ending, coalesce(e.deadline <= now(), false) AS late,
         k.first, k.last
-    FROM unnest($1::uuid[], $2::int[], $3::int[]) AS k(id, first, last)
-    JOIN executor.workflow_execution e ON e.id = k.id
-    ORDER BY e.id
-    FOR NO KEY UPDATE OF e)
+    FROM (SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[]) AS k(id, first, last) ORDER BY k.id) AS k
+    CROSS JOIN LATERAL (
+        SELECT e.* FROM executor.workflow_execution e WHERE e.id = k.id FOR NO KEY UPDATE) AS e)
 SELECT e.id, e.state, e.revision, e.open_runs, e.bad_runs, e.ending, e.late, now(), r.*
 FROM e LEFT JOIN LATERAL (
     SELECT {_LOCKED_RUN}
@@ -84,7 +83,7 @@ FOR NO KEY UPDATE OF r
 READ_RESULTS = """
 SELECT r.execution_id, r.id, r.state, r.outputs, r.error, r.error_type, r.settled_revision, r.quarantine_number
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+JOIN executor.run r ON r.execution_id = ANY (ARRAY[k.execution_id]) AND r.id = k.id
 """
 
 READ_EARLIER = """

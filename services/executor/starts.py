@@ -149,7 +149,8 @@ class Starts:
             size = grant.left
 
             async def attempt(connection: Any) -> _Written | None:
-                grant.left = size
+                nonlocal granted_at
+                grant.left, granted_at = size, monotonic()
                 return await self._write(connection, groups, grant, look=look)
 
             written = await self._session.repeat_single(attempt)

@@ -73,6 +73,7 @@ def _channel_options() -> list[tuple[str, int | str]]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         # Also how long one attempt to connect may take: a busy peer is slow to answer, not away.
         ("grpc.min_reconnect_backoff_ms", 2000),
+        # Whoever watches is back within a second of a restart.
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config", _service_config()),

@@ -33,8 +33,8 @@ def took_too_long(error: BaseException) -> bool:
 class Session:
     """Where use cases get their transactions. Unavailable or Overloaded when the database cannot serve.
 
-    `unsure` is called where nobody knows whether a transaction of `repeat` was committed: the answer to its COMMIT was
-    lost.
+    `unsure` is called where the caller does not learn what came of a commit: the answer to it was lost, or the
+    connection could not be given back after it.
     """
 
     def __init__(self, database: Database, *, unsure: Callable[[], None]) -> None:
@@ -59,15 +59,14 @@ class Session:
 
         async def once() -> Result:
             worked = False
-            async with self._database.acquire(reserved=reserved) as connection:
-                try:
-                    async with connection.transaction():
-                        result = await work(connection)
-                        worked = True
-                except BaseException as error:
-                    if worked and not was_rolled_back(error):
-                        self._unsure()
-                    raise
+            try:
+                async with self._database.acquire(reserved=reserved) as connection, connection.transaction():
+                    result = await work(connection)
+                    worked = True
+            except BaseException as error:
+                if worked and not was_rolled_back(error.__cause__ or error):
+                    self._unsure()
+                raise
             return result
 
         return await with_retries(once)
@@ -76,12 +75,14 @@ class Session:
         """As `repeat`, without a transaction: `work` reads, and what it writes is its last statement."""
 
         async def once() -> Result:
-            async with self._database.acquire() as connection:
-                try:
+            asked = False
+            try:
+                async with self._database.acquire() as connection:
+                    asked = True
                     return await work(connection)
-                except BaseException as error:
-                    if not was_rolled_back(error):
-                        self._unsure()
-                    raise
+            except BaseException as error:
+                if asked and not was_rolled_back(error.__cause__ or error):
+                    self._unsure()
+                raise
 
         return await with_retries(once)

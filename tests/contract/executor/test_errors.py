@@ -91,6 +91,9 @@ class Bad:
 BAD = {
     "no workflow id": Bad("StartExecution", start(workflow_id=""), "workflowId", ("required", "01920000")),
     "workflow id is no uuid": Bad("StartExecution", start(workflow_id="blue"), "workflowId", ("'blue'", "01920000")),
+    "a workflow id of hyphens": Bad(
+        "StartExecution", start(workflow_id="-" * 100 + "0" * 32), "workflowId", ("no UUID",)
+    ),
     "nul in the workflow id": Bad("StartExecution", start(workflow_id="a\0b"), "workflowId", ("no UUID",)),
     "version 0": Bad("StartExecution", start(version=0), "version", ("0", "1")),
     "negative version": Bad("StartExecution", start(version=-3), "version", ("-3",)),

@@ -115,7 +115,7 @@ class Twins:
         )
 
     async def begin(self) -> None:
-        """As INSERT_EXECUTIONS and INSERT_RUNS have left them a moment ago."""
+        """As INSERT_STARTS and INSERT_RUNS have left them a moment ago."""
         began = await self.tx.fetchval(
             "SELECT min(ready_at) FROM executor.run WHERE execution_id = $1", self.execution.id
         )

@@ -261,7 +261,7 @@ async def test_executions_and_their_runs_are_locked_by_their_keys_every_executio
     [executions] = [node for node in nodes_of(plan) if node.get("Index Name") == "workflow_execution_pkey"]
     assert executions["Actual Loops"] == len(keys)
     before = [node for node in nodes_of(plan) if node.get("Subplan Name") == "CTE e"]
-    assert [(node["Node Type"], node["Plans"][0]["Node Type"]) for node in before] == [("LockRows", "Sort")]
+    assert [node["Node Type"] for node in nodes_of(before[0])][:2] == ["Nested Loop", "Sort"], "by id"
     runs = [node for node in nodes_of(plan) if node["Node Type"] == "LockRows" and node not in before]
     gates = [node.get("One-Time Filter", "") for locked in runs for node in locked["Plans"]]
     assert any("InitPlan" in gate for gate in gates), "until all of the executions were looked at, no run is"
@@ -291,6 +291,8 @@ async def test_what_is_leased_of_an_execution_that_ends_is_found_by_the_key_and_
 
 
 BY_KEYS = [
+    "LOCK",
+    "READ_RESULTS",
     "WRITE_FINISHED",
     "WRITE_PROGRESS",
     "UPDATE_EXECUTIONS",
@@ -321,7 +323,9 @@ async def test_what_is_planned_while_the_tables_are_empty_goes_by_the_keys(
     scans = [node for node in nodes_of(orjson.loads(text)[0]["Plan"]) if node.get("Relation Name") in tables]
     read = [node for node in scans if node["Node Type"] != "ModifyTable"]
     assert read
-    assert [node for node in read if "Index Cond" not in node] == []
+    leading = {"run_pkey": "(execution_id = ", "workflow_execution_pkey": "(id = "}
+    ways = [(node.get("Index Name", node["Node Type"]), node.get("Index Cond", "")) for node in read]
+    assert [(way, by) for way, by in ways if way not in leading or leading[way] not in by] == []
 
 
 @pytest.mark.parametrize(

@@ -115,3 +115,23 @@ async def test_i24_where_the_answer_to_a_commit_was_lost_everybody_is_woken_and_
     assert waker.woken == 1
     async with waker.session.reading() as connection:
         assert await connection.fetchval("SELECT count(*) FROM public.toy") == 1
+
+
+async def test_what_was_committed_wakes_whoever_waits_though_its_connection_cannot_be_given_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waker = Waker(database)
+    release = asyncpg.Pool.release
+
+    async def fails(pool: asyncpg.Pool, connection: Any, **options: Any) -> None:
+        await release(pool, connection, **options)
+        raise asyncpg.InterfaceError("the connection is closing")
+
+    for carried_out in (waker.session.repeat, waker.session.repeat_single):
+        with monkeypatch.context() as broken:
+            broken.setattr(asyncpg.Pool, "release", fails)
+            with pytest.raises(Unavailable):
+                await carried_out(doing("nothing"))
+    assert waker.woken == 2
+    async with database.acquire() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM public.toy") == 2

@@ -153,7 +153,7 @@ INDEXES = """
 CREATE UNIQUE INDEX workflow_execution_request ON executor.workflow_execution (namespace, request_id)
     WITH (deduplicate_items = off) WHERE request_id IS NOT NULL;
 CREATE INDEX workflow_execution_of_workflow ON executor.workflow_execution (workflow_id, id)
-    WITH (deduplicate_items = off);
+    WITH (deduplicate_items = off) WHERE workflow_id IS NOT NULL;
 CREATE INDEX workflow_execution_unsettled ON executor.workflow_execution (state, id)
     WHERE state IN ('PENDING', 'RUNNING', 'PAUSED', 'FAILED', 'CANCELLED');
 CREATE INDEX workflow_execution_started ON executor.workflow_execution (started_at) WHERE started_at IS NOT NULL;
