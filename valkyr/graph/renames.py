@@ -12,9 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from valkyr.graph.document import module_to_document
 from valkyr.graph.model import Edge, Graph, Module, Node
-from valkyr.graph.parts import json_bytes, node_document
+from valkyr.graph.parts import json_bytes
 
 _ROUNDS = 4
 """Of refining; twins that differ only further away than this stay apart as removed and added."""
@@ -90,29 +89,36 @@ class _Side:
         before = self.colours
         after = {}
         for node_id, colour in before.items():
-            loose = [(way, said, condition, before.get(end, end)) for way, said, condition, end in self._loose[node_id]]
-            loose.sort(key=repr)
-            after[node_id] = self._number((colour, tuple(sorted(self._fixed[node_id])), tuple(loose)))
+            loose = [
+                (way, kind, condition, before[end] if end in before else self._number(end))
+                for way, kind, condition, end in self._loose.get(node_id, ())
+            ]
+            fixed = self._fixed.get(node_id, ())
+            after[node_id] = self._number((colour, tuple(sorted(fixed)), tuple(sorted(loose))))
         self.colours = after
-        for fixed in self._fixed.values():
-            fixed.clear()
+        self._fixed.clear()
 
     def _add(self, edge: Edge, *, kept: bool) -> None:
-        for way, here, there in (("out", edge.source, edge.target), ("in", edge.target, edge.source)):
-            if here not in self.colours:
-                continue
-            if kept:
-                self._fixed[here].append((way, edge.edge_id))
-            else:
-                self._loose[here].append((way, edge.kind.value, edge.condition, there))
+        if edge.source in self.colours:
+            self._note("out", edge.source, edge.target, edge, kept=kept)
+        if edge.target in self.colours:
+            self._note("in", edge.target, edge.source, edge, kept=kept)
+
+    def _note(self, way: str, here: str, there: str, edge: Edge, *, kept: bool) -> None:
+        if kept:
+            self._fixed[here].append((way, edge.edge_id))
+        else:
+            self._loose[here].append((way, edge.kind.value, edge.condition, there))
 
     def _number(self, described: Hashable) -> int:
         return self._numbers.setdefault(described, len(self._numbers))
 
 
 def _content(node: Node, modules: Sequence[Module]) -> Hashable:
-    said = [node_document(node), *(module_to_document(module) for module in modules)]
-    return json_bytes([{key: value for key, value in item.items() if key != "nodeId"} for item in said])
+    """All that is said of a node but its id."""
+    configs = [None if module.config is None else json_bytes(module.config) for module in modules]
+    said = [replace(module, node_id="", config=None) for module in modules]
+    return replace(node, node_id=""), tuple(zip(said, configs, strict=True))
 
 
 def _said(edge: Edge) -> Hashable:

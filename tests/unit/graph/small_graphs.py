@@ -32,7 +32,7 @@ MODULES = st.builds(
 SETTINGS = st.builds(Settings, st.sampled_from(FailurePolicy), st.none() | st.just(timedelta(seconds=1)))
 
 
-def _lists(items: st.SearchStrategy, key: str) -> st.SearchStrategy:  # type: ignore[type-arg]
+def _lists(items: st.SearchStrategy, key: str) -> st.SearchStrategy:
     return st.lists(items, max_size=4, unique_by=lambda item: getattr(item, key)).map(tuple)
 
 
