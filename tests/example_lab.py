@@ -74,7 +74,8 @@ TABLES = (
         created_date timestamptz not null default now(), ended_at timestamptz, took interval,
         state varchar(20) not null default 'READY', owner_id uuid, labels jsonb not null default '{}', config jsonb,
         width int, height int)""",
-    "create table public.part (id int primary key, toy_id uuid not null, class_name text not null, target text not null)",
+    """create table public.part (id int primary key, toy_id uuid not null, class_name text not null,
+        target text not null)""",
     "create table public.wheel (part_id int not null, size int, maker text not null)",
 )
 

@@ -112,9 +112,11 @@ class _Reading:
             name = known_name(written, fields)
             if name is None:
                 self.problems.add(f"{path}.{written}", f"there is no such field{_known(written, fields)}")
+            elif (*names, name) in self.matcher.ignored:
+                continue
             elif name in seen:
                 self.problems.add(f"{path}.{written}", f"is given twice, as {name} too")
-            elif (*names, name) not in self.matcher.ignored:
+            else:
                 yield from self._field(value, fields[name], f"{path}.{written}", (*names, name))
             seen.add(name or written)
 

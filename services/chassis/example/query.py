@@ -20,7 +20,6 @@ from valkyr.graph.fields import Problems
 if TYPE_CHECKING:
     import asyncpg
 
-MAX_DEPTH = 64
 MAX_IGNORED = 100
 MAX_EXAMPLE = 64 * 1024
 
@@ -143,22 +142,19 @@ def _example(struct: Struct, problems: Problems) -> dict[str, Any]:
     if size > MAX_EXAMPLE:
         problems.add("example", f"has {size} bytes; takes at most {MAX_EXAMPLE}")
         return {}
-    return _plain_object(struct, "example", 1, problems)
+    return _plain_object(struct)
 
 
-def _plain_object(struct: Struct, path: str, depth: int, problems: Problems) -> dict[str, Any]:
-    return {key: _plain(value, f"{path}.{key}", depth, problems) for key, value in struct.fields.items()}
+def _plain_object(struct: Struct) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in struct.fields.items()}
 
 
-def _plain(value: Value, path: str, depth: int, problems: Problems) -> Any:
-    """Doubles stay doubles: only the column that one meets says what it has to be."""
+def _plain(value: Value) -> Any:
+    """Doubles stay doubles: only the column that one meets says what it has to be. The recursion is bounded by the
+    depth that protobuf parses."""
     kind = value.WhichOneof("kind")
-    if kind in ("struct_value", "list_value") and depth >= MAX_DEPTH:
-        problems.add(path, f"is nested deeper than {MAX_DEPTH} levels")
-        return None
     if kind == "struct_value":
-        return _plain_object(value.struct_value, path, depth + 1, problems)
+        return _plain_object(value.struct_value)
     if kind == "list_value":
-        items = value.list_value.values
-        return [_plain(item, f"{path}[{i}]", depth + 1, problems) for i, item in enumerate(items)]
+        return [_plain(item) for item in value.list_value.values]
     return None if kind in ("null_value", None) else getattr(value, kind)

@@ -88,10 +88,10 @@ def after(terms: Sequence[Term], place: Sequence[Any], parameters: Parameters) -
     alternatives = []
     bound = _bound(terms[0], place[0], parameters)
     for i, (term, value) in enumerate(zip(terms, place, strict=True)):
-        beyond = _beyond(term, value, parameters)
-        if beyond:
-            same = [_same(before, at, parameters) for before, at in zip(terms[:i], place[:i], strict=True)]
-            alternatives.append(" AND ".join([*same, beyond]))
+        if value is None and not term.descending:
+            continue  # nothing is larger than what is absent
+        same = [_same(before, at, parameters) for before, at in zip(terms[:i], place[:i], strict=True)]
+        alternatives.append(" AND ".join([*same, _beyond(term, value, parameters)]))
     return f"{bound}({' OR '.join(alternatives) or 'false'})"
 
 
@@ -131,10 +131,10 @@ def _operand(place: Column | At, parameters: Parameters) -> str:
 
 
 def _beyond(term: Term, value: Any, parameters: Parameters) -> str:
-    """Empty where nothing can come after `value`."""
+    """Of a descending term, what is absent comes first: after it comes all that is there."""
     sql = term.column.sql
     if value is None:
-        return f"{sql} IS NOT NULL" if term.descending else ""
+        return f"{sql} IS NOT NULL"
     compared = f"{sql} {_sign(term)} {_value(term, value, parameters)}"
     return f"({compared} OR {sql} IS NULL)" if term.column.nullable and not term.descending else compared
 
