@@ -5,8 +5,8 @@ The SQL in a description is written by us and stands in statements as it is; wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -28,7 +28,9 @@ class Kind(StrEnum):
 class Column:
     """A field that is one column, or an expression over columns. Made by `text`, `integer` and their like.
 
-    `blank_is_absent`: the absent value is stored as the empty string. `names`: the values of an enum, as stored.
+    `blank_is_absent`: the absent value is stored as the empty string. `names`: the values of an enum, as answered.
+    `stored`: where `sql` works an enum out of a column, that column, so that its indexes serve; a name that is worked out
+    of other names than itself has them in `stored_as`.
     """
 
     sql: str
@@ -37,6 +39,8 @@ class Column:
     orderable: bool = False
     blank_is_absent: bool = False
     names: tuple[str, ...] = ()
+    stored: str = ""
+    stored_as: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,11 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Any JSON, stored as jsonb or cast to it: an example is contained in it."""
+    """Any JSON, as jsonb: an example is contained in it.
+
+    Not every JSON text can be cast to jsonb, and one that cannot would fail the list: cast it by
+    `CASE WHEN pg_input_is_valid(t.c, 'jsonb') THEN t.c::jsonb END`.
+    """
 
     sql: str
 
@@ -147,7 +155,13 @@ def uuid(sql: str, *, nullable: bool = True, orderable: bool = False) -> Column:
     return Column(sql, Kind.UUID, nullable, orderable)
 
 
-def enum(sql: str, names: type[StrEnum] | tuple[str, ...], *, nullable: bool = True, orderable: bool = False) -> Column:
-    """Stored by name."""
-    stored = names if isinstance(names, tuple) else tuple(member.value for member in names)
-    return Column(sql, Kind.ENUM, nullable, orderable, names=stored)
+def enum(sql: str, names: Iterable[str], *, nullable: bool = True, orderable: bool = False) -> Column:
+    """Stored by name; `names` may be a StrEnum."""
+    return Column(sql, Kind.ENUM, nullable, orderable, names=tuple(map(str, names)))
+
+
+def worked_out(
+    sql: str, names: Iterable[str], *, stored: str, stored_as: Mapping[str, tuple[str, ...]], nullable: bool = True
+) -> Column:
+    """An enum that `sql` works out of the column `stored`: `stored_as={"RUNNING": ("RUNNING", "PENDING")}`."""
+    return Column(sql, Kind.ENUM, nullable, names=tuple(map(str, names)), stored=stored, stored_as=stored_as)

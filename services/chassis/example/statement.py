@@ -55,7 +55,7 @@ def condition(predicate: Predicate, parameters: Parameters) -> str:
         case All(parts) | AnyOf(parts):
             return _joined(parts, " OR " if isinstance(predicate, AnyOf) else " AND ", parameters)
         case Equals(column, value):
-            return f"{column.sql} = {parameters.add(value, _TYPES[column.kind])}"
+            return _equals(column, value, parameters)
         case Matches():
             return _matches(predicate, parameters)
         case Absent(place):
@@ -100,6 +100,16 @@ def _joined(parts: Sequence[Predicate], word: str, parameters: Parameters) -> st
     if len(told) == 1:
         return told[0]
     return f"({word.join(told)})" if told else "true"
+
+
+def _equals(column: Column, value: Any, parameters: Parameters) -> str:
+    told = f"{column.sql} = {parameters.add(value, _TYPES[column.kind])}"
+    if not column.stored:
+        return told
+    names = column.stored_as.get(value, (value,))
+    if len(names) == 1:
+        return f"({column.stored} = {parameters.add(names[0], 'text')} AND {told})"
+    return f"({column.stored} = ANY({parameters.add(list(names), 'text[]')}) AND {told})"
 
 
 def _matches(predicate: Matches, parameters: Parameters) -> str:

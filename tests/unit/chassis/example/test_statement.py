@@ -27,13 +27,14 @@ from services.chassis.example.predicates import (
     Within,
 )
 from services.chassis.example.query import read_query
-from services.chassis.example.resource import Many, integer, text, time
+from services.chassis.example.resource import Many, integer, text, time, worked_out
 from services.chassis.example.statement import Parameters, after, condition, order
 from tests.example_lab import TOYS, asking
 
 NAME, COUNT, MADE = text("t.name"), integer("t.count"), time("t.made", nullable=False)
 BLANK = text("t.note", nullable=False, blank_is_absent=True)
 EITHER = text("t.note", blank_is_absent=True)
+SHOWN = worked_out("f(e.state)", ("RUNNING", "FAILED"), stored="e.state", stored_as={"RUNNING": ("RUNNING", "PENDING")})
 PARTS = Many("public.part AS p", "p.toy_id = t.id", {})
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -45,6 +46,12 @@ def matches(value: str, mode: StringMode, *, ignore_case: bool = False, place: A
 CONDITIONS: list[tuple[Predicate, str, list[Any]]] = [
     (EVERYTHING, "true", []),
     (Equals(COUNT, 5), "t.count = $1::bigint", [5]),
+    (Equals(SHOWN, "FAILED"), "(e.state = $2::text AND f(e.state) = $1::text)", ["FAILED", "FAILED"]),
+    (
+        Equals(SHOWN, "RUNNING"),
+        "(e.state = ANY($2::text[]) AND f(e.state) = $1::text)",
+        ["RUNNING", ["RUNNING", "PENDING"]],
+    ),
     (All((Equals(COUNT, 5),)), "t.count = $1::bigint", [5]),
     (All((Equals(COUNT, 5), Absent(NAME))), "(t.count = $1::bigint AND t.name IS NULL)", [5]),
     (
