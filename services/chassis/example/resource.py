@@ -29,8 +29,8 @@ class Column:
     """A field that is one column, or an expression over columns. Made by `text`, `integer` and their like.
 
     `blank_is_absent`: the absent value is stored as the empty string. `names`: the values of an enum, as answered.
-    `stored`: where `sql` works an enum out of a column, that column, so that its indexes serve; a name that is worked out
-    of other names than itself has them in `stored_as`.
+    `stored`: where `sql` works an enum out of a column, that column, so that its indexes serve; a name that is worked
+    out of other names than itself has them in `stored_as`.
     """
 
     sql: str
@@ -110,10 +110,10 @@ class Resource:
 
 def columns_of(fields: Mapping[str, Field], prefix: str = "") -> Iterator[tuple[str, Column]]:
     """Every column of the row itself by its path, those of groups included and those of lists left out."""
-    for name, field in fields.items():
-        match field:
+    for name, described in fields.items():
+        match described:
             case Column():
-                yield prefix + name, field
+                yield prefix + name, described
             case Group(inner):
                 yield from columns_of(inner, f"{prefix}{name}.")
 
