@@ -34,7 +34,17 @@ from valkyr.graph.parts import (
 )
 from valkyr.graph.renames import Renames, find_renames
 
-__all__ = ["ABSENT", "Change", "ChangeKind", "GraphDiff", "Part", "diff_graphs", "diff_workflows", "differences_of"]
+__all__ = [
+    "ABSENT",
+    "Change",
+    "ChangeKind",
+    "GraphDiff",
+    "Part",
+    "changes_of",
+    "diff_graphs",
+    "diff_workflows",
+    "differences_of",
+]
 
 
 class ChangeKind(StrEnum):
@@ -131,6 +141,14 @@ def differences_of(diff: GraphDiff) -> Sequence[Difference]:
     ]
 
 
+def changes_of(differences: Sequence[Difference]) -> Sequence[Change]:
+    """The entries as they came: a value that was cut on its way, and is no JSON any more, is a text."""
+    return [
+        Change(ChangeKind(entry.kind), Part(entry.part), entry.id, entry.path, _value(entry.old), _value(entry.new))
+        for entry in differences
+    ]
+
+
 def _node_changes(old: Mapping[Key, Node], new: Mapping[Key, Node], renames: Renames) -> Iterator[Change]:
     came = set(renames.nodes.values())
     for (node_id, count), node in old.items():
@@ -221,3 +239,12 @@ def _with_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Mapping[
 
 def _text(value: Any) -> str | None:
     return None if value is ABSENT else orjson.dumps(value).decode()
+
+
+def _value(text: str | None) -> Any:
+    if text is None:
+        return ABSENT
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return text

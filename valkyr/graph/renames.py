@@ -35,13 +35,12 @@ class Renames:
 def find_renames(old: Graph, new: Graph) -> Renames:
     """The nodes and edges of `old` that `new` has under other ids."""
     nodes = _renamed_nodes(old, new)
-    only_nodes = Renames(nodes)
     went, came = _exchanged([edge.edge_id for edge in old.edges], [edge.edge_id for edge in new.edges])
     if not went or not came:
-        return only_nodes
+        return Renames(nodes)
     edges = _paired(
-        ((_said(only_nodes.edge(edge)), edge.edge_id) for edge in old.edges if edge.edge_id in went),
-        ((_said(edge), edge.edge_id) for edge in new.edges if edge.edge_id in came),
+        ((_said(edge, nodes), edge.edge_id) for edge in old.edges if edge.edge_id in went),
+        ((_said(edge, {}), edge.edge_id) for edge in new.edges if edge.edge_id in came),
     )
     return Renames(nodes, edges)
 
@@ -108,7 +107,7 @@ class _Side:
         if kept:
             self._fixed[here].append((way, edge.edge_id))
         else:
-            self._loose[here].append((way, edge.kind.value, edge.condition, there))
+            self._loose[here].append((way, edge.kind, edge.condition, there))
 
     def _number(self, described: Hashable) -> int:
         return self._numbers.setdefault(described, len(self._numbers))
@@ -121,8 +120,8 @@ def _content(node: Node, modules: Sequence[Module]) -> Hashable:
     return replace(node, node_id=""), tuple(zip(said, configs, strict=True))
 
 
-def _said(edge: Edge) -> Hashable:
-    return edge.source, edge.target, edge.kind, edge.condition
+def _said(edge: Edge, names: Mapping[str, str]) -> Hashable:
+    return names.get(edge.source, edge.source), names.get(edge.target, edge.target), edge.kind, edge.condition
 
 
 def _exchanged(old: Sequence[str], new: Sequence[str]) -> tuple[set[str], set[str]]:
