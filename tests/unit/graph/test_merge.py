@@ -266,6 +266,34 @@ def test_what_cannot_both_be_is_a_conflict_with_its_place_and_all_three_values(c
     assert same_conflicts(merge, merge_graphs(BASE, mine, current))
 
 
+def test_an_edge_that_is_disputed_already_is_one_conflict_from_both_sides() -> None:
+    base = a_graph("a, b, c")
+    current = replace(base, edges=(Edge("e", "a", "b"),))
+    mine = Graph((base.nodes[0], base.nodes[2]), (Edge("e", "a", "c"),), (base.modules[0], base.modules[2]))
+    for sides in ((current, mine), (mine, current)):
+        assert [conflict.kind for conflict in merge_graphs(base, *sides).conflicts] == [BOTH_ADDED]
+
+
+def test_a_node_that_both_renamed_does_not_come_out_twice() -> None:
+    base = a_graph("a -> b")
+    one, two = a_graph("x -> b"), a_graph("y -> b")
+    one, two = (replace(graph, nodes=(replace(graph.nodes[0], label="a"), graph.nodes[1])) for graph in (one, two))
+    assert merge_graphs(base, one, two).conflicts == (
+        clash(BOTH_CHANGED, NODE, "a", "nodeId", "a", "x", "y"),
+        clash(BOTH_CHANGED, EDGE, "a->b", "edgeId", "a->b", "x->b", "y->b"),
+    )
+    assert merge_graphs(base, one, one).graph == one
+    assert merge_graphs(base, one, base).graph == one
+
+
+def test_what_one_renamed_and_the_other_used_is_a_conflict() -> None:
+    base = a_graph("a -> b")
+    mine = replace(a_graph("x -> b"), nodes=(Node("x", "a"), Node("b", "b")))
+    changed = replace(base, modules=(replace(base.modules[0], class_name="Mine"), base.modules[1]))
+    kinds = [(found.kind, found.part, found.id) for found in merge_graphs(base, changed, mine).conflicts]
+    assert kinds == [(CHANGED_AND_REMOVED, MODULE, "a")]
+
+
 def test_a_module_for_a_node_that_the_other_removed_is_a_conflict() -> None:
     base = a_graph("a -> b", modules={"b": None})
     current = replace(base, modules=(*base.modules, Module("b", "Mine")))
