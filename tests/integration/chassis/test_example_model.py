@@ -82,7 +82,7 @@ class Model:
                         for key, one in wanted.items()
                     )
                 )
-            elif name == "size":
+            elif isinstance(has, Mapping):
                 yield from [set(has.values()) == {None}] if wanted is None else self._object(wanted, has)
             elif wanted is None:
                 yield has == "" if name == "target" else has is None
@@ -114,8 +114,13 @@ async def store(connection: asyncpg.Connection, toys: Sequence[Mapping[str, Any]
     for i, toy in enumerate(toys):
         await connection.execute(
             "insert into public.toy (id, name, count, labels, width, height) values ($1, $2, $3, $4, $5, $6)",
-            UUID(int=i), toy["name"], toy["count"], json.dumps(toy["labels"]), *toy["size"].values(),
-        )  # fmt: skip
+            UUID(int=i),
+            toy["name"],
+            toy["count"],
+            json.dumps(toy["labels"]),
+            toy["size"]["width"],
+            toy["size"]["height"],
+        )
         for part in toy["parts"]:
             parts += 1
             values = (parts, UUID(int=i), part["className"], part["target"])
