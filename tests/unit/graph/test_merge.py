@@ -266,12 +266,16 @@ def test_what_cannot_both_be_is_a_conflict_with_its_place_and_all_three_values(c
     assert same_conflicts(merge, merge_graphs(BASE, mine, current))
 
 
-def test_an_edge_that_is_disputed_already_is_one_conflict_from_both_sides() -> None:
-    base = a_graph("a, b, c")
+@pytest.mark.parametrize("edge", [None, Edge("e", "a", "d")], ids=["both added it", "both led it elsewhere"])
+def test_an_edge_that_is_disputed_already_is_one_conflict_from_both_sides(edge: Edge | None) -> None:
+    base = replace(a_graph("a, b, c, d"), edges=() if edge is None else (edge,))
     current = replace(base, edges=(Edge("e", "a", "b"),))
-    mine = Graph((base.nodes[0], base.nodes[2]), (Edge("e", "a", "c"),), (base.modules[0], base.modules[2]))
+    nodes = tuple(node for node in base.nodes if node.node_id != "b")
+    modules = tuple(module for module in base.modules if module.node_id != "b")
+    mine = replace(base, nodes=nodes, edges=(Edge("e", "a", "c"),), modules=modules)
     for sides in ((current, mine), (mine, current)):
-        assert [conflict.kind for conflict in merge_graphs(base, *sides).conflicts] == [BOTH_ADDED]
+        kinds = [conflict.kind for conflict in merge_graphs(base, *sides).conflicts]
+        assert kinds == [BOTH_ADDED if edge is None else BOTH_CHANGED]
 
 
 def test_a_node_that_both_renamed_does_not_come_out_twice() -> None:

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 
 from tests.builders import a_chain, a_fan, a_graph
-from tests.unit.graph.small_graphs import VERSIONS
+from tests.unit.graph.small_graphs import DRAFTS, VERSIONS
+from tests.unit.graph.test_diff import apply, parts_of, rename, same, unique
 from valkyr.graph.diff import Change, ChangeKind, GraphDiff, Part, diff_graphs
+from valkyr.graph.document import canonical_bytes
 from valkyr.graph.model import Graph, Position
 
 OLD = a_graph("a -> b -> c, a -> c", modules={"b": ("Mine", {"x": 1})})
@@ -108,3 +110,23 @@ def test_new_ids_for_everything_are_renames_and_nothing_else(graph: Graph) -> No
     diff = diff_graphs(graph, renamed(graph, nodes))
     assert {change.kind for change in diff.changes} <= {ChangeKind.RENAMED}
     assert len(diff.changes) == len(nodes)
+
+
+@given(VERSIONS, VERSIONS)
+@settings(max_examples=200, deadline=None)
+def test_the_old_graph_with_its_renames_and_changes_made_is_the_new_one(old: Graph, new: Graph) -> None:
+    old, new = unique(old), unique(new)
+    diff = diff_graphs(old, new)
+    parts = rename(parts_of(old), diff)
+    for change in (*diff.changes, *diff.moves):
+        apply(parts, change)
+    wanted = parts_of(new)
+    assert parts.keys() == wanted.keys()
+    assert all(same(parts[key], wanted[key]) for key in wanted)
+
+
+@given(DRAFTS, DRAFTS)
+@settings(max_examples=200, deadline=None)
+def test_a_diff_is_empty_for_the_same_document_and_for_no_other(old: Graph, new: Graph) -> None:
+    assert bool(diff_graphs(old, new)) is (canonical_bytes(old) != canonical_bytes(new))
+    assert not diff_graphs(new, replace(new))
