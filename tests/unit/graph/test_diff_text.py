@@ -191,13 +191,13 @@ def test_many_conflicts_are_cut_and_counted() -> None:
 
 
 @given(GRAPHS, GRAPHS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_whatever_graphs_hold_each_line_is_one_line(old: Graph, new: Graph) -> None:
     assert all(line.isprintable() for line in diff_lines(diff_graphs(old, new)))
 
 
 @given(VERSIONS, VERSIONS, VERSIONS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_conflict_has_its_four_lines(base: Graph, current: Graph, mine: Graph) -> None:
     conflicts = merge_graphs(base, current, mine).conflicts
     lines = conflict_lines(conflicts)

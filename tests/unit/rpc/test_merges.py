@@ -24,7 +24,7 @@ def test_the_wire_has_the_names_of_the_library() -> None:
 
 
 @given(VERSIONS, VERSIONS, VERSIONS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_conflicts_and_differences_survive_the_wire(base: Graph, current: Graph, mine: Graph) -> None:
     conflicts = merge_graphs(base, current, mine).conflicts
     sent = [common_pb2.Conflict.FromString(item.SerializeToString()) for item in conflicts_to_proto(conflicts)]
