@@ -16,7 +16,7 @@ DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
 _HASH_BYTES = 9
 
-Place = Sequence[str | int]
+Place = Sequence[str | int | None]
 """Where a page ended: the ordering columns of its last row."""
 
 

@@ -44,7 +44,7 @@ def with_data(text: str) -> Graph:
     return replace(OLD, modules=(OLD.modules[0], replace(OLD.modules[1], module_data=text)))
 
 
-NODE, EDGE, MODULE, SETTINGS = Part
+NODE, EDGE, MODULE, SETTINGS, WORKFLOW = Part
 CHANGES: dict[str, tuple[Graph, list[Change]]] = {
     "a label": (with_node(label="B"), [changed(NODE, "b", "label", "b", "B")]),
     "a label taken away": (with_node(label=""), [changed(NODE, "b", "label", "b")]),
@@ -151,7 +151,7 @@ def test_a_graph_does_not_differ_from_itself(graph: Graph) -> None:
 def test_the_old_graph_with_all_changes_made_is_the_new_one(old: Graph, new: Graph) -> None:
     old, new = unique(old), unique(new)
     diff = diff_graphs(old, new)
-    parts = parts_of(old)
+    parts = rename(parts_of(old), diff)
     for change in (*diff.changes, *diff.moves):
         apply(parts, change)
     wanted = parts_of(new)
@@ -189,8 +189,22 @@ def read(module: dict[str, Any]) -> dict[str, Any]:
     return {**module, "moduleData": orjson.loads(module["moduleData"])} if "moduleData" in module else module
 
 
+def rename(parts: dict[tuple[str, str], dict[str, Any]], diff: GraphDiff) -> dict[tuple[str, str], dict[str, Any]]:
+    """The parts under their new ids: a node's modules and the ends of its edges go with it."""
+    names = {(change.part.value, change.id): change.new for change in diff.changes if change.kind is ChangeKind.RENAMED}
+    renamed = {}
+    for (part, found), item in parts.items():
+        name = names.get(("NODE" if part == "MODULE" else part, found), found)
+        key = "edgeId" if part == "EDGE" else "nodeId"
+        ends = {end: names.get(("NODE", item[end]), item[end]) for end in ("source", "target") if part == "EDGE"}
+        renamed[part, name] = item | ends | ({} if part == "SETTINGS" else {key: name})
+    return renamed
+
+
 def apply(parts: dict[tuple[str, str], dict[str, Any]], change: Change) -> None:
     key = (change.part.value, change.id)
+    if change.kind is ChangeKind.RENAMED:
+        return
     if change.kind is ChangeKind.REMOVED:
         assert same(read(change.old), parts.pop(key))
     elif change.kind is ChangeKind.ADDED:
