@@ -23,10 +23,10 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One entry of a semantic diff: which part (NODE, EDGE, MODULE, SETTINGS) by its id, and what became of it.
+    """One entry of a semantic diff: a part (NODE, EDGE, MODULE, SETTINGS, WORKFLOW) by its id, and what became of it.
 
-    `kind` is ADDED, REMOVED, CHANGED or MOVED. `path` is the field, empty where the whole part is meant; `old` and
-    `new` are its values as JSON text, cut to 200 characters on the wire, None where there was none.
+    `kind` is ADDED, REMOVED, CHANGED, MOVED or RENAMED. `path` is the field, empty where the whole part is meant; `old`
+    and `new` are its values as JSON text, cut to 200 characters on the wire, None where there was none.
     """
 
     kind: str
@@ -38,14 +38,33 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One place where a three-way merge does not go together: what two people cannot both have.
+
+    `kind` is BOTH_CHANGED, BOTH_ADDED, CHANGED_AND_REMOVED, EDGE_TO_REMOVED_NODE or MODULE_OF_REMOVED_NODE; `part`,
+    `id` and `path` are as in a Difference. `base`, `current` and `mine` are the values as JSON text, cut to 200
+    characters on the wire, None where there was none.
+    """
+
+    kind: str
+    part: str
+    id: str
+    path: str = ""
+    base: str | None = None
+    current: str | None = None
+    mine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What travels beside the message: `metadata` of ErrorInfo, BadRequest violations, RetryInfo, Differences."""
+    """What travels beside the message: ErrorInfo's metadata, BadRequest's violations, RetryInfo, and what disagrees."""
 
     hint: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: Sequence[Violation] = ()
     retry_after: timedelta | None = None
     differences: Sequence[Difference] = ()
+    disagreements: Sequence[Disagreement] = ()
 
 
 class ValkyrError(Exception):
@@ -62,14 +81,22 @@ class ValkyrError(Exception):
         violations: Sequence[Violation] = (),
         retry_after: timedelta | None = None,
         differences: Sequence[Difference] = (),
+        disagreements: Sequence[Disagreement] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.details = ErrorDetails(hint, dict(metadata or {}), tuple(violations), retry_after, tuple(differences))
+        self.details = ErrorDetails(
+            hint, dict(metadata or {}), tuple(violations), retry_after, tuple(differences), tuple(disagreements)
+        )
 
     @property
     def hint(self) -> str:
         return self.details.hint
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether there is more of what its details list, `metadata["total"]` in all, than fitted into the answer."""
+        return self.details.metadata.get("truncated") == "true"
 
 
 class InvalidRequest(ValkyrError):
@@ -170,6 +197,12 @@ class VersionNotFound(NotFound):
     reason = "VERSION_NOT_FOUND"
 
 
+class DraftNotFound(NotFound):
+    """The caller has no draft of this workflow."""
+
+    reason = "DRAFT_NOT_FOUND"
+
+
 class ExecutionNotFound(NotFound):
     reason = "EXECUTION_NOT_FOUND"
 
@@ -198,6 +231,12 @@ class VersionRequired(WrongState):
     """A stored workflow is saved only with the version that the author edited."""
 
     reason = "VERSION_REQUIRED"
+
+
+class WorkflowArchived(WrongState):
+    """It is out of use: neither started, saved nor published until it is unarchived."""
+
+    reason = "WORKFLOW_ARCHIVED"
 
 
 class ExecutionsDisabled(WrongState):
@@ -259,13 +298,33 @@ class VersionConflict(Conflict):
         return self.details.differences
 
     @property
-    def is_truncated(self) -> bool:
-        """Whether there are more differences, `metadata["total"]` in all, than fitted into the answer."""
-        return self.details.metadata.get("truncated") == "true"
+    def current_version(self) -> int:
+        return int(self.details.metadata["currentVersion"])
+
+
+class MergeConflict(Conflict):
+    """Others have saved in between, and their changes do not go together with the draft's; the draft is kept."""
+
+    reason = "MERGE_CONFLICT"
+
+    @property
+    def disagreements(self) -> Sequence[Disagreement]:
+        """Where it does not; `is_truncated` if not all."""
+        return self.details.disagreements
 
     @property
     def current_version(self) -> int:
         return int(self.details.metadata["currentVersion"])
+
+
+class DraftConflict(Conflict):
+    """The draft was saved in between, by another window of its author's: `revision` is stale."""
+
+    reason = "DRAFT_CONFLICT"
+
+    @property
+    def current_revision(self) -> int:
+        return int(self.details.metadata["currentRevision"])
 
 
 def all_kinds(root: type[ValkyrError] = ValkyrError) -> Iterator[type[ValkyrError]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from valkyr.graph.parts import ABSENT, Part
+from valkyr.errors import Disagreement
+from valkyr.graph.parts import ABSENT, Part, json_text, value_of_text
 
 
 class ConflictKind(StrEnum):
@@ -37,3 +39,38 @@ class Conflict:
     base: Any = ABSENT
     current: Any = ABSENT
     mine: Any = ABSENT
+
+
+def disagreements_of(conflicts: Iterable[Conflict]) -> Sequence[Disagreement]:
+    """The conflicts as an error carries them: values as JSON text."""
+    return [
+        Disagreement(
+            kind=conflict.kind.value,
+            part=conflict.part.value,
+            id=conflict.id,
+            path=conflict.path,
+            base=json_text(conflict.base),
+            current=json_text(conflict.current),
+            mine=json_text(conflict.mine),
+        )
+        for conflict in conflicts
+    ]
+
+
+def conflicts_of(disagreements: Iterable[Disagreement]) -> Sequence[Conflict]:
+    """The conflicts as they came: a value that was cut on its way, and is no JSON any more, is a text.
+
+    ValueError for a kind that only a newer server has.
+    """
+    return [
+        Conflict(
+            kind=ConflictKind(entry.kind),
+            part=Part(entry.part),
+            id=entry.id,
+            path=entry.path,
+            base=value_of_text(entry.base),
+            current=value_of_text(entry.current),
+            mine=value_of_text(entry.mine),
+        )
+        for entry in disagreements
+    ]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from valkyr.errors import Difference
 from valkyr.graph.document import module_to_document
 from valkyr.graph.model import Edge, Graph, Module, Node, WorkflowInfo
@@ -22,6 +20,7 @@ from valkyr.graph.parts import (
     edge_document,
     equal_json,
     equal_modules,
+    json_text,
     keyed_edges,
     keyed_modules,
     keyed_nodes,
@@ -30,6 +29,7 @@ from valkyr.graph.parts import (
     path_of,
     read_data,
     settings_document,
+    value_of_text,
     workflow_document,
 )
 from valkyr.graph.renames import Renames, find_renames
@@ -134,8 +134,8 @@ def differences_of(diff: GraphDiff) -> Sequence[Difference]:
             part=change.part.value,
             id=change.id,
             path=change.path,
-            old=_text(change.old) if change.path else None,
-            new=_text(change.new) if change.path else None,
+            old=json_text(change.old) if change.path else None,
+            new=json_text(change.new) if change.path else None,
         )
         for change in (*diff.changes, *diff.moves)
     ]
@@ -144,7 +144,14 @@ def differences_of(diff: GraphDiff) -> Sequence[Difference]:
 def changes_of(differences: Sequence[Difference]) -> Sequence[Change]:
     """The entries as they came: a value that was cut on its way, and is no JSON any more, is a text."""
     return [
-        Change(ChangeKind(entry.kind), Part(entry.part), entry.id, entry.path, _value(entry.old), _value(entry.new))
+        Change(
+            ChangeKind(entry.kind),
+            Part(entry.part),
+            entry.id,
+            entry.path,
+            value_of_text(entry.old),
+            value_of_text(entry.new),
+        )
         for entry in differences
     ]
 
@@ -235,16 +242,3 @@ def _with_data(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Mapping[
     if was is None or is_ is None or equal_json(was, is_):
         return old, new
     return {**old, "moduleData": was}, {**new, "moduleData": is_}
-
-
-def _text(value: Any) -> str | None:
-    return None if value is ABSENT else orjson.dumps(value).decode()
-
-
-def _value(text: str | None) -> Any:
-    if text is None:
-        return ABSENT
-    try:
-        return orjson.loads(text)
-    except ValueError:
-        return text

@@ -102,6 +102,21 @@ def json_bytes(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
+def json_text(value: Any) -> str | None:
+    """A value as JSON text; None for ABSENT."""
+    return None if value is ABSENT else orjson.dumps(value).decode()
+
+
+def value_of_text(text: str | None) -> Any:
+    """The value that `json_text` wrote; text that was cut on its way, and is no JSON any more, as it is."""
+    if text is None:
+        return ABSENT
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return text
+
+
 def read_data(module_data: Any) -> dict[str, Any] | None:
     """The object that a `moduleData` holds; None where it holds none, or one that is too deep to be looked into."""
     if not isinstance(module_data, str):

@@ -28,7 +28,18 @@ _EXECUTIONS = "valkyr.api.executor.v1.ExecutorService"
 _BREAKERS = "valkyr.api.breaker.v1.BreakerService"
 _DEAD_LETTERS = "valkyr.api.dlq.v1.DeadLetterQueueService"
 IDEMPOTENT_READS = {
-    _GRAPHS: ("ValidateGraph", "GetGraph", "ResolveVersions", "ListVersions", "FindWorkflows"),
+    _GRAPHS: (
+        "ValidateGraph",
+        "GetGraph",
+        "ResolveVersions",
+        "FindWorkflows",
+        "ListVersions",
+        "DiffVersions",
+        "MergeGraph",
+        "GetDraft",
+        "ListAuditEvents",
+        "ListModules",
+    ),
     _EXECUTIONS: ("GetExecution", "WaitExecution", "ListExecutions", "ListRuns", "GetRun"),
     _BREAKERS: ("GetBreaker", "ListBreakers"),
     _DEAD_LETTERS: ("GetDeadLetter", "ListDeadLetters"),

@@ -11,7 +11,7 @@ from valkyr.api.common.v1 import common_pb2
 from valkyr.errors import Difference
 from valkyr.graph.conflicts import Conflict, ConflictKind
 from valkyr.graph.diff import GraphDiff, differences_of
-from valkyr.graph.parts import ABSENT, Part
+from valkyr.graph.parts import ABSENT, Part, json_text
 
 
 def diff_to_proto(diff: GraphDiff) -> list[common_pb2.Difference]:
@@ -27,9 +27,9 @@ def conflicts_to_proto(conflicts: Iterable[Conflict]) -> list[common_pb2.Conflic
             part=common_pb2.Difference.Part.Value(conflict.part),
             id=conflict.id,
             path=conflict.path,
-            base=_text(conflict.base),
-            current=_text(conflict.current),
-            mine=_text(conflict.mine),
+            base=json_text(conflict.base),
+            current=json_text(conflict.current),
+            mine=json_text(conflict.mine),
         )
         for conflict in conflicts
     ]
@@ -60,10 +60,6 @@ def _difference_to_proto(difference: Difference) -> common_pb2.Difference:
         old=difference.old,
         new=difference.new,
     )
-
-
-def _text(value: Any) -> str | None:
-    return None if value is ABSENT else orjson.dumps(value).decode()
 
 
 def _value(message: common_pb2.Conflict, field: str) -> Any:

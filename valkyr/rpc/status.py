@@ -21,6 +21,7 @@ from valkyr.errors import (
     Conflict,
     DeadlineExceeded,
     Difference,
+    Disagreement,
     Forbidden,
     Internal,
     InvalidRequest,
@@ -78,14 +79,15 @@ def code_of(error: ValkyrError) -> grpc.StatusCode:
 def to_grpc_status(error: ValkyrError) -> grpc.Status:
     """Code, message and trailers, for `context.abort(status.code, status.details, status.trailing_metadata)`.
 
-    Values are cut to 200 characters, violations and differences to what fits; `total` and `truncated` in ErrorInfo then
-    say so.
+    Values are cut to 200 characters, violations, differences and conflicts to what fits; `total` and `truncated` in
+    ErrorInfo then say so.
     """
     message, violations, differences = _cut_message(error.message), error.details.violations, error.details.differences
+    disagreements = error.details.disagreements
     status = status_pb2.Status(code=code_of(error).value[0], message=message)
     info = error_details_pb2.ErrorInfo(domain=DOMAIN, reason=error.reason)
     room = MAX_DETAILS_BYTES - len(message.encode())
-    _fill_metadata(info, error, room=room // 2 if violations or differences else room)
+    _fill_metadata(info, error, room=room // 2 if violations or differences or disagreements else room)
     extras: list[Message] = []
     if error.details.retry_after is not None:
         delay = Duration()
@@ -99,6 +101,10 @@ def to_grpc_status(error: ValkyrError) -> grpc.Status:
         fitting = _fitting_differences(differences, room=room - info.ByteSize() - sum(map(_size, extras)))
         extras.append(fitting)
         _note_total(info, len(differences), fitted=len(fitting.differences))
+    if disagreements:
+        conflicts = _fitting_conflicts(disagreements, room=room - info.ByteSize() - sum(map(_size, extras)))
+        extras.append(conflicts)
+        _note_total(info, len(disagreements), fitted=len(conflicts.conflicts))
     for detail in (info, *extras):
         status.details.add().Pack(detail)
     return rpc_status.to_status(status)
@@ -166,6 +172,42 @@ def _fitting_differences(differences: Sequence[Difference], *, room: int) -> com
             break
         answer.differences.append(entry)
     return answer
+
+
+def _fitting_conflicts(disagreements: Sequence[Disagreement], *, room: int) -> common_pb2.Conflicts:
+    answer = common_pb2.Conflicts()
+    size = 0
+    for disagreement in disagreements:
+        entry = _conflict_to_proto(disagreement)
+        size += entry.ByteSize() + _ENTRY_FRAMING
+        if size + _FRAMING > room:
+            break
+        answer.conflicts.append(entry)
+    return answer
+
+
+def _conflict_to_proto(disagreement: Disagreement) -> common_pb2.Conflict:
+    return common_pb2.Conflict(
+        kind=common_pb2.Conflict.Kind.Value(disagreement.kind),
+        part=common_pb2.Difference.Part.Value(disagreement.part),
+        id=_cut(disagreement.id),
+        path=_cut(disagreement.path),
+        base=None if disagreement.base is None else _cut(disagreement.base),
+        current=None if disagreement.current is None else _cut(disagreement.current),
+        mine=None if disagreement.mine is None else _cut(disagreement.mine),
+    )
+
+
+def _conflict_from_proto(message: common_pb2.Conflict) -> Disagreement:
+    return Disagreement(
+        kind=_name_of(common_pb2.Conflict.Kind.DESCRIPTOR, message.kind),
+        part=_name_of(common_pb2.Difference.Part.DESCRIPTOR, message.part),
+        id=message.id,
+        path=message.path,
+        base=message.base if message.HasField("base") else None,
+        current=message.current if message.HasField("current") else None,
+        mine=message.mine if message.HasField("mine") else None,
+    )
 
 
 def _difference_to_proto(difference: Difference) -> common_pb2.Difference:
@@ -254,17 +296,20 @@ def _unpack(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, dic
     """ErrorInfo, and the arguments of the error that stand in the other details."""
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     bad_request, differences = error_details_pb2.BadRequest(), common_pb2.Differences()
+    conflicts = common_pb2.Conflicts()
     retry_after = None
     for detail in status.details:
         detail.Unpack(info)
         detail.Unpack(bad_request)
         detail.Unpack(differences)
+        detail.Unpack(conflicts)
         if detail.Unpack(retry):
             retry_after = retry.retry_delay.ToTimedelta()
     return info, {
         "violations": [Violation(entry.field, entry.description) for entry in bad_request.field_violations],
         "retry_after": retry_after,
         "differences": [_difference_from_proto(entry) for entry in differences.differences],
+        "disagreements": [_conflict_from_proto(entry) for entry in conflicts.conflicts],
     }
 
 

@@ -20,7 +20,7 @@ _SERVICES: tuple[ServiceDescriptor, ...] = tuple(
         (graph_pb2, "GraphStoreService"),
     )
 )
-_READING = ("Get", "List", "Find", "Resolve", "Validate", "Wait")
+_READING = ("Get", "List", "Find", "Resolve", "Validate", "Diff", "Merge", "Wait")
 
 
 @pytest.mark.parametrize("service", _SERVICES, ids=lambda service: service.name)
