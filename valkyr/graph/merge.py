@@ -34,7 +34,7 @@ from valkyr.graph.parts import (
 )
 from valkyr.graph.validate import validate
 
-__all__ = ["Conflict", "ConflictKind", "Merge", "WorkflowMerge", "merge_graphs", "merge_workflows"]
+__all__ = ["Conflict", "ConflictKind", "Merge", "WorkflowMerge", "merge_graphs", "merge_unchecked", "merge_workflows"]
 
 T = TypeVar("T")
 
@@ -73,7 +73,15 @@ def merge_graphs(
     catalogue: Mapping[str, Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Merge:
-    """The graph with the changes that `current` and `mine` made to `base`. `catalogue` and `limits` as in `validate`.
+    """The graph with the changes that `current` and `mine` made to `base`. `catalogue` and `limits` as in `validate`."""
+    merge = merge_unchecked(base, current, mine)
+    if merge.graph is None:
+        return merge
+    return replace(merge, findings=tuple(validate(merge.graph, catalogue=catalogue, limits=limits)))
+
+
+def merge_unchecked(base: Graph, current: Graph, mine: Graph) -> Merge:
+    """As `merge_graphs`, without findings: what was merged is yet to be validated.
 
     Graphs with errors, such as drafts, are merged as well: of parts with the same id the first with the first.
     """
@@ -100,8 +108,7 @@ def merge_graphs(
         tuple(modules.items.values()),
         graph_from_canonical({"settings": settings.document}).settings,
     )
-    findings = tuple(validate(graph, catalogue=catalogue, limits=limits))
-    return Merge(graph, findings=findings, both_moved=tuple(nodes.both_moved))
+    return Merge(graph, both_moved=tuple(nodes.both_moved))
 
 
 def merge_workflows(base: WorkflowInfo, current: WorkflowInfo, mine: WorkflowInfo) -> WorkflowMerge:
