@@ -102,7 +102,14 @@ class BenchClient:
 
     async def warm_up(self) -> None:
         """Returns when it waits for the word."""
-        await self._say(json.dumps(asdict(self._job)))
+        await self._get_ready(json.dumps(asdict(self._job)))
+
+    async def find_again(self) -> None:
+        """Of a backlog, when the executor was started anew: returns when its watch is back, and it waits again."""
+        await self._get_ready("go")
+
+    async def _get_ready(self, word: str) -> None:
+        await self._say(word)
         if "ready" not in await self._hear():
             raise BenchError("a client did not get ready")
 

@@ -1,6 +1,6 @@
 """W5: a backlog is started while the executor has no room for runs (`concurrency` 0); then the executor is started with
-room and drains it, while the client that asked watches. All runs are held back for a while, so that the client has
-come back: the first tenth is drained under a watch like the last.
+room and drains it, while the client that asked watches. Until that client's stream is back, and has shown it, all runs
+are held: the first tenth is drained under a watch like the last.
 
 The rates are by the database's clock: from the first lease to the end of the last execution. Beside peers the time is
 another, for them and for this: from the first end until the client knows of all, by this machine's clock.
@@ -12,8 +12,9 @@ import contextlib
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 import asyncpg
 
@@ -27,17 +28,15 @@ from benchmarks.sizes import Sizes
 from benchmarks.stack import clients, free_ports, open_stack
 
 ENDS = """
-SELECT extract(epoch FROM finished_at - (SELECT min(started_at) FROM executor.run))::float8 AS seconds,
-    extract(epoch FROM finished_at)::float8 AS at
-FROM executor.workflow_execution WHERE state = 'SUCCESS' ORDER BY finished_at
-"""
-HEAD_START = 10
-"""Seconds for the executor to start, and for the client to find it."""
-HOLD = f"""
-UPDATE executor.run SET ready_at = clock_timestamp() + interval '{HEAD_START} s'
+SELECT extract(epoch FROM e.finished_at - first.started_at)::float8 AS seconds,
+    extract(epoch FROM e.finished_at)::float8 AS at
+FROM executor.workflow_execution e
+CROSS JOIN (SELECT min(started_at) AS started_at FROM executor.run WHERE started_at >= $1) AS first
+WHERE e.state = 'SUCCESS' AND e.finished_at >= $1
+ORDER BY e.finished_at
 """
 TIDY = "VACUUM ANALYZE executor.run"
-ENDED = "SELECT count(*) FROM executor.workflow_execution WHERE state = 'SUCCESS'"
+HOLD = "SELECT count(*) FROM (SELECT FROM executor.run FOR UPDATE) AS held"
 
 
 async def measure(database: Database, sizes: Sizes) -> Measured:
@@ -47,23 +46,52 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
             workflow_id = await stack.save(shape)
             job = Job("backlog", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.backlog)
             [client] = await whole.enter_async_context(clients(job))
-            await stack.sql.execute(HOLD)
             await stack.sql.execute(TIDY)
+        hold = await whole.enter_async_context(held(database, sizes.backlog))
         async with open_stack(database.url, port_base=ports) as stack:
-            meter, before = stack.meter([client]), await stack.sql.fetchval(ENDED)
+            await client.find_again()
+            meter = stack.meter([client])
+            released_at = await hold.release()
             done = await client.go()
             used = meter.read()
-            rows = await _ends(stack.sql, sizes.backlog)
+            rows = await _ends(stack.sql, released_at, sizes.backlog)
     ends = [row["seconds"] for row in rows]
     first, last = tenths(ends)
     beside_peers = drained([row["at"] for row in rows], known=done.ended + time.time() - time.monotonic())
-    left = done.count - before  # when the meter began: most of them, unless there were few
     return Measured(
         {"W5.rate": len(ends) / ends[-1], "W5.first": first, "W5.last": last, "W5.decay": last / first},
-        cost={"drained": used.per_run(left)} if left >= done.count // 2 else {},
+        cost={"drained": used.per_run(len(ends))},
         others=used.others,
         detail={"per_second": per_second(ends), "drained": {"seconds": beside_peers.seconds, **beside_peers.extra}},
     )
+
+
+class Hold:
+    """Locks on runs, which whoever leases passes over. Unlike rows that say that they are to wait, these are as they
+    were when they are let go: there is no second version of them to be walked over."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+
+    async def release(self) -> datetime:
+        """All at once; when, by the database's clock."""
+        released_at: datetime = await self._connection.fetchval("SELECT clock_timestamp()")
+        await self._connection.execute("ROLLBACK")
+        return released_at
+
+
+@contextlib.asynccontextmanager
+async def held(database: Database, runs: int) -> AsyncIterator[Hold]:
+    """All runs that there are, until they are released. BenchError when they are not so many."""
+    connection = await asyncpg.connect(database.url)
+    try:
+        await connection.execute("BEGIN")
+        found = await connection.fetchval(HOLD)
+        if found != runs:
+            raise BenchError(f"of {runs} runs {found} wait")
+        yield Hold(connection)
+    finally:
+        await connection.close()
 
 
 def tenths(ends: Sequence[float]) -> tuple[float, float]:
@@ -85,8 +113,8 @@ def per_second(ends: Sequence[float]) -> dict[str, int]:
     return {str(second): counts[second] for second in sorted(counts)}
 
 
-async def _ends(sql: asyncpg.Connection, expected: int) -> Sequence[asyncpg.Record]:
-    ends: Sequence[asyncpg.Record] = await sql.fetch(ENDS)
+async def _ends(sql: asyncpg.Connection, since: datetime, expected: int) -> Sequence[asyncpg.Record]:
+    ends: Sequence[asyncpg.Record] = await sql.fetch(ENDS, since)
     if len(ends) != expected:
         raise BenchError(f"of {expected} executions {len(ends)} have succeeded")
     return ends
