@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import uuid_utils
+from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 
 from services.chassis.database import Database
 from services.chassis.health import Health
@@ -16,12 +17,13 @@ from services.chassis.loops import run_every
 from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
 from services.graph_store.graphs import Graphs
+from services.graph_store.saving import Saving
 from services.graph_store.servicer import GraphStoreServicer
 from services.graph_store.settings import GraphStoreSettings
 from services.graph_store.store import Store
+from services.graph_store.validation import Validation
 from services.graph_store.wire import MAX_WARNING_BYTES
 from services.graph_store.workflows import Workflows
-from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 from valkyr.modules import catalogue
 from valkyr.rpc.channel import MAX_MESSAGE_BYTES
 
@@ -82,15 +84,15 @@ async def _parts(settings: GraphStoreSettings) -> AsyncIterator[tuple[Database, 
 
 
 def _servicer(store: Store, settings: GraphStoreSettings) -> GraphStoreServicer:
-    graphs = Graphs(
+    validation = Validation(limits=settings.limits.of_graph(), catalogue=catalogue())
+    saving = Saving(
         store,
-        limits=settings.limits.of_graph(),
-        catalogue=catalogue(),
+        validation,
         new_id=lambda: str(uuid_utils.uuid7()),
         requests_kept=settings.requests.kept,
         max_answer_bytes=MAX_MESSAGE_BYTES - ENVELOPE_BYTES,
     )
-    return GraphStoreServicer(graphs, Workflows(store))
+    return GraphStoreServicer(Graphs(store, validation, saving), Workflows(store))
 
 
 async def _prune(store: Store, settings: GraphStoreSettings, health: Health) -> None:

@@ -7,12 +7,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from valkyr.errors import VersionConflict, VersionRequired
-from valkyr.graph.document import document_bytes
+import orjson
+
+from valkyr.errors import VersionConflict, VersionNotFound, VersionRequired, WorkflowNotFound
+from valkyr.graph.document import document_bytes, graph_from_canonical, hash_of
 from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph, WorkflowInfo
 
 NewId = Callable[[], str]
+
+
+class CorruptVersion(Exception):
+    """A stored document does not match its hash, or is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +31,21 @@ class Author:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """What makes a call safe to repeat: its method, its `request_id` ("" if it has none), a hash of what it says."""
+
+    method: str
+    id: str
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SaveCommand:
-    """One SaveGraph. `workflow.version` is the version that was edited, `workflow.id` None for a new workflow."""
+    """One save. `workflow.version` is the version that was edited, `workflow.id` None for a new workflow.
+
+    `request` is for callers whose request is not the graph itself; otherwise it is made of `method`, `request_id` and
+    what the save says. `action` None is `workflow.created` or `workflow.saved`. `merged` is only handed on.
+    """
 
     namespace: str
     workflow: WorkflowInfo
@@ -35,6 +54,11 @@ class SaveCommand:
     request_id: str = ""
     message: str = ""
     validate_only: bool = False
+    method: str = "SaveGraph"
+    request: Request | None = None
+    action: str | None = None
+    restored_from: int | None = None
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +104,7 @@ class SavedVersion:
     graph: Graph
     warnings: Sequence[Finding]
     unchanged: bool
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +118,8 @@ class VersionSummary:
     message: str
     node_count: int
     edge_count: int
+    layout: bool = False
+    restored_from: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +131,22 @@ class AnsweredRequest:
     version: int
     unchanged: bool
     warnings: Sequence[Finding]
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One change of one workflow."""
+    """One change of one workflow; of the catalogue if `workflow_id` is None."""
 
     id: str
-    workflow_id: str
+    workflow_id: str | None
     action: str
     author: Author
-    from_version: int | None
-    to_version: int
-    from_hash: str | None
-    to_hash: str
-    message: str
+    from_version: int | None = None
+    to_version: int | None = None
+    from_hash: str | None = None
+    to_hash: str | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +167,37 @@ class RowChanges:
     tasks: Changes = field(default_factory=Changes)
     connections: Changes = field(default_factory=Changes)
     modules: Changes = field(default_factory=Changes)
+
+
+def workflow_not_found(workflow_id: str) -> WorkflowNotFound:
+    return WorkflowNotFound(
+        f"there is no workflow {workflow_id} in this namespace", hint="FindWorkflows lists what there is"
+    )
+
+
+def version_not_found(workflow: StoredWorkflow, version: int | None) -> VersionNotFound:
+    return VersionNotFound(
+        f"workflow {workflow.id} has no version {version}",
+        hint=f"its versions are 1 to {workflow.version}",
+        metadata={"currentVersion": str(workflow.version)},
+    )
+
+
+def check_hash(stored: StoredVersion) -> StoredVersion:
+    """The version as it is. CorruptVersion if its document does not match its hash."""
+    workflow = stored.workflow
+    if hash_of(stored.document) != workflow.content_hash:
+        raise CorruptVersion(f"version {workflow.version} of workflow {workflow.id} does not match its hash")
+    return stored
+
+
+def graph_of(stored: StoredVersion) -> Graph:
+    return graph_from_canonical(orjson.loads(stored.document))
+
+
+def info_of(workflow: StoredWorkflow) -> WorkflowInfo:
+    """What it says beside its graph."""
+    return WorkflowInfo(name=workflow.name, description=workflow.description, labels=dict(workflow.labels))
 
 
 def check_edited_version(workflow: StoredWorkflow, edited: int | None) -> None:
@@ -174,6 +233,25 @@ def is_repeated(current: StoredWorkflow, wanted: WorkflowInfo, author: Author) -
     lost on the way.
     """
     return (wanted.version or 0) + 1 == current.version and author.principal == current.saved_by
+
+
+def is_layout(previous: Mapping[str, Any], document: Mapping[str, Any], changes: RowChanges) -> bool:
+    """Whether nodes were moved, or parts put into another order, and nothing else was changed."""
+    tasks = changes.tasks
+    if any((tasks.inserted, tasks.deleted, *_all(changes.connections), *_all(changes.modules))):
+        return False
+    if previous.get("settings") != document.get("settings"):
+        return False
+    before = {node["nodeId"]: node for node in previous.get("nodes", ())}
+    return all(_unplaced(before[node["nodeId"]]) == _unplaced(node) for _, node in tasks.updated)
+
+
+def _all(changes: Changes) -> tuple[Sequence[Any], ...]:
+    return changes.inserted, changes.updated, changes.deleted
+
+
+def _unplaced(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in node.items() if key != "position"}
 
 
 def row_changes(

@@ -208,6 +208,8 @@ def select_versions(namespace: str, workflow_id: str, below: int | None, limit: 
         table.message,
         table.node_count,
         table.edge_count,
+        table.layout,
+        table.restored_from,
     ).where(table.namespace == namespace, table.workflow_id == workflow_id)
     if below is not None:
         statement = statement.where(table.version < below)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from opentelemetry import trace
+from valkyr.api.graph.v1 import graph_pb2 as pb
+from valkyr.api.graph.v1 import graph_pb2_grpc
 
 from services.chassis.interceptors import caller, namespace_of
 from services.chassis.paging import page_size_of, page_token
@@ -12,8 +14,6 @@ from services.graph_store import wire
 from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author
 from services.graph_store.workflows import Workflows
-from valkyr.api.graph.v1 import graph_pb2 as pb
-from valkyr.api.graph.v1 import graph_pb2_grpc
 
 
 class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
@@ -24,8 +24,8 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         self._workflows = workflows
 
     async def ValidateGraph(self, request: pb.ValidateGraphRequest, context: Any) -> pb.ValidateGraphResponse:
-        namespace_of(request)
-        return wire.write_validation(await self._graphs.validate(wire.read_graph(request)))
+        graph = wire.read_graph(request)
+        return wire.write_validation(await self._graphs.validate(namespace_of(request), graph))
 
     async def SaveGraph(self, request: pb.SaveGraphRequest, context: Any) -> pb.SaveGraphResponse:
         command = wire.read_save(request, namespace_of(request), _author(context))

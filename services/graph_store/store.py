@@ -20,16 +20,17 @@ from services.graph_store.model import (
     AnsweredRequest,
     AuditEvent,
     Changes,
+    CorruptVersion,
     RowChanges,
     RowIds,
     StoredVersion,
     StoredWorkflow,
     VersionSummary,
+    check_hash,
 )
 from valkyr.errors import NameTaken
 from valkyr.graph.findings import Finding, Severity
 
-SAVE_GRAPH = "SaveGraph"
 _NAME_KEY = "workflow_name_key"
 _OPTIONS = ("retry", "timeout", "deadline", "pool", "priority", "join")
 _Result = TypeVar("_Result")
@@ -93,12 +94,19 @@ class Transaction:
     async def find_version(
         self, namespace: str, workflow_id: str, version: int | None
     ) -> tuple[StoredWorkflow, StoredVersion | None] | None:
-        """The workflow as it is and one of its versions, the latest if None; from one snapshot."""
+        """The workflow as it is and one of its versions, the latest if None; from one snapshot. CorruptVersion."""
         row = (await self._connection.execute(queries.select_version(namespace, workflow_id, version))).first()
         if row is None:
             return None
         workflow = _workflow(row)
         return workflow, None if row.version_version is None else _version(row, workflow)
+
+    async def get_version(self, namespace: str, workflow_id: str, version: int) -> StoredVersion:
+        """One that is known to be there. CorruptVersion if it is not."""
+        found = await self.find_version(namespace, workflow_id, version)
+        if found is None or found[1] is None:
+            raise CorruptVersion(f"workflow {workflow_id} lacks its version {version}")
+        return found[1]
 
     async def insert_version(self, values: Mapping[str, Any], ids: RowIds) -> None:
         row_ids = orjson.dumps(asdict(ids)).decode()
@@ -129,21 +137,26 @@ class Transaction:
         }
         await self._connection.execute(queries.insert_audit_event(values))
 
-    async def find_request(self, namespace: str, request_id: str, kept: timedelta) -> AnsweredRequest | None:
-        statement = queries.select_request(namespace, SAVE_GRAPH, request_id, kept)
+    async def find_request(
+        self, namespace: str, method: str, request_id: str, kept: timedelta
+    ) -> AnsweredRequest | None:
+        statement = queries.select_request(namespace, method, request_id, kept)
         row = (await self._connection.execute(statement)).first()
         return None if row is None else _answered(row)
 
-    async def insert_request(self, namespace: str, request_id: str, answered: AnsweredRequest, kept: timedelta) -> bool:
+    async def insert_request(
+        self, namespace: str, method: str, request_id: str, answered: AnsweredRequest, kept: timedelta
+    ) -> bool:
         """False if another transaction was first with the same request id."""
         values = {
             "namespace": namespace,
-            "method": SAVE_GRAPH,
+            "method": method,
             "request_id": request_id,
             "request_hash": answered.request_hash,
             "workflow_id": answered.workflow_id,
             "version": answered.version,
             "unchanged": answered.unchanged,
+            "merged": answered.merged,
             "warnings": orjson.dumps([asdict(warning) for warning in answered.warnings]).decode(),
         }
         result = await self._connection.execute(queries.insert_request(values, kept))
@@ -166,6 +179,8 @@ class Transaction:
                 message=row.message,
                 node_count=row.node_count,
                 edge_count=row.edge_count,
+                layout=row.layout,
+                restored_from=row.restored_from,
             )
             for row in rows
         ]
@@ -244,7 +259,8 @@ def _version(row: Row[Any], workflow: StoredWorkflow) -> StoredVersion:
         archived=workflow.archived,
         saved_by=row.version_created_by_name,
     )
-    return StoredVersion(as_it_was, row.version_document.encode(), RowIds(**orjson.loads(row.version_row_ids)))
+    stored = StoredVersion(as_it_was, row.version_document.encode(), RowIds(**orjson.loads(row.version_row_ids)))
+    return check_hash(stored)
 
 
 def _answered(row: Row[Any]) -> AnsweredRequest:
@@ -252,7 +268,7 @@ def _answered(row: Row[Any]) -> AnsweredRequest:
         Finding(**{**values, "severity": Severity(values["severity"]), **_tuples(values)})
         for values in orjson.loads(row.warnings)
     ]
-    return AnsweredRequest(row.request_hash, row.workflow_id, row.version, row.unchanged, warnings)
+    return AnsweredRequest(row.request_hash, row.workflow_id, row.version, row.unchanged, warnings, row.merged)
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

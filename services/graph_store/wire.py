@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from valkyr.api.common.v1 import common_pb2
+from valkyr.api.graph.v1 import graph_pb2 as pb
 
 from services.chassis.paging import bad_page_token, page_place
 from services.graph_store.model import (
@@ -17,8 +19,6 @@ from services.graph_store.model import (
     StoredWorkflow,
     VersionSummary,
 )
-from valkyr.api.common.v1 import common_pb2
-from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.errors import InvalidRequest
 from valkyr.graph import fields
 from valkyr.graph.findings import Finding
@@ -170,6 +170,8 @@ def write_versions(versions: Iterable[VersionSummary]) -> list[pb.Version]:
             message=version.message,
             node_count=version.node_count,
             edge_count=version.edge_count,
+            layout=version.layout,
+            restored_from=version.restored_from or 0,
         )
         for version in versions
     ]

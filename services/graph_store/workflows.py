@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from services.graph_store.graphs import workflow_not_found
-from services.graph_store.model import StoredWorkflow, VersionSummary
+from services.graph_store.model import StoredWorkflow, VersionSummary, workflow_not_found
 from services.graph_store.store import Store
 
 

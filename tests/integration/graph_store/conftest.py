@@ -15,7 +15,9 @@ from services.chassis.database import Database
 from services.chassis.settings import DatabaseSettings
 from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author, SaveCommand, SavedVersion
+from services.graph_store.saving import Saving
 from services.graph_store.store import Store
+from services.graph_store.validation import Validation
 from services.graph_store.workflows import Workflows
 from tests.builders import a_graph
 from valkyr.graph.limits import DEFAULT_LIMITS
@@ -74,14 +76,15 @@ class Saves:
 
 def graphs_of(store: Store) -> Graphs:
     """The use cases over a store, that of the fixture or another."""
-    return Graphs(
+    validation = Validation(limits=DEFAULT_LIMITS, catalogue=None)
+    saving = Saving(
         store,
-        limits=DEFAULT_LIMITS,
-        catalogue=None,
+        validation,
         new_id=lambda: str(uuid_utils.uuid7()),
         requests_kept=KEPT,
         max_answer_bytes=16 * 1024 * 1024,
     )
+    return Graphs(store, validation, saving)
 
 
 @pytest.fixture

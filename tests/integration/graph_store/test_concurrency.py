@@ -13,8 +13,8 @@ from sqlalchemy import event
 
 from services.chassis.database import Database
 from services.chassis.engine import Connection
-from services.graph_store.graphs import CorruptVersion, Graphs
-from services.graph_store.model import Author, SavedVersion, StoredWorkflow
+from services.graph_store.graphs import Graphs
+from services.graph_store.model import Author, CorruptVersion, SavedVersion, StoredWorkflow
 from services.graph_store.store import Store, Transaction
 from tests.builders import a_chain, a_graph
 from tests.integration.graph_store.conftest import Saves, graphs_of

@@ -44,6 +44,8 @@ CREATE = (
         row_ids text NOT NULL,
         node_count integer NOT NULL,
         edge_count integer NOT NULL,
+        layout boolean NOT NULL DEFAULT false,
+        restored_from integer,
         message text NOT NULL DEFAULT '',
         created_date timestamptz NOT NULL DEFAULT now(),
         created_by uuid,
@@ -107,7 +109,7 @@ CREATE = (
     CREATE TABLE graph_store.audit_event (
         namespace text NOT NULL DEFAULT 'default',
         id uuid NOT NULL,
-        workflow_id uuid NOT NULL,
+        workflow_id uuid,
         action varchar(40) NOT NULL,
         principal_id uuid,
         principal_name text NOT NULL,
@@ -132,6 +134,7 @@ CREATE = (
         workflow_id uuid NOT NULL,
         version integer NOT NULL,
         unchanged boolean NOT NULL,
+        merged boolean NOT NULL DEFAULT false,
         warnings text NOT NULL,
         created_date timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT answered_request_pkey PRIMARY KEY (namespace, method, request_id)

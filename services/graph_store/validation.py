@@ -1,0 +1,45 @@
+"""Whether a graph may be saved: the findings of the validator, and the errors that they make."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from valkyr.errors import InvalidGraph, Violation
+from valkyr.graph.findings import Finding
+from valkyr.graph.limits import Limits
+from valkyr.graph.model import Graph
+from valkyr.graph.validate import validate
+
+
+class Validation:
+    """The validator, with the limits of this service and the modules that a namespace knows."""
+
+    def __init__(self, *, limits: Limits, catalogue: Mapping[str, Any] | None) -> None:
+        self._limits = limits
+        self._catalogue = catalogue
+
+    async def findings(self, namespace: str, graph: Graph) -> list[Finding]:
+        """Every finding, errors first. In a thread, so that other calls go on beside ten thousand expressions."""
+        return await asyncio.to_thread(validate, graph, catalogue=self._catalogue, limits=self._limits)
+
+    async def warnings(self, namespace: str, graph: Graph) -> list[Finding]:
+        """The findings of a graph that may be saved. InvalidGraph if it may not."""
+        findings = await self.findings(namespace, graph)
+        errors = [finding for finding in findings if finding.is_error]
+        if errors:
+            raise invalid_graph(errors)
+        return findings
+
+
+def invalid_graph(errors: Sequence[Finding]) -> InvalidGraph:
+    """The error of a save whose graph has ERROR findings."""
+    first = errors[0]
+    more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+    return InvalidGraph(
+        f"{first.code}: {first.message}{more}; nothing was saved",
+        hint=f"{first.hint}; ValidateGraph answers with every finding",
+        metadata={"total": str(len(errors))},
+        violations=[Violation(found.path, f"{found.code}: {found.message}") for found in errors],
+    )
