@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import uuid_utils
-from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 
 from services.chassis.database import Database
 from services.chassis.health import Health
@@ -24,6 +23,7 @@ from services.graph_store.store import Store
 from services.graph_store.validation import Validation
 from services.graph_store.wire import MAX_WARNING_BYTES
 from services.graph_store.workflows import Workflows
+from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 from valkyr.modules import catalogue
 from valkyr.rpc.channel import MAX_MESSAGE_BYTES
 
