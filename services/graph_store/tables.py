@@ -140,6 +140,24 @@ audit_event = Table(
     _when("created_date"),
 )
 
+draft = Table(
+    "draft",
+    metadata,
+    _text("namespace", key=True),
+    _uuid("workflow_id", key=True),
+    _text("principal_name", key=True),
+    _uuid("principal_id", nullable=True),
+    Column("base_version", Integer, nullable=False),
+    Column("revision", Integer, nullable=False),
+    _text("name", nullable=True),
+    _text("description"),
+    Column("labels", JSONB, nullable=False),
+    _text("document", nullable=True),
+    Column("content_hash", String(64)),
+    _when("created_date"),
+    _when("last_modified_date"),
+)
+
 answered_request = Table(
     "answered_request",
     metadata,

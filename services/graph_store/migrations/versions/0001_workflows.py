@@ -125,6 +125,28 @@ CREATE = (
     """,
     # The events of one workflow, in order.
     "CREATE INDEX audit_event_workflow_idx ON graph_store.audit_event (namespace, workflow_id, created_date)",
+    # No foreign key: a draft may be of a workflow that is not there yet. One without a document was published or
+    # discarded; it is kept so that the revisions of the next one go on from there.
+    """
+    CREATE TABLE graph_store.draft (
+        namespace text NOT NULL DEFAULT 'default',
+        workflow_id uuid NOT NULL,
+        principal_name text NOT NULL,
+        principal_id uuid,
+        base_version integer NOT NULL,
+        revision integer NOT NULL,
+        name text,
+        description text NOT NULL DEFAULT '',
+        labels jsonb NOT NULL DEFAULT '{}',
+        document text,
+        content_hash varchar(64),
+        created_date timestamptz NOT NULL DEFAULT now(),
+        last_modified_date timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT draft_pkey PRIMARY KEY (namespace, workflow_id, principal_name)
+    )
+    """,
+    # Pruned by age.
+    "CREATE INDEX draft_age_idx ON graph_store.draft (last_modified_date)",
     """
     CREATE TABLE graph_store.answered_request (
         namespace text NOT NULL DEFAULT 'default',
@@ -151,7 +173,7 @@ CREATE = (
 )
 
 APPEND_ONLY = ("workflow_version", "audit_event")
-TABLES = ("answered_request", "audit_event", "module", "connection", "task", "workflow_version", "workflow")
+TABLES = ("draft", "answered_request", "audit_event", "module", "connection", "task", "workflow_version", "workflow")
 
 
 def upgrade() -> None:
