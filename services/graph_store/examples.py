@@ -21,6 +21,8 @@ from services.chassis.example.resource import (
 )
 from valkyr.graph.model import EdgeKind, Join
 
+COLUMNS = """w.namespace, w.id, w.name, w.description, w.labels, w.version, w.content_hash, w.created_date,
+    w.last_modified_date, w.archived, w.last_modified_by_name"""
 ROWS = "graph_store.workflow AS w"
 SCOPE = "w.namespace = $1::text"
 _OF_WORKFLOW = "{0}.namespace = w.namespace AND {0}.workflow_id = w.id"

@@ -216,24 +216,6 @@ def select_versions(namespace: str, workflow_id: str, below: int | None, limit: 
     return statement.order_by(table.version.desc()).limit(limit)
 
 
-def select_workflows(
-    namespace: str, workflow_id: str | None, name: str | None, *, after: tuple[Any, str] | None, limit: int
-) -> Select[Any]:
-    """Newest first, from after a (created_date, id) on."""
-    statement = select(workflow).where(workflow.c.namespace == namespace)
-    if workflow_id is not None:
-        statement = statement.where(workflow.c.id == workflow_id)
-    if name is not None:
-        statement = statement.where(workflow.c.name == name)
-    if after is not None:
-        created, last_id = after
-        place = tuple_(workflow.c.created_date, workflow.c.id)
-        statement = statement.where(
-            place < tuple_(bindparam("created", created), bindparam("last", last_id, type_=_ID))
-        )
-    return statement.order_by(workflow.c.created_date.desc(), workflow.c.id.desc()).limit(limit)
-
-
 def _given(table: Table) -> FromClause:
     arrays = [bindparam(f"all_{name}", type_=ARRAY(kind)) for name, kind in ROWS[table.name].items()]
     columns: list[Column[Any]] = [Column(name, kind) for name, kind in ROWS[table.name].items()]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from opentelemetry import trace
-from valkyr.api.graph.v1 import graph_pb2 as pb
-from valkyr.api.graph.v1 import graph_pb2_grpc
 
+from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
 from services.chassis.paging import page_size_of, page_token
 from services.graph_store import wire
+from services.graph_store.examples import WORKFLOWS
 from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author
 from services.graph_store.workflows import Workflows
+from valkyr.api.graph.v1 import graph_pb2 as pb
+from valkyr.api.graph.v1 import graph_pb2_grpc
 
 
 class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
@@ -59,18 +61,10 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         )
 
     async def FindWorkflows(self, request: pb.FindWorkflowsRequest, context: Any) -> pb.FindWorkflowsResponse:
-        size = page_size_of(request)
-        found = await self._workflows.find_workflows(
-            namespace_of(request),
-            workflow_id=wire.read_workflow_id(request.id, "id") if request.id else None,
-            name=wire.read_name(request.name),
-            after=wire.read_workflow_place(request),
-            limit=size + 1,
-        )
-        last = found[size - 1] if len(found) > size else None
+        namespace = namespace_of(request)
+        found, next_page_token = await self._workflows.find_workflows(namespace, read_query(request, WORKFLOWS))
         return pb.FindWorkflowsResponse(
-            workflows=[wire.write_workflow(workflow) for workflow in found[:size]],
-            next_page_token=page_token(request, [last.created_at.isoformat(), last.id]) if last else "",
+            workflows=[wire.write_workflow(workflow) for workflow in found], next_page_token=next_page_token
         )
 
 

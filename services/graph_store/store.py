@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +15,8 @@ from sqlalchemy.exc import IntegrityError
 
 from services.chassis.database import Database
 from services.chassis.engine import Connection
-from services.graph_store import queries, tables
+from services.chassis.example.query import Query, fetch
+from services.graph_store import examples, queries, tables
 from services.graph_store.model import (
     AnsweredRequest,
     AuditEvent,
@@ -57,6 +58,15 @@ class Store:
         async with self._database.acquire() as connection:
             rows = await connection.fetch(queries.LATEST_VERSIONS, namespace, workflow_ids)
         return {str(row[0]): row[1] for row in rows}
+
+    async def find_workflows(self, namespace: str, query: Query) -> tuple[list[StoredWorkflow], str]:
+        """A page of what the query asks for, and the next one's token."""
+        async with self._database.acquire() as connection:
+            rows = await fetch(
+                connection, query.statement(examples.COLUMNS, examples.ROWS, examples.SCOPE, [namespace])
+            )
+        found, next_page_token = query.page(rows)
+        return [_found(row) for row in found], next_page_token
 
     async def prune_requests(self, kept: timedelta, limit: int) -> int:
         """Forgets up to `limit` requests that were answered longer than `kept` ago; how many there were."""
@@ -185,18 +195,6 @@ class Transaction:
             for row in rows
         ]
 
-    async def find_workflows(
-        self,
-        namespace: str,
-        *,
-        workflow_id: str | None,
-        name: str | None,
-        after: tuple[datetime, str] | None,
-        limit: int,
-    ) -> list[StoredWorkflow]:
-        statement = queries.select_workflows(namespace, workflow_id, name, after=after, limit=limit)
-        return [_workflow(row) for row in await self._connection.execute(statement)]
-
     async def _write(
         self,
         table: Table,
@@ -242,6 +240,23 @@ def _workflow(row: Row[Any]) -> StoredWorkflow:
         updated_at=row.last_modified_date,
         archived=row.archived,
         saved_by=row.last_modified_by_name,
+    )
+
+
+def _found(row: Mapping[str, Any]) -> StoredWorkflow:
+    """Of a row as asyncpg has it: ids are UUIDs, and jsonb is text."""
+    return StoredWorkflow(
+        namespace=row["namespace"],
+        id=str(row["id"]),
+        name=row["name"],
+        description=row["description"],
+        labels=orjson.loads(row["labels"]),
+        version=row["version"],
+        content_hash=row["content_hash"],
+        created_at=row["created_date"],
+        updated_at=row["last_modified_date"],
+        archived=row["archived"],
+        saved_by=row["last_modified_by_name"],
     )
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from valkyr.api.common.v1 import common_pb2
-from valkyr.api.graph.v1 import graph_pb2 as pb
 
 from services.chassis.paging import bad_page_token, page_place
 from services.graph_store.model import (
@@ -19,6 +17,8 @@ from services.graph_store.model import (
     StoredWorkflow,
     VersionSummary,
 )
+from valkyr.api.common.v1 import common_pb2
+from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.errors import InvalidRequest
 from valkyr.graph import fields
 from valkyr.graph.findings import Finding
@@ -91,14 +91,6 @@ def read_version(request: pb.GetGraphRequest) -> int | None:
     if request.version < 1:
         raise InvalidRequest.of_field("version", f"{request.version} is no version; the first one is 1")
     return request.version
-
-
-def read_name(value: str) -> str | None:
-    """The name to find, None for any. InvalidRequest."""
-    problems = fields.Problems()
-    _check_text(value, "name", MAX_NAME, problems)
-    problems.raise_if_any()
-    return value or None
 
 
 def author_of(principal: str, trace_id: str) -> Author:
@@ -238,21 +230,5 @@ def read_version_place(request: pb.ListVersionsRequest) -> int | None:
             return None
         case [int(version)] if not isinstance(version, bool) and 0 < version <= MAX_VERSION:
             return version
-        case _:
-            raise bad_page_token(request.page_token)
-
-
-def read_workflow_place(request: pb.FindWorkflowsRequest) -> tuple[datetime, str] | None:
-    """The workflow that the page before ended with, None for the first page. InvalidRequest."""
-    match page_place(request):
-        case None:
-            return None
-        case [str(created_at), str(workflow_id)]:
-            try:
-                moment = datetime.fromisoformat(created_at)
-                # astimezone takes a time without a zone for a local one, and refuses what no database holds.
-                return moment.astimezone(UTC), str(uuid.UUID(workflow_id))
-            except (ValueError, OverflowError):
-                raise bad_page_token(request.page_token) from None
         case _:
             raise bad_page_token(request.page_token)

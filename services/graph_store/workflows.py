@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
+from services.chassis.example.query import Query
 from services.graph_store.model import StoredWorkflow, VersionSummary, workflow_not_found
 from services.graph_store.store import Store
 
@@ -29,15 +29,6 @@ class Workflows:
                 raise workflow_not_found(workflow_id)
         return versions
 
-    async def find_workflows(
-        self,
-        namespace: str,
-        *,
-        workflow_id: str | None,
-        name: str | None,
-        after: tuple[datetime, str] | None,
-        limit: int,
-    ) -> list[StoredWorkflow]:
-        """The newest `limit` workflows created before `after`, a (created_at, id)."""
-        async with self._store.transaction() as tx:
-            return await tx.find_workflows(namespace, workflow_id=workflow_id, name=name, after=after, limit=limit)
+    async def find_workflows(self, namespace: str, query: Query) -> tuple[list[StoredWorkflow], str]:
+        """A page of what the query asks for, and the next one's token: empty if there is none."""
+        return await self._store.find_workflows(namespace, query)

@@ -153,9 +153,8 @@ async def list_(
     """
     by_id = is_id(workflow)
     async with session.client() as client:
-        pages = client.graphs.find(
-            id=workflow if by_id else "", name="" if by_id else workflow, page_size=min(limit, 1000)
-        )
+        example = {"id" if by_id else "name": workflow} if workflow else {}
+        pages = client.graphs.find(example=example, page_size=min(limit, 1000))
         workflows = await pages.first(limit)
     if session.printer.as_json:
         session.printer.document({"workflows": document_of(workflows)})
@@ -221,7 +220,7 @@ async def _with_what_is_stored(
     unsaid = [key for key in ("description", "labels") if not graph_file.says(key)]
     if base.version is None or base.workflow_id is None or not unsaid:
         return info
-    for stored in await client.graphs.find(id=base.workflow_id, page_size=1).first(1):
+    for stored in await client.graphs.find(example={"id": base.workflow_id}, page_size=1).first(1):
         return replace(info, **{key: getattr(stored, key) for key in unsaid})
     return info
 

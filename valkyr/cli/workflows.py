@@ -38,7 +38,7 @@ async def workflow_id_of(client: Client, workflow: str) -> str:
 
 async def find_named(client: Client, name: str) -> Workflow | None:
     """The workflow with exactly this name."""
-    page = await client.graphs.find(name=name, page_size=1).page()
+    page = await client.graphs.find(example={"name": name}, page_size=1).page()
     return page.items[0] if page.items else None
 
 

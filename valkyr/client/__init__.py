@@ -3,6 +3,7 @@ typed, with deadlines and safe repeats.
 """
 
 from valkyr.client.client import Client
+from valkyr.client.examples import Matcher, StringMode, TimeRange
 from valkyr.client.executions import Start
 from valkyr.client.failures import (
     Breaker,
@@ -41,6 +42,7 @@ __all__ = [
     "Execution",
     "ExecutionState",
     "Finding",
+    "Matcher",
     "OnUnavailable",
     "Page",
     "Pages",
@@ -54,6 +56,8 @@ __all__ = [
     "Severity",
     "Start",
     "StoredGraph",
+    "StringMode",
+    "TimeRange",
     "TriggerType",
     "Workflow",
     "WorkflowVersion",

@@ -8,6 +8,7 @@ from typing import Any
 
 from valkyr.api.graph.v1 import graph_pb2
 from valkyr.client.calls import Calls
+from valkyr.client.examples import ListQuery, Matcher, TimeRange
 from valkyr.client.ids import new_request_id
 from valkyr.client.pages import Page, Pages
 from valkyr.client.results import ResolvedVersions, SavedGraph, StoredGraph, Workflow, WorkflowVersion
@@ -122,14 +123,25 @@ class Graphs:
         return Pages(fetch)
 
     def find(
-        self, *, id: str = "", name: str = "", page_size: int = 100, timeout: timedelta | None = None
+        self,
+        *,
+        example: Mapping[str, Any] | None = None,
+        matcher: Matcher | None = None,
+        order_by: str = "",
+        time_ranges: Sequence[TimeRange] = (),
+        page_size: int = 100,
+        timeout: timedelta | None = None,
     ) -> Pages[Workflow]:
-        """Workflows by id or exact name, newest first; without either, all of the namespace."""
+        """Workflows that look like `example`, by their latest versions, newest first unless `order_by` says otherwise.
+
+        `find(example={"modules": [{"className": "HttpRequestModule"}]}, order_by="updateTime desc")`; all of the
+        namespace without an example. InvalidRequest naming every path of the example that cannot be asked for.
+        """
+        query = ListQuery(example, matcher, order_by, time_ranges)
 
         async def fetch(token: str) -> Page[Workflow]:
-            request = graph_pb2.FindWorkflowsRequest(
-                namespace=self._namespace, id=id, name=name, page_size=page_size, page_token=token
-            )
+            request = graph_pb2.FindWorkflowsRequest(namespace=self._namespace, page_size=page_size, page_token=token)
+            query.put_into(request)
             answer = await self._calls.unary("FindWorkflows", request, timeout=timeout)
             return Page([workflow_of(workflow) for workflow in answer.workflows], answer.next_page_token)
 

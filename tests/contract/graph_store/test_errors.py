@@ -7,8 +7,10 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 
 from tests.builders import a_graph
+from valkyr.api.common.v1 import common_pb2
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
 from valkyr.errors import (
@@ -34,6 +36,10 @@ def a_save(arrows: str = "a -> b", **fields: Any) -> pb.SaveGraphRequest:
     request = pb.SaveGraphRequest(workflow=pb.Workflow(id=ID, name="orders"), **fields)
     fill_from_graph(request, a_graph(arrows))
     return request
+
+
+def example(**fields: Any) -> pb.FindWorkflowsRequest:
+    return json_format.ParseDict({"example": fields}, pb.FindWorkflowsRequest())
 
 
 async def error_of(call: Any) -> ValkyrError:
@@ -310,14 +316,24 @@ async def test_i25_a_request_that_cannot_be_read_is_invalid_argument_and_stores_
             "pageToken",
             "was not given out for this list",
         ),
-        ("FindWorkflows", pb.FindWorkflowsRequest(id="x"), "id", "'x' is not a UUID"),
+        ("FindWorkflows", example(id="x"), "example.id", "'x' is not a UUID"),
+        ("FindWorkflows", example(name="\x00"), "example.name", "holds a NUL character"),
+        ("FindWorkflows", example(name="x" * 10_001), "example.name", "has 10001 characters"),
+        ("FindWorkflows", example(nodes=[{"nodeID": "x"}]), "example.nodes[0].nodeID", 'did you mean "nodeId"?'),
+        ("FindWorkflows", example(version="5.5"), "example.version", "'5.5' is not an integer"),
+        ("FindWorkflows", pb.FindWorkflowsRequest(order_by="nam"), "orderBy", 'did you mean "name"?'),
         (
             "FindWorkflows",
-            pb.FindWorkflowsRequest(name="\x00"),
-            "name",
-            "holds a NUL character, which cannot be stored; remove it",
+            pb.FindWorkflowsRequest(matcher=common_pb2.Matcher(ignored_paths=["nope"])),
+            "matcher.ignoredPaths[0]",
+            "names no field",
         ),
-        ("FindWorkflows", pb.FindWorkflowsRequest(name="x" * 256), "name", "has 256 characters; at most 255"),
+        (
+            "FindWorkflows",
+            pb.FindWorkflowsRequest(time_ranges=[common_pb2.TimeRange(field="createTime")]),
+            "timeRanges[0]",
+            "neither startTime nor endTime",
+        ),
         ("FindWorkflows", pb.FindWorkflowsRequest(page_size=10**6), "pageSize", "1000000 is not from 1 to 1000"),
         (
             "FindWorkflows",

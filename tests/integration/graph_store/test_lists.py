@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
+from services.chassis.example.query import read_query
+from services.graph_store.examples import WORKFLOWS
+from services.graph_store.model import StoredWorkflow
 from services.graph_store.workflows import Workflows
 from tests.integration.graph_store.conftest import Saves
+from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.errors import WorkflowNotFound
 
 Sql = Callable[..., Any]
@@ -35,29 +41,32 @@ async def test_latest_versions_of_many_come_in_one_call(save: Saves, workflows: 
     assert await workflows.resolve_versions("elsewhere", ids) == {}
 
 
-async def test_workflows_are_found_by_id_and_name_newest_first(save: Saves, workflows: Workflows, sql: Sql) -> None:
+async def test_workflows_are_found_page_by_page_newest_first(save: Saves, workflows: Workflows, sql: Sql) -> None:
     saved = [(await save("a", name=f"w{number}")).stored.workflow for number in range(5)]
     # Same time for all: the id decides, so that no page misses or repeats one.
     await sql("update graph_store.workflow set created_date = '2026-01-01T00:00:00Z'")
-    pages = []
-    after = None
-    while page := await workflows.find_workflows("default", workflow_id=None, name=None, after=after, limit=2):
-        pages.append([workflow.id for workflow in page])
-        after = (page[-1].created_at, page[-1].id)
+    request = pb.FindWorkflowsRequest(page_size=2)
+    pages: list[list[StoredWorkflow]] = []
+    while not pages or request.page_token:
+        page, request.page_token = await workflows.find_workflows("default", read_query(request, WORKFLOWS))
+        pages.append(page)
     assert [len(page) for page in pages] == [2, 2, 1]
-    assert [workflow_id for page in pages for workflow_id in page] == sorted(
-        (workflow.id for workflow in saved), reverse=True
-    )
+    found = [workflow for page in pages for workflow in page]
+    newest = sorted(saved, key=lambda workflow: workflow.id, reverse=True)
+    assert found == [replace(workflow, created_at=found[0].created_at) for workflow in newest]
 
-    async def find(namespace: str = "default", **by: str | None) -> list[str | None]:
-        found = await workflows.find_workflows(
-            namespace, **{"workflow_id": None, "name": None, **by}, after=None, limit=9
-        )
+
+async def test_workflows_are_found_by_id_and_name_within_the_namespace(save: Saves, workflows: Workflows) -> None:
+    saved = [(await save("a", name=f"w{number}")).stored.workflow for number in range(5)]
+
+    async def find(namespace: str = "default", **example: str) -> list[str | None]:
+        request = json_format.ParseDict({"example": example}, pb.FindWorkflowsRequest())
+        found, _ = await workflows.find_workflows(namespace, read_query(request, WORKFLOWS))
         return [workflow.name for workflow in found]
 
     assert await find(name="w3") == ["w3"]
-    assert await find(workflow_id=saved[2].id) == ["w2"]
-    assert await find(workflow_id=saved[2].id, name="w3") == []
+    assert await find(id=saved[2].id) == ["w2"]
+    assert await find(id=saved[2].id, name="w3") == []
     assert await find(name="W3") == []
     assert await find(name="w%") == []
     assert await find("elsewhere", name="w3") == []

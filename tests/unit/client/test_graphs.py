@@ -173,7 +173,7 @@ async def test_history_and_search_come_in_pages(script: Any, client: Client) -> 
     script.answer("ListVersions", pb.ListVersionsResponse(versions=[pb.Version(version=2, author="ada")]))
     script.answer("FindWorkflows", pb.FindWorkflowsResponse(workflows=[pb.Workflow(id="w1", name="orders")]))
     (version,) = await client.graphs.list_versions("w1").all()
-    (workflow,) = await client.graphs.find(name="orders").all()
+    (workflow,) = await client.graphs.find(example={"name": "orders"}).all()
     assert (version.version, version.author) == (2, "ada")
     assert workflow.id == "w1"
-    assert script.requests("FindWorkflows")[0].name == "orders"
+    assert script.requests("FindWorkflows")[0].example["name"] == "orders"
