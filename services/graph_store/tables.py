@@ -137,6 +137,8 @@ audit_event = Table(
     Column("to_hash", String(64)),
     _text("message"),
     Column("trace_id", String(32), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("written_in", BigInteger, nullable=False),
     _when("created_date"),
 )
 

@@ -119,12 +119,18 @@ CREATE = (
         to_hash varchar(64),
         message text NOT NULL DEFAULT '',
         trace_id varchar(32) NOT NULL DEFAULT '',
+        number bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+        written_in bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
         created_date timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT audit_event_pkey PRIMARY KEY (namespace, id)
     )
     """,
-    # The events of one workflow, in order.
-    "CREATE INDEX audit_event_workflow_idx ON graph_store.audit_event (namespace, workflow_id, created_date)",
+    # ListAuditEvents of one workflow, and of a namespace. Events of one workflow are numbered in the order in which they
+    # happened, as each is written under the lock of the workflow's row.
+    "CREATE INDEX audit_event_workflow_idx ON graph_store.audit_event (namespace, workflow_id, number)",
+    "CREATE INDEX audit_event_number_idx ON graph_store.audit_event (namespace, number)",
+    # WatchWorkflows: what transactions wrote that an earlier look could not see.
+    "CREATE INDEX audit_event_written_idx ON graph_store.audit_event (written_in, number)",
     # No foreign key: a draft may be of a workflow that is not there yet. One without a document was published or
     # discarded; it is kept so that the revisions of the next one go on from there.
     """
