@@ -44,7 +44,8 @@ class SaveCommand:
     """One save. `workflow.version` is the version that was edited, `workflow.id` None for a new workflow.
 
     `request` is for callers whose request is not the graph itself; otherwise it is made of `method`, `request_id` and
-    what the save says. `action` None is `workflow.created` or `workflow.saved`. `merged` is only handed on.
+    what the save says. `action` None is `workflow.created` or `workflow.saved`. `restored` is the version whose graph it
+    is: name, description and labels then stay as they are. `merged` is only handed on.
     """
 
     namespace: str
@@ -57,7 +58,7 @@ class SaveCommand:
     method: str = "SaveGraph"
     request: Request | None = None
     action: str | None = None
-    restored_from: int | None = None
+    restored: StoredVersion | None = None
     merged: bool = False
 
 
@@ -255,15 +256,33 @@ def _unplaced(node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def row_changes(
-    previous: Mapping[str, Any], previous_ids: RowIds, document: Mapping[str, Any], *, new_id: NewId
+    previous: Mapping[str, Any],
+    previous_ids: RowIds,
+    document: Mapping[str, Any],
+    *,
+    new_id: NewId,
+    restored: RowIds | None = None,
 ) -> RowChanges:
-    """The rows that differ between two documents. What has the same nodeId, edgeId or module's nodeId keeps its id."""
-    tasks, task_ids = _changes(previous, previous_ids.tasks, document, ("nodes", "nodeId"), new_id)
-    connections, connection_ids = _changes(previous, previous_ids.connections, document, ("edges", "edgeId"), new_id)
-    modules, module_ids = _changes(previous, previous_ids.modules, document, ("modules", "nodeId"), new_id)
+    """The rows that differ between two documents. What has the same nodeId, edgeId or module's nodeId keeps its id.
+
+    `restored` are the ids that the document's rows had when it was a version: what comes back gets them back.
+    """
+    was = restored or RowIds()
+    tasks, task_ids = _changes(previous, previous_ids.tasks, document, ("nodes", "nodeId"), _ids(was.tasks, new_id))
+    connections, connection_ids = _changes(
+        previous, previous_ids.connections, document, ("edges", "edgeId"), _ids(was.connections, new_id)
+    )
+    modules, module_ids = _changes(
+        previous, previous_ids.modules, document, ("modules", "nodeId"), _ids(was.modules, new_id)
+    )
     ids = RowIds(task_ids, connection_ids, module_ids)
     by_node = {node["nodeId"]: task_id for node, task_id in zip(document.get("nodes", ()), task_ids, strict=True)}
     return RowChanges(ids, by_node, tasks, connections, modules)
+
+
+def _ids(restored: Sequence[str], new_id: NewId) -> Callable[[int], str]:
+    """The id of what is new at a place in the document."""
+    return lambda place: restored[place] if restored else new_id()
 
 
 def _changes(
@@ -271,7 +290,7 @@ def _changes(
     previous_ids: Sequence[str],
     document: Mapping[str, Any],
     kind: tuple[str, str],
-    new_id: NewId,
+    id_at: Callable[[int], str],
 ) -> tuple[Changes, list[str]]:
     collection, key = kind
     before = {
@@ -280,9 +299,9 @@ def _changes(
     inserted: list[tuple[str, Mapping[str, Any]]] = []
     updated: list[tuple[str, Mapping[str, Any]]] = []
     ids: list[str] = []
-    for item in document.get(collection, ()):
+    for place, item in enumerate(document.get(collection, ())):
         earlier = before.pop(item[key], None)
-        row_id = new_id() if earlier is None else earlier[0]
+        row_id = id_at(place) if earlier is None else earlier[0]
         if earlier is None:
             inserted.append((row_id, item))
         elif not _same(earlier[1], item):

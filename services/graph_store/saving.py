@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -222,7 +222,12 @@ class Saving:
         return await self._write(tx, prepared, workflow, changes)
 
     async def _change(self, tx: Transaction, prepared: _Prepared, current: StoredWorkflow) -> SavedVersion:
-        command, wanted = prepared.command, prepared.command.workflow
+        command = prepared.command
+        if command.restored is not None:
+            said = replace(info_of(current), id=current.id, version=command.workflow.version)
+            command = replace(command, workflow=said)
+            prepared = replace(prepared, command=command)
+        wanted = command.workflow
         unchanged = is_unchanged(current, wanted, prepared.content_hash)
         if not (unchanged and is_repeated(current, wanted, command.author)):
             check_edited_version(current, wanted.version)
@@ -230,7 +235,8 @@ class Saving:
         if unchanged:
             return SavedVersion(previous, command.graph, prepared.warnings, unchanged=True, merged=command.merged)
         before = orjson.loads(previous.document)
-        changes = row_changes(before, previous.ids, prepared.document, new_id=self._new_id)
+        restored = command.restored.ids if command.restored else None
+        changes = row_changes(before, previous.ids, prepared.document, new_id=self._new_id, restored=restored)
         values = _workflow_values(prepared, name=wanted.name or current.name, version=current.version + 1)
         workflow = await tx.update_workflow(current.namespace, current.id, values)
         layout = is_layout(before, prepared.document, changes) and info_of(current) == info_of(workflow)
@@ -341,7 +347,7 @@ def _version_values(prepared: _Prepared, workflow: StoredWorkflow) -> dict[str, 
         "content_hash": workflow.content_hash,
         "node_count": len(command.graph.nodes),
         "edge_count": len(command.graph.edges),
-        "restored_from": command.restored_from,
+        "restored_from": command.restored.workflow.version if command.restored else None,
         "message": command.message,
         "created_by": command.author.principal_id,
         "created_by_name": command.author.principal,
