@@ -167,10 +167,31 @@ answered_request = Table(
     Column("method", String(40), primary_key=True),
     _text("request_id", key=True),
     Column("request_hash", LargeBinary, nullable=False),
-    _uuid("workflow_id"),
+    _uuid("workflow_id", nullable=True),
     Column("version", Integer, nullable=False),
     Column("unchanged", Boolean, nullable=False),
     Column("merged", Boolean, nullable=False),
     _text("warnings"),
     _when("created_date"),
+)
+
+catalogue = Table(
+    "catalogue",
+    metadata,
+    _text("namespace", key=True),
+    Column("revision", Integer, nullable=False),
+    _when("last_modified_date"),
+)
+
+module_spec = Table(
+    "module_spec",
+    metadata,
+    _text("namespace", key=True),
+    _text("class_name", key=True),
+    _text("description"),
+    _text("config_schema", nullable=True),
+    _text("defaults"),
+    _when("last_modified_date"),
+    _uuid("last_modified_by", nullable=True),
+    _text("last_modified_by_name"),
 )

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.chassis.migrate import rooms
 
-UNIQUE_KEYS = {"graph_store": 12, "breaker": 8, "dlq": 6}
+UNIQUE_KEYS = {"graph_store": 14, "breaker": 8, "dlq": 6}
 """Of the executor's, most are of an execution."""
 
 

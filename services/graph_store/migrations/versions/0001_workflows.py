@@ -159,13 +159,36 @@ CREATE = (
         method varchar(40) NOT NULL,
         request_id text NOT NULL,
         request_hash bytea NOT NULL,
-        workflow_id uuid NOT NULL,
+        workflow_id uuid,
         version integer NOT NULL,
         unchanged boolean NOT NULL,
         merged boolean NOT NULL DEFAULT false,
         warnings text NOT NULL,
         created_date timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT answered_request_pkey PRIMARY KEY (namespace, method, request_id)
+    )
+    """,
+    # One row for each namespace that has registered modules: locked by who registers, and compared by who has some of it
+    # in memory.
+    """
+    CREATE TABLE graph_store.catalogue (
+        namespace text NOT NULL DEFAULT 'default',
+        revision integer NOT NULL,
+        last_modified_date timestamptz NOT NULL DEFAULT now(),
+        CONSTRAINT catalogue_pkey PRIMARY KEY (namespace)
+    )
+    """,
+    """
+    CREATE TABLE graph_store.module_spec (
+        namespace text NOT NULL DEFAULT 'default',
+        class_name text NOT NULL,
+        description text NOT NULL DEFAULT '',
+        config_schema text,
+        defaults text NOT NULL DEFAULT '{}',
+        last_modified_date timestamptz NOT NULL DEFAULT now(),
+        last_modified_by uuid,
+        last_modified_by_name text NOT NULL DEFAULT 'anonymous',
+        CONSTRAINT module_spec_pkey PRIMARY KEY (namespace, class_name)
     )
     """,
     # Pruned by age.
@@ -179,7 +202,7 @@ CREATE = (
 )
 
 APPEND_ONLY = ("workflow_version", "audit_event")
-TABLES = ("draft", "answered_request", "audit_event", "module", "connection", "task", "workflow_version", "workflow")
+TABLES = ("module_spec", "catalogue", "draft", "answered_request", "audit_event", "module", "connection", "task", "workflow_version", "workflow")
 
 
 def upgrade() -> None:
