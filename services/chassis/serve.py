@@ -70,7 +70,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, door)
         if self._settings.reflection:
             shown = [*names, HEALTH_SERVICE, reflection.SERVICE_NAME]
-            reflection.enable_server_reflection(shown, door, ReflectedPool(shown))
+            reflection.enable_server_reflection(shown, self._server, ReflectedPool(shown))
         self._bind()
         await self._server.start()
         await self.health.start([*names, HEALTH_SERVICE])
