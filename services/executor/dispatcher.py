@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff, monotonic
 from services.executor.leasing import Leasing
 from services.executor.model import Candidate
+from services.executor.plans import PlannedVersion, VersionKey
 from services.executor.signals import LOWEST_RANK, Signals
 from services.executor.store import leases as store
 from services.executor.store import parking
@@ -26,6 +27,7 @@ from services.executor.store.parking import Parking
 from services.executor.store.session import Session
 from services.executor.targets import TargetKey
 from valkyr.flow.effects import Prepared
+from valkyr.flow.facts import ExecutionFacts
 from valkyr.telemetry import get_logger
 
 BATCH = 500
@@ -100,7 +102,7 @@ class Dispatcher:
         self._mirror = mirror
         self._turn = turn
         self._marks = Watermarks()
-        self._unusable: set[UUID] = set()
+        self._unusable: set[VersionKey] = set()
         self._parking = False
         self._parked: Counter[TargetKey] = Counter()
 
@@ -158,16 +160,15 @@ class Dispatcher:
     async def _lease(self, room: int) -> tuple[int, bool]:
         """Where runs are parked, which need no room, many are looked at at once."""
         limit = max(room, BATCH) if self._parking else room
+        plans: dict[VersionKey, PlannedVersion] = {}
         while True:
             granted_at = monotonic()
             try:
-                batch = await self._session.repeat(partial(self._lease_in, room=room, limit=limit))
+                batch = await self._session.repeat(partial(self._lease_in, room=room, limit=limit, plans=plans))
                 break
-            except _NotCached as missing:
-                # Never under a lock, nor with a connection in hand. Memory may not hold as many as were looked at.
-                loaded = await self._cache.get_many(missing.ids)
-                self._unusable = (self._unusable & missing.looked_at) | (missing.ids - loaded.keys())
-                limit = max(room, limit // 2)
+            except _NotPlanned as missing:
+                # Never under a lock, nor with a connection in hand. Memory may not hold as many as are needed.
+                plans |= await self._planned(missing.versions)
         self._parking = bool(batch.parked)
         if batch.parked:
             self._parked.update((run.namespace, run.target) for run in batch.parked)
@@ -176,10 +177,10 @@ class Dispatcher:
         taken = len(batch.leased) + len(batch.parked)
         return taken, bool(batch.left) or taken >= limit
 
-    async def _lease_in(self, tx: Any, *, room: int, limit: int) -> _Batch:
+    async def _lease_in(self, tx: Any, *, room: int, limit: int, plans: Mapping[VersionKey, PlannedVersion]) -> _Batch:
         marks = self._marks.to_begin_from()
         found = await store.select_to_lease(tx, self._handoff.serving, marks=marks, limit=limit)
-        batch = _Batch(self._known_of({run.execution_id for _, run in found}))
+        batch = _Batch(self._known_of(await self._cache.facts_by(tx, {run.execution_id for _, run in found}), plans))
         await self._divide(tx, batch, [run for _, run in found if run.execution_id in batch.known], room)
         self._advance(found, batch.left)
         await self._leasing.lease(tx, batch.leased)
@@ -235,14 +236,33 @@ class Dispatcher:
         for (namespace, target), runs in parked.items():
             log.info("run.parked", namespace=namespace, target=target, runs=runs)
 
-    def _known_of(self, ids: set[UUID]) -> dict[UUID, Known]:
-        """From memory, without those that are unusable. _NotCached where it lacks some."""
-        usable = ids - self._unusable
-        known = self._cache.cached_many(usable)
-        missing = usable - known.keys()
+    def _known_of(
+        self, facts: Mapping[UUID, ExecutionFacts], plans: Mapping[VersionKey, PlannedVersion]
+    ) -> dict[UUID, Known]:
+        """Without those that are unusable. _NotPlanned where neither `plans` nor memory has the plan of one."""
+        known: dict[UUID, Known] = {}
+        missing: set[VersionKey] = set()
+        for execution_id, fact in facts.items():
+            key = fact.version_key
+            version = self._cache.cached_version(key) or plans.get(key)
+            if version is not None:
+                known[execution_id] = Known(fact, version)
+            elif key not in self._unusable:
+                missing.add(key)
         if missing:
-            raise _NotCached(missing, ids)
+            raise _NotPlanned(missing)
         return known
+
+    async def _planned(self, keys: Iterable[VersionKey]) -> dict[VersionKey, PlannedVersion]:
+        """Those that a plan can be made of. The others are remembered: nothing but a restart makes them usable."""
+        planned = {}
+        for key in keys:
+            version = await self._cache.version(key)
+            if version is None:
+                self._unusable.add(key)
+            else:
+                planned[key] = version
+        return planned
 
     async def _next_look(self, *, busy: bool) -> timedelta | None:
         """At the next retry; soon after there was something to do, as a row may have been locked by another."""
@@ -267,9 +287,8 @@ class _Batch:
     left: set[UUID] = field(default_factory=set)
 
 
-class _NotCached(Exception):
-    """Runs were found whose executions are not in memory; their locks are let go of first."""
+class _NotPlanned(Exception):
+    """Runs were found of versions whose plans are not in memory; their locks are let go of first."""
 
-    def __init__(self, ids: set[UUID], looked_at: set[UUID]) -> None:
-        self.ids = ids
-        self.looked_at = looked_at
+    def __init__(self, versions: set[VersionKey]) -> None:
+        self.versions = versions

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from services.executor.plans import PlannedVersion, Plans, VersionKey
@@ -66,7 +67,7 @@ class ExecutionCache:
         for execution_id, fact in facts.items():
             key = fact.version_key
             if key not in versions:
-                versions[key] = await self._version(key)
+                versions[key] = await self.version(key)
             version = versions[key]
             if version is not None:
                 known[execution_id] = Known(fact, version)
@@ -79,6 +80,20 @@ class ExecutionCache:
         return {execution_id: Known(fact, _NO_PLAN) for execution_id, fact in facts.items()}
 
     async def _facts_of(self, ids: Iterable[UUID], *, reserved: bool) -> dict[UUID, ExecutionFacts]:
+        facts, missing = self._remembered(ids)
+        if missing:
+            async with self._session.reading(reserved=reserved) as connection:
+                facts |= await self._read(connection, missing)
+        return facts
+
+    async def facts_by(self, connection: Any, ids: Iterable[UUID]) -> dict[UUID, ExecutionFacts]:
+        """Those that exist, by the connection that the caller has in hand: one statement where memory lacks some, none
+        otherwise."""
+        facts, missing = self._remembered(ids)
+        return facts | await self._read(connection, missing) if missing else facts
+
+    def _remembered(self, ids: Iterable[UUID]) -> tuple[dict[UUID, ExecutionFacts], set[UUID]]:
+        """What is in memory, and what is not."""
         facts: dict[UUID, ExecutionFacts] = {}
         missing: set[UUID] = set()
         for execution_id in ids:
@@ -87,12 +102,13 @@ class ExecutionCache:
                 missing.add(execution_id)
             else:
                 facts[execution_id] = fact
-        if missing:
-            async with self._session.reading(reserved=reserved) as connection:
-                for found in await read_facts(connection, missing):
-                    facts[found.id] = found
-                    self.remember(found)
-        return facts
+        return facts, missing
+
+    async def _read(self, connection: Any, ids: Iterable[UUID]) -> dict[UUID, ExecutionFacts]:
+        found = await read_facts(connection, ids)
+        for facts in found:
+            self.remember(facts)
+        return {facts.id: facts for facts in found}
 
     def cached(self, execution_id: UUID) -> Known | None:
         """Without asking the database."""
@@ -100,11 +116,12 @@ class ExecutionCache:
         version = self._plans.cached(facts.version_key) if facts else None
         return Known(facts, version) if facts and version else None
 
-    def cached_many(self, ids: Iterable[UUID]) -> dict[UUID, Known]:
-        """Those that are in memory."""
-        return {execution_id: known for execution_id in ids if (known := self.cached(execution_id))}
+    def cached_version(self, key: VersionKey) -> PlannedVersion | None:
+        """Without asking anybody."""
+        return self._plans.cached(key)
 
-    async def _version(self, key: VersionKey) -> PlannedVersion | None:
+    async def version(self, key: VersionKey) -> PlannedVersion | None:
+        """None, and logged, where no plan can be made of it. Takes a connection as `get_many` does. Unavailable."""
         version = self._plans.cached(key)
         if version is not None:
             return version

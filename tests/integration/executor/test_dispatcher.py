@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -16,6 +17,9 @@ from tests.counted_session import CountedSession
 from tests.executor_lab import Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
+
+PATIENCE = 5.0
+"""For what must not go on for ever."""
 
 
 class Leaser:
@@ -87,3 +91,35 @@ async def test_a_queue_is_leased_in_order_portion_by_portion_and_nothing_of_it_t
     await idle.start(a_graph(", ".join(names), nodes={name: {"priority": -place} for place, name in enumerate(names)}))
     nodes, _ = await leaser.step()
     assert nodes == names
+
+
+async def test_executions_that_memory_lacks_cost_one_statement_and_nothing_is_locked_twice(idle: Stack) -> None:
+    leaser = Leaser(idle, room=10)
+    await idle.start(a_graph("a, b"))
+    await idle.start(a_graph("c"))
+    idle.app.parts.cache._facts.clear()
+    nodes, statements = await leaser.step()
+    assert (sorted(nodes), statements) == (["a", "b", "c"], 4)
+
+
+async def test_locks_are_let_go_of_while_a_plan_is_made_and_a_batch_needs_no_more_than_it_can_hold(idle: Stack) -> None:
+    leaser = Leaser(idle, room=10)
+    for name in ("a", "b", "c"):
+        await idle.start(a_graph(name))
+    plans = idle.app.parts.plans
+    plans._planned.clear()
+    plans._nodes, plans._limit = 0, 1
+    async with asyncio.timeout(PATIENCE):
+        nodes, statements = await leaser.step()
+    assert (sorted(nodes), statements) == (["a", "b", "c"], 4)
+    assert len(plans._planned) == 1
+
+
+async def test_a_graph_that_no_plan_can_be_made_of_is_tried_once_and_holds_up_no_other(idle: Stack) -> None:
+    leaser = Leaser(idle, room=10)
+    await idle.start(a_graph("a -> b", edges={"a->b": {"condition": "1 == 1"}}))
+    await idle.sql.execute("UPDATE executor.pinned_graph SET document = replace(document, '1 == 1', '1 ==')")
+    idle.app.parts.plans._planned.clear()
+    assert await leaser.step() == ([], 3), "asked again when its plan could not be made; the next retry"
+    await idle.start(a_graph("c"))
+    assert await leaser.step() == (["c"], 5), "a look, a lease, what is ready, a look at the whole, the next retry"
