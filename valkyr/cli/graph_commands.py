@@ -17,7 +17,7 @@ from valkyr.cli.printing import moment
 from valkyr.cli.session import Session, command
 from valkyr.cli.workflows import SaveBase, choose_base, is_id, read_version, workflow_id_of
 from valkyr.client import Client, SavedGraph
-from valkyr.client.graphs import one_message
+from valkyr.client.graph_documents import one_message
 from valkyr.errors import InvalidGraph
 from valkyr.graph.model import WorkflowInfo
 

@@ -65,7 +65,7 @@ async def choose_base(client: Client, info: WorkflowInfo, version: str | None, *
     if workflow_id is None:
         return SaveBase(None, None, "a new workflow")
     try:
-        (latest,) = await client.graphs.list_versions(workflow_id, page_size=1).first(1)
+        (latest,) = await client.graphs.versions(workflow_id, page_size=1).first(1)
     except WorkflowNotFound:
         return SaveBase(workflow_id, None, "a new workflow with the id in the file")
     if version == LATEST:

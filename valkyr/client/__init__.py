@@ -15,6 +15,17 @@ from valkyr.client.failures import (
     RefusedResolution,
     Resolution,
 )
+from valkyr.client.graph_results import (
+    AuditEvent,
+    Draft,
+    MergedGraph,
+    PublishedDraft,
+    RestoredGraph,
+    SavedDraft,
+    VersionDiff,
+    WorkflowChange,
+)
+from valkyr.client.graph_saves import SaveProgress, SaveRetry, SaveStage
 from valkyr.client.pages import Page, Pages
 from valkyr.client.results import (
     Attempt,
@@ -33,25 +44,34 @@ from valkyr.graph.findings import Finding, Severity
 
 __all__ = [
     "Attempt",
+    "AuditEvent",
     "Breaker",
     "BreakerPolicy",
     "BreakerState",
     "Client",
     "DeadLetter",
     "DeadLetterType",
+    "Draft",
     "Execution",
     "ExecutionState",
     "Finding",
     "Matcher",
+    "MergedGraph",
     "OnUnavailable",
     "Page",
     "Pages",
+    "PublishedDraft",
     "Quarantine",
     "RefusedResolution",
     "Resolution",
     "ResolvedVersions",
+    "RestoredGraph",
     "Run",
     "RunState",
+    "SaveProgress",
+    "SaveRetry",
+    "SaveStage",
+    "SavedDraft",
     "SavedGraph",
     "Severity",
     "Start",
@@ -59,6 +79,8 @@ __all__ = [
     "StringMode",
     "TimeRange",
     "TriggerType",
+    "VersionDiff",
     "Workflow",
+    "WorkflowChange",
     "WorkflowVersion",
 ]

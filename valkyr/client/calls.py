@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
@@ -71,6 +72,26 @@ class Calls:
                 self._reached = True
                 self._budget.succeeded()
                 return answer
+
+    async def once(self, rpc: str, request: Any, *, timeout: timedelta | None = None) -> Any:
+        """The answer to a single attempt, or a ValkyrError: for callers who repeat by rules of their own."""
+        budget = self._timeout if timeout is None else timeout
+        try:
+            answer = await getattr(self._open(), rpc)(request, timeout=budget.total_seconds())
+        except grpc.RpcError as error:
+            raise self._error(error, budget) from None
+        self._reached = True
+        self._budget.succeeded()
+        return answer
+
+    def may_repeat(self, *, began: float, delay: timedelta) -> bool:
+        """Whether a failed attempt may be made again after `delay`.
+
+        Not in an outage that many calls share, nor where nobody was ever there `connect_timeout` after `began`
+        (monotonic seconds).
+        """
+        in_time = time.monotonic() + delay.total_seconds() < self._last_moment(began, math.inf)
+        return self._budget.failed() and in_time
 
     async def stream(self, rpc: str, request: Any, *, timeout: timedelta) -> AsyncGenerator[Any, None]:
         """The messages of one call of a streaming RPC; never repeated here. ValkyrError when it breaks."""

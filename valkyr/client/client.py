@@ -15,6 +15,7 @@ from valkyr.client.breakers import Breakers
 from valkyr.client.calls import Calls
 from valkyr.client.dead_letters import DeadLetters
 from valkyr.client.executions import Executions
+from valkyr.client.graph_documents import Scope
 from valkyr.client.graphs import Graphs
 from valkyr.client.runs import Runs
 
@@ -65,7 +66,7 @@ class Client:
         letters = calls(dlq_pb2_grpc.DeadLetterQueueServiceStub, "dead letter queue", dlq)
         self._calls = (graphs, executions, breakers, letters)
         self.namespace = namespace or DEFAULT_NAMESPACE
-        self.graphs = Graphs(graphs, self.namespace, named=bool(namespace))
+        self.graphs = Graphs(graphs, Scope(self.namespace, named=bool(namespace)))
         self.executions = Executions(executions, self.namespace)
         self.runs = Runs(executions, self.namespace)
         self.breakers = Breakers(breakers, self.namespace)

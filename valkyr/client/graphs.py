@@ -1,42 +1,41 @@
-"""client.graphs: validate, save, read and find workflows."""
+"""client.graphs: validate, save, read and find workflows; their history, and drafts of them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from valkyr.api.graph.v1 import graph_pb2
 from valkyr.client.calls import Calls
+from valkyr.client.drafts import Drafts
 from valkyr.client.examples import ListQuery, Matcher, TimeRange
+from valkyr.client.graph_documents import GraphOrDocument, Scope, one_message, read_given
+from valkyr.client.graph_history import GraphHistory
+from valkyr.client.graph_refusals import with_all_differences, with_all_findings, with_request_id
+from valkyr.client.graph_saves import TRANSIENT, OnProgress, OnRetry, SaveRetries, SaveStage, send
 from valkyr.client.ids import new_request_id
 from valkyr.client.pages import Page, Pages
-from valkyr.client.results import ResolvedVersions, SavedGraph, StoredGraph, Workflow, WorkflowVersion
-from valkyr.client.wire import saved_graph_of, stored_graph_of, version_of, workflow_of
-from valkyr.errors import InvalidGraph, InvalidRequest, LimitExceeded, Violation
-from valkyr.graph.document import (
-    Envelope,
-    envelope_from_document,
-    graph_from_document,
-    workflow_from_document,
-)
+from valkyr.client.results import ResolvedVersions, SavedGraph, StoredGraph, Workflow
+from valkyr.client.wire import saved_graph_of, stored_graph_of, workflow_of
+from valkyr.client.wire_graphs import findings_of
+from valkyr.errors import InvalidGraph, LimitExceeded, VersionConflict, Violation
 from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph, WorkflowInfo
 from valkyr.graph.validate import validate
 from valkyr.modules import catalogue
-from valkyr.rpc.graphs import fill_from_graph, finding_from_proto, workflow_to_proto
+from valkyr.rpc.graphs import fill_from_graph, workflow_to_proto
 
-GraphOrDocument = Graph | Mapping[str, Any]
+__all__ = ["GraphOrDocument", "Graphs"]
 
 
-class Graphs:
+class Graphs(GraphHistory):
     """Calls to the graph store. A graph is a `Graph` or a document: {"workflow": ..., "nodes": [...], ...}."""
 
-    def __init__(self, calls: Calls, namespace: str, *, named: bool = True) -> None:
-        """`named`: somebody chose the namespace, so that a document of another one is refused."""
-        self._calls = calls
-        self._namespace = namespace
-        self._named = named
+    def __init__(self, calls: Calls, scope: Scope) -> None:
+        super().__init__(calls, scope)
+        self.drafts = Drafts(calls, scope)
 
     async def validate(
         self, graph: GraphOrDocument, *, local: bool = False, timeout: timedelta | None = None
@@ -47,11 +46,11 @@ class Graphs:
         `local` runs the same rules here, with no call: the modules known are those that come with Valkyr.
         InvalidRequest for what cannot be read as a graph.
         """
-        workflow, value, envelope = _read(graph)
-        namespace = self._namespace_of(envelope)
+        given = read_given(graph)
+        namespace = self._scope.of(given.envelope)
         if local:
-            return validate(value, catalogue=catalogue())
-        return await self._validate_remotely(namespace, workflow, value, timeout)
+            return validate(given.graph, catalogue=catalogue())
+        return await self._validate_remotely(namespace, given.workflow, given.graph, timeout)
 
     async def save(
         self,
@@ -62,6 +61,10 @@ class Graphs:
         message: str = "",
         request_id: str | None = None,
         validate_only: bool = False,
+        max_retries: int = 3,
+        initial_delay: float = 1.0,
+        on_retry: OnRetry | None = None,
+        on_progress: OnProgress | None = None,
         timeout: timedelta | None = None,
     ) -> SavedGraph:
         """Validates here, then saves all or nothing.
@@ -69,33 +72,51 @@ class Graphs:
         `workflow` takes the place of the document's own; `version` is the one that was edited (or `workflow.version`).
         A save says all of the workflow: without description or labels it has none afterwards; only no name keeps the
         name. A document may name `namespace` and `message`; others given here are InvalidRequest.
-        InvalidGraph with all `findings`; VersionConflict with `current_version` and the first `differences`
-        that others have made; VersionRequired; NameTaken.
+
+        InvalidGraph with all `findings`, VersionConflict with `current_version` and all `differences` that others have
+        made, VersionRequired, NameTaken and whatever else is wrong with it are raised at once. What is transient (the
+        graph store is away, overloaded, or did not answer within `timeout`) is tried again, at most `max_retries`
+        times, after `initial_delay` seconds that double each time, with jitter; the `request_id` sees to it that it is
+        saved once, and stands in the last error's `metadata["requestId"]`.
         """
-        own, value, envelope = _read(graph)
-        info = own if workflow is None else workflow
-        namespace = self._namespace_of(envelope)
-        _refuse_errors(value)
+        given = read_given(graph)
+        info = given.workflow if workflow is None else workflow
+        retries = SaveRetries.of(max_retries, initial_delay, on_retry, on_progress)
         request = graph_pb2.SaveGraphRequest(
-            namespace=namespace,
+            namespace=self._scope.of(given.envelope),
             version=version,
-            message=one_message(message, envelope),
+            message=one_message(message, given.envelope),
             request_id=request_id or new_request_id(),
             validate_only=validate_only,
         )
-        _put(request, info, value)
+        retries.tell(SaveStage.VALIDATING)
+        await asyncio.to_thread(_refuse_errors, given.graph)
+        _put(request, info, given.graph)
         try:
-            return saved_graph_of(await self._calls.unary("SaveGraph", request, timeout=timeout))
+            return saved_graph_of(await send(self._calls, "SaveGraph", request, retries=retries, timeout=timeout))
         except InvalidGraph as refused:
-            refused.findings = await self._validate_remotely(namespace, info, value, timeout)
-            raise
+            retries.tell(SaveStage.EXPLAINING)
+            raise await with_all_findings(
+                refused, lambda: self._validate_remotely(request.namespace, info, given.graph, timeout)
+            ) from None
+        except VersionConflict as conflict:
+            retries.tell(SaveStage.EXPLAINING)
+            raise await with_all_differences(
+                conflict,
+                self._calls,
+                namespace=request.namespace,
+                workflow_id=request.workflow.id,
+                edited=info.version if version is None else version,
+                timeout=timeout,
+            ) from None
+        except TRANSIENT as error:
+            raise with_request_id(error, request.request_id) from None
 
     async def get(
         self,
         workflow_id: str,
         *,
         version: int | None = None,
-        expand_config: bool = False,
         timeout: timedelta | None = None,
     ) -> StoredGraph:
         """The graph of a version, the latest by default. WorkflowNotFound, VersionNotFound."""
@@ -106,21 +127,7 @@ class Graphs:
         """The latest versions of up to 1,000 workflows, in one call."""
         request = graph_pb2.ResolveVersionsRequest(namespace=self._namespace, workflow_ids=workflow_ids)
         answer = await self._calls.unary("ResolveVersions", request, timeout=timeout)
-        return ResolvedVersions(dict(answer.versions), tuple(answer.missing_ids))
-
-    def list_versions(
-        self, workflow_id: str, *, page_size: int = 100, timeout: timedelta | None = None
-    ) -> Pages[WorkflowVersion]:
-        """The history, newest first. WorkflowNotFound."""
-
-        async def fetch(token: str) -> Page[WorkflowVersion]:
-            request = graph_pb2.ListVersionsRequest(
-                namespace=self._namespace, workflow_id=workflow_id, page_size=page_size, page_token=token
-            )
-            answer = await self._calls.unary("ListVersions", request, timeout=timeout)
-            return Page([version_of(version) for version in answer.versions], answer.next_page_token)
-
-        return Pages(fetch)
+        return ResolvedVersions(dict(answer.versions), tuple(answer.missing_ids), tuple(answer.archived_ids))
 
     def find(
         self,
@@ -147,14 +154,6 @@ class Graphs:
 
         return Pages(fetch)
 
-    def _namespace_of(self, envelope: Envelope) -> str:
-        if self._named and envelope.namespace not in ("", self._namespace):
-            raise InvalidRequest.of_field(
-                "namespace",
-                f"the document is of {envelope.namespace!r}, and {self._namespace!r} is what was asked for; name one",
-            )
-        return envelope.namespace or self._namespace
-
     async def _validate_remotely(
         self, namespace: str, workflow: WorkflowInfo, graph: Graph, timeout: timedelta | None
     ) -> Sequence[Finding]:
@@ -164,24 +163,7 @@ class Graphs:
         except LimitExceeded:
             return validate(graph, catalogue=catalogue())
         answer = await self._calls.unary("ValidateGraph", request, timeout=timeout)
-        return [finding_from_proto(finding) for finding in (*answer.errors, *answer.warnings)]
-
-
-def one_message(given: str, envelope: Envelope) -> str:
-    """The message given, or else the document's. InvalidRequest where both say something else."""
-    if given and envelope.message and given != envelope.message:
-        raise InvalidRequest.of_field(
-            "message", f"the document says {envelope.message[:40]!r}, and {given[:40]!r} was given; give one of them"
-        )
-    return given or envelope.message
-
-
-def _read(graph: GraphOrDocument) -> tuple[WorkflowInfo, Graph, Envelope]:
-    if isinstance(graph, Graph):
-        return WorkflowInfo(), graph, Envelope()
-    if not isinstance(graph, Mapping):
-        raise InvalidRequest(f"expected a Graph or a document (a mapping), got a {type(graph).__name__}")
-    return workflow_from_document(graph), graph_from_document(graph), envelope_from_document(graph)
+        return findings_of(answer.errors, answer.warnings)
 
 
 def _put(

@@ -65,7 +65,9 @@ class SavedGraph:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowVersion:
-    """One entry of a workflow's history."""
+    """One entry of a workflow's history. `layout`: nodes were moved in the picture, and nothing else since the version
+    before. `restored_from` is the version whose graph this is again, 0 if none was restored.
+    """
 
     version: int
     content_hash: str
@@ -74,14 +76,17 @@ class WorkflowVersion:
     message: str
     node_count: int
     edge_count: int
+    layout: bool = False
+    restored_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedVersions:
-    """The latest versions by workflow id, and the ids that nobody knows."""
+    """The latest versions by workflow id, the ids that nobody knows, and those of archived workflows."""
 
     versions: Mapping[str, int]
     missing_ids: Sequence[str]
+    archived_ids: Sequence[str] = ()
 
 
 @cheaply_made

@@ -79,6 +79,8 @@ def version_of(message: graph_pb2.Version) -> WorkflowVersion:
         message=message.message,
         node_count=message.node_count,
         edge_count=message.edge_count,
+        layout=message.layout,
+        restored_from=message.restored_from,
     )
 
 

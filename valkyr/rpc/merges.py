@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
 from valkyr.api.common.v1 import common_pb2
 from valkyr.errors import Difference
 from valkyr.graph.conflicts import Conflict, ConflictKind
 from valkyr.graph.diff import GraphDiff, differences_of
-from valkyr.graph.parts import ABSENT, Part, json_text
+from valkyr.graph.parts import Part, json_text, value_of_text
+from valkyr.rpc.status import difference_from_proto
 
 
 def diff_to_proto(diff: GraphDiff) -> list[common_pb2.Difference]:
     """Every entry, moves last. `reordered` does not travel."""
     return [_difference_to_proto(difference) for difference in differences_of(diff)]
+
+
+def differences_from_proto(messages: Iterable[common_pb2.Difference]) -> list[Difference]:
+    """The entries of an answer."""
+    return [difference_from_proto(message) for message in messages]
 
 
 def conflicts_to_proto(conflicts: Iterable[Conflict]) -> list[common_pb2.Conflict]:
@@ -36,7 +40,7 @@ def conflicts_to_proto(conflicts: Iterable[Conflict]) -> list[common_pb2.Conflic
 
 
 def conflicts_from_proto(messages: Iterable[common_pb2.Conflict]) -> list[Conflict]:
-    """The conflicts of an answer. ValueError for a kind that only a newer server has."""
+    """The conflicts of an answer; a value that was cut is a text. ValueError for a kind that a newer server has."""
     return [
         Conflict(
             kind=ConflictKind(common_pb2.Conflict.Kind.Name(message.kind)),
@@ -63,4 +67,4 @@ def _difference_to_proto(difference: Difference) -> common_pb2.Difference:
 
 
 def _value(message: common_pb2.Conflict, field: str) -> Any:
-    return orjson.loads(getattr(message, field)) if message.HasField(field) else ABSENT  # type: ignore[arg-type]
+    return value_of_text(getattr(message, field) if message.HasField(field) else None)  # type: ignore[arg-type]

@@ -221,7 +221,8 @@ def _difference_to_proto(difference: Difference) -> common_pb2.Difference:
     )
 
 
-def _difference_from_proto(message: common_pb2.Difference) -> Difference:
+def difference_from_proto(message: common_pb2.Difference) -> Difference:
+    """An entry of a diff; a kind or part that only a newer server has is its number."""
     kinds, parts = common_pb2.Difference.Kind.DESCRIPTOR, common_pb2.Difference.Part.DESCRIPTOR
     return Difference(
         kind=_name_of(kinds, message.kind),
@@ -308,7 +309,7 @@ def _unpack(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, dic
     return info, {
         "violations": [Violation(entry.field, entry.description) for entry in bad_request.field_violations],
         "retry_after": retry_after,
-        "differences": [_difference_from_proto(entry) for entry in differences.differences],
+        "differences": [difference_from_proto(entry) for entry in differences.differences],
         "disagreements": [_conflict_from_proto(entry) for entry in conflicts.conflicts],
     }
 

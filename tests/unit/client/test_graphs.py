@@ -172,7 +172,7 @@ async def test_versions_are_resolved_in_one_call(script: Any, client: Client) ->
 async def test_history_and_search_come_in_pages(script: Any, client: Client) -> None:
     script.answer("ListVersions", pb.ListVersionsResponse(versions=[pb.Version(version=2, author="ada")]))
     script.answer("FindWorkflows", pb.FindWorkflowsResponse(workflows=[pb.Workflow(id="w1", name="orders")]))
-    (version,) = await client.graphs.list_versions("w1").all()
+    (version,) = await client.graphs.versions("w1").all()
     (workflow,) = await client.graphs.find(example={"name": "orders"}).all()
     assert (version.version, version.author) == (2, "ada")
     assert workflow.id == "w1"
