@@ -44,8 +44,8 @@ class SaveCommand:
     """One save. `workflow.version` is the version that was edited, `workflow.id` None for a new workflow.
 
     `request` is for callers whose request is not the graph itself; otherwise it is made of `method`, `request_id` and
-    what the save says. `action` None is `workflow.created` or `workflow.saved`. `restored` is the version whose graph it
-    is: name, description and labels then stay as they are. `merged` is only handed on.
+    what the save says. `action` None is `workflow.created` or `workflow.saved`. `restored` is the version whose graph
+    it is: name, description and labels then stay as they are. `merged` is only handed on.
     """
 
     namespace: str

@@ -125,8 +125,8 @@ CREATE = (
         CONSTRAINT audit_event_pkey PRIMARY KEY (namespace, id)
     )
     """,
-    # ListAuditEvents of one workflow, and of a namespace. Events of one workflow are numbered in the order in which they
-    # happened, as each is written under the lock of the workflow's row.
+    # ListAuditEvents of one workflow, and of a namespace. Events of one workflow are numbered in the order in which
+    # they happened, as each is written under the lock of the workflow's row.
     "CREATE INDEX audit_event_workflow_idx ON graph_store.audit_event (namespace, workflow_id, number)",
     "CREATE INDEX audit_event_number_idx ON graph_store.audit_event (namespace, number)",
     # WatchWorkflows: what transactions wrote that an earlier look could not see.
