@@ -33,6 +33,7 @@ from services.graph_store.model import (
     is_unchanged,
     row_changes,
 )
+from services.graph_store.model_drafts import check_in_use
 from services.graph_store.store import Store, Transaction
 from services.graph_store.validation import Validation
 from valkyr.errors import (
@@ -102,7 +103,7 @@ class Saving:
         """Saves all or nothing. `after` runs in the same transaction once the rest is written, also where that is
         nothing because the graph is unchanged; not for a repeated request. What it raises undoes the save.
 
-        InvalidGraph, LimitExceeded, VersionRequired, VersionConflict, NameTaken, RequestIdReused.
+        InvalidGraph, LimitExceeded, VersionRequired, VersionConflict, WorkflowArchived, NameTaken, RequestIdReused.
         """
         try:
             prepared = await self._prepare(command)
@@ -156,21 +157,9 @@ class Saving:
         warnings = await self._validation.warnings(command.namespace, command.graph)
         document = graph_to_document(command.graph)
         canonical = document_bytes(document)
-        self._check_answer_size(command.graph, canonical)
+        check_answer_size(command.graph, canonical, limit=self._max_answer_bytes)
         request = command.request or _request_of_graph(command, canonical)
         return _Prepared(command, document, canonical, hash_of(canonical), request, warnings)
-
-    def _check_answer_size(self, graph: Graph, canonical: bytes) -> None:
-        """What could be saved but never be read is refused: answers carry more than the requests that they answer."""
-        rows = len(graph.nodes) + len(graph.edges) + len(graph.modules)
-        ids = sum(len(node.node_id) for node in graph.nodes) * 2 + sum(len(edge.edge_id) for edge in graph.edges)
-        size = len(canonical) + rows * ROW_BYTES + ids * 4
-        if size > self._max_answer_bytes:
-            raise LimitExceeded(
-                f"the graph has {len(canonical):,} bytes, and its answer about {size:,}; at most"
-                f" {self._max_answer_bytes:,} fit into a message",
-                hint="split it into several workflows, or keep large data out of the configs",
-            )
 
     async def _save_in(self, tx: Transaction, prepared: _Prepared, after: AfterSave | None) -> SavedVersion:
         command, request = prepared.command, prepared.request
@@ -222,6 +211,7 @@ class Saving:
         return await self._write(tx, prepared, workflow, changes)
 
     async def _change(self, tx: Transaction, prepared: _Prepared, current: StoredWorkflow) -> SavedVersion:
+        check_in_use(current)
         command = prepared.command
         if command.restored is not None:
             said = replace(info_of(current), id=current.id, version=command.workflow.version)
@@ -284,6 +274,19 @@ class Saving:
         namespace, request = prepared.command.namespace, prepared.request
         if not await tx.insert_request(namespace, request.method, request.id, answered, self._requests_kept):
             raise _Raced
+
+
+def check_answer_size(graph: Graph, canonical: bytes, *, limit: int) -> None:
+    """What could be saved but never be read is LimitExceeded: answers carry more than the requests that they answer."""
+    rows = len(graph.nodes) + len(graph.edges) + len(graph.modules)
+    ids = sum(len(node.node_id) for node in graph.nodes) * 2 + sum(len(edge.edge_id) for edge in graph.edges)
+    size = len(canonical) + rows * ROW_BYTES + ids * 4
+    if size > limit:
+        raise LimitExceeded(
+            f"the graph has {len(canonical):,} bytes, and its answer about {size:,}; at most {limit:,} fit into a"
+            " message",
+            hint="split it into several workflows, or keep large data out of the configs",
+        )
 
 
 def request_of(command: SaveCommand) -> Request:

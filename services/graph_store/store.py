@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Row, Table
 from sqlalchemy.exc import IntegrityError
 
-from services.chassis.database import Database
+from services.chassis.database import Database, with_retries
 from services.chassis.engine import Connection
 from services.chassis.example.query import Query, fetch
 from services.graph_store import examples, queries, tables
@@ -40,18 +40,32 @@ _Result = TypeVar("_Result")
 class Store:
     """Reads of the graph store, and transactions for its writes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, changed: Callable[[], None] = lambda: None) -> None:
+        """`changed` is called when something that leaves an audit event was committed, or may have been."""
         self._database = database
+        self._changed = changed
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Commits at the end of the block; any exception rolls back."""
-        async with self._database.transaction() as connection:
-            yield Transaction(connection)
+        tx: Transaction | None = None
+        try:
+            async with self._database.transaction() as connection:
+                tx = Transaction(connection)
+                yield tx
+        finally:
+            # The connection may be lost in the middle of the commit: that it failed does not say that it did nothing.
+            if tx is not None and tx.has_events:
+                self._changed()
 
     async def in_transaction(self, work: Callable[[Transaction], Awaitable[_Result]]) -> _Result:
         """Runs `work` in a transaction, again from its start after a deadlock or a serialization failure."""
-        return await self._database.in_transaction(lambda connection: work(Transaction(connection)))
+
+        async def once() -> _Result:
+            async with self.transaction() as tx:
+                return await work(tx)
+
+        return await with_retries(once)
 
     async def latest_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
         """By workflow; unknown ones are absent. One statement, and no transaction round it."""
@@ -79,27 +93,33 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.has_events = False
+
+    @property
+    def connection(self) -> Connection:
+        """For statements of other files of the store."""
+        return self._connection
 
     async def lock_workflow(self, namespace: str, workflow_id: str) -> StoredWorkflow | None:
         """The workflow's row, locked until the end: saves of one workflow come one after the other."""
         row = (await self._connection.execute(queries.lock_workflow(namespace, workflow_id))).first()
-        return None if row is None else _workflow(row)
+        return None if row is None else workflow_of(row)
 
     async def find_workflow(self, namespace: str, workflow_id: str) -> StoredWorkflow | None:
         row = (await self._connection.execute(queries.select_workflow(namespace, workflow_id))).first()
-        return None if row is None else _workflow(row)
+        return None if row is None else workflow_of(row)
 
     async def insert_workflow(self, values: Mapping[str, Any]) -> StoredWorkflow | None:
         """None if another transaction was first with the same id. NameTaken."""
         with _name_taken(values["name"]):
             row = (await self._connection.execute(queries.insert_workflow(dict(values)))).first()
-        return None if row is None else _workflow(row)
+        return None if row is None else workflow_of(row)
 
     async def update_workflow(self, namespace: str, workflow_id: str, values: Mapping[str, Any]) -> StoredWorkflow:
         """NameTaken."""
         with _name_taken(values["name"]):
             result = await self._connection.execute(queries.update_workflow(namespace, workflow_id, dict(values)))
-        return _workflow(result.one())
+        return workflow_of(result.one())
 
     async def find_version(
         self, namespace: str, workflow_id: str, version: int | None
@@ -108,7 +128,7 @@ class Transaction:
         row = (await self._connection.execute(queries.select_version(namespace, workflow_id, version))).first()
         if row is None:
             return None
-        workflow = _workflow(row)
+        workflow = workflow_of(row)
         return workflow, None if row.version_version is None else _version(row, workflow)
 
     async def get_version(self, namespace: str, workflow_id: str, version: int) -> StoredVersion:
@@ -145,6 +165,7 @@ class Transaction:
             "message": event.message,
             "trace_id": event.author.trace_id,
         }
+        self.has_events = True
         await self._connection.execute(queries.insert_audit_event(values))
 
     async def find_request(
@@ -227,7 +248,8 @@ def _name_taken(name: str | None) -> Iterator[None]:
         ) from None
 
 
-def _workflow(row: Row[Any]) -> StoredWorkflow:
+def workflow_of(row: Row[Any]) -> StoredWorkflow:
+    """Of a row of the table `workflow`."""
     return StoredWorkflow(
         namespace=row.namespace,
         id=row.id,

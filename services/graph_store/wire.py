@@ -42,9 +42,9 @@ def read_save(request: pb.SaveGraphRequest, namespace: str, author: Author) -> S
     """InvalidRequest naming every field that cannot be read."""
     problems = fields.Problems()
     workflow, graph = graph_wire.read_graph(request, problems)
-    _check_workflow(workflow, problems)
-    _check_text(request.message, "message", MAX_TEXT, problems)
-    _check_text(request.request_id, "requestId", MAX_REQUEST_ID, problems)
+    check_workflow(workflow, problems)
+    check_text(request.message, "message", MAX_TEXT, problems)
+    check_text(request.request_id, "requestId", MAX_REQUEST_ID, problems)
     problems.raise_if_any()
     return SaveCommand(
         namespace=namespace,
@@ -61,7 +61,7 @@ def read_graph(request: pb.ValidateGraphRequest) -> Graph:
     """InvalidRequest naming every field that cannot be read."""
     problems = fields.Problems()
     workflow, graph = graph_wire.read_graph(request, problems)
-    _check_workflow(workflow, problems)
+    check_workflow(workflow, problems)
     problems.raise_if_any()
     return graph
 
@@ -104,8 +104,8 @@ def author_of(principal: str, trace_id: str) -> Author:
 def write_validation(findings: Sequence[Finding]) -> pb.ValidateGraphResponse:
     return pb.ValidateGraphResponse(
         valid=not any(finding.is_error for finding in findings),
-        errors=_write_findings([finding for finding in findings if finding.is_error], MAX_FINDING_BYTES),
-        warnings=_write_findings([finding for finding in findings if not finding.is_error], MAX_FINDING_BYTES),
+        errors=write_findings([finding for finding in findings if finding.is_error], MAX_FINDING_BYTES),
+        warnings=write_findings([finding for finding in findings if not finding.is_error], MAX_FINDING_BYTES),
     )
 
 
@@ -113,7 +113,7 @@ def write_saved(saved: SavedVersion) -> pb.SaveGraphResponse:
     message = pb.SaveGraphResponse(
         workflow=write_workflow(saved.stored.workflow),
         unchanged=saved.unchanged,
-        warnings=_write_findings(saved.warnings, MAX_WARNING_BYTES),
+        warnings=write_findings(saved.warnings, MAX_WARNING_BYTES),
     )
     ids = _row_ids(saved.stored)
     graph_wire.fill_from_graph(message, saved.graph, ids=ids)
@@ -146,8 +146,8 @@ def write_workflow(workflow: StoredWorkflow) -> pb.Workflow:
         labels=dict(workflow.labels),
         version=workflow.version,
         content_hash=workflow.content_hash,
-        create_time=_timestamp(workflow.created_at),
-        update_time=_timestamp(workflow.updated_at),
+        create_time=timestamp(workflow.created_at),
+        update_time=timestamp(workflow.updated_at),
         archived=workflow.archived,
     )
 
@@ -157,7 +157,7 @@ def write_versions(versions: Iterable[VersionSummary]) -> list[pb.Version]:
         pb.Version(
             version=version.version,
             content_hash=version.content_hash,
-            create_time=_timestamp(version.created_at),
+            create_time=timestamp(version.created_at),
             author=version.author,
             message=version.message,
             node_count=version.node_count,
@@ -173,7 +173,7 @@ def _row_ids(stored: StoredVersion) -> graph_wire.RowIds:
     return graph_wire.RowIds(stored.ids.tasks, stored.ids.connections, stored.ids.modules)
 
 
-def _write_findings(findings: Sequence[Finding], limit: int) -> list[common_pb2.Finding]:
+def write_findings(findings: Sequence[Finding], limit: int) -> list[common_pb2.Finding]:
     """As many as `limit` bytes hold; the last then says how many were left out."""
     messages: list[common_pb2.Finding] = []
     size = 0
@@ -193,7 +193,8 @@ def _write_findings(findings: Sequence[Finding], limit: int) -> list[common_pb2.
     return messages
 
 
-def _check_workflow(workflow: WorkflowInfo, problems: fields.Problems) -> None:
+def check_workflow(workflow: WorkflowInfo, problems: fields.Problems) -> None:
+    """Name, description and labels within their limits."""
     _check_length(workflow.name or "", "workflow.name", MAX_NAME, problems)
     _check_length(workflow.description, "workflow.description", MAX_TEXT, problems)
     if len(workflow.labels) > MAX_LABELS:
@@ -207,7 +208,8 @@ def _check_workflow(workflow: WorkflowInfo, problems: fields.Problems) -> None:
             )
 
 
-def _check_text(value: str, path: str, limit: int, problems: fields.Problems) -> None:
+def check_text(value: str, path: str, limit: int, problems: fields.Problems) -> None:
+    """Text of at most `limit` characters that can be stored."""
     _check_length(value, path, limit, problems)
     fields.check_text(value, path, problems)
 
@@ -217,7 +219,8 @@ def _check_length(value: str, path: str, limit: int, problems: fields.Problems) 
         problems.add(path, f"has {len(value):,} characters; at most {limit:,} are allowed")
 
 
-def _timestamp(moment: datetime) -> Timestamp:
+def timestamp(moment: datetime) -> Timestamp:
+    """A moment on the wire."""
     message = Timestamp()
     message.FromDatetime(moment)
     return message
