@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import ClassVar
 
+from services.breaker.examples import BREAKERS
 from services.breaker.model.calls import Key
 from services.breaker.model.machine import Circuit
-from services.breaker.model.states import State
 from services.breaker.model.views import BreakerView
-from services.breaker.store import Store
+from services.breaker.store import Scope, Store
+from services.chassis.example.query import Query
+from services.chassis.example.resource import Resource
 
 
 class Breakers:
-    """Reads of breakers as they are."""
+    """Reads of breakers as they are. `resource` is what they can be asked for by example."""
+
+    resource: ClassVar[Resource] = BREAKERS
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -21,8 +25,6 @@ class Breakers:
         """One that was never heard of as it would be."""
         return await self._store.find(key) or BreakerView(key, Circuit())
 
-    async def list_breakers(
-        self, namespace: str, *, after: str, prefix: str, states: Sequence[State], limit: int
-    ) -> list[BreakerView]:
-        """By target; of any of `states`, of all if it is empty."""
-        return await self._store.list_breakers(namespace, after=after, prefix=prefix, states=states, limit=limit)
+    async def find(self, namespace: str, query: Query, scope: Scope) -> tuple[list[BreakerView], str]:
+        """A page and the next one's token."""
+        return await self._store.find_breakers(namespace, query, scope)

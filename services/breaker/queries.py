@@ -50,17 +50,11 @@ FROM breaker.circuit_breaker_state b {_IN_FLIGHT.format(moment="$3")}
 WHERE b.namespace = $1::text AND b.target = $2::text
 """
 
-LIST_BREAKERS = f"""
-SELECT {_COLUMNS}, f.permits
-FROM (
-    SELECT * FROM breaker.circuit_breaker_state
-    WHERE namespace = $1::text AND target > $2::text AND starts_with(target, $3::text)
-        AND (cardinality($4::text[]) = 0 OR state = ANY($4::text[]))
-    ORDER BY target
-    LIMIT $5
-) AS b {_IN_FLIGHT.format(moment="$6")}
-ORDER BY b.target
-"""
+# Lists: $1 is the namespace, $2 a moment as above, $3 what the targets begin with, $4 the states, all if empty.
+LISTED_COLUMNS = f"{_COLUMNS}, f.permits"
+LISTED = f"breaker.circuit_breaker_state AS b {_IN_FLIGHT.format(moment='$2')}"
+LISTED_SCOPE = """b.namespace = $1::text AND b.target ^@ $3::text
+    AND (cardinality($4::text[]) = 0 OR b.state = ANY($4::text[]))"""
 
 # Of all namespaces where $1 is NULL.
 SNAPSHOT = f"""

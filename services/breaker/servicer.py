@@ -11,9 +11,10 @@ from services.breaker.breakers import Breakers
 from services.breaker.model.calls import CallOutcome, PermitAnswer, PermitRequest
 from services.breaker.model.policy import Policy
 from services.breaker.model.states import Answer
+from services.breaker.store import Scope
 from services.breaker.watch import Batch
+from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
-from services.chassis.paging import page_size_of, page_token
 from valkyr.api.breaker.v1 import breaker_pb2 as pb
 from valkyr.api.breaker.v1 import breaker_pb2_grpc
 
@@ -65,17 +66,11 @@ class BreakerServicer(breaker_pb2_grpc.BreakerServiceServicer):
         return pb.GetBreakerResponse(breaker=wire.write_breaker(view, self._policy))
 
     async def ListBreakers(self, request: pb.ListBreakersRequest, context: Any) -> pb.ListBreakersResponse:
-        size = page_size_of(request)
-        found = await self._breakers.list_breakers(
-            namespace_of(request),
-            after=wire.read_place(request),
-            prefix=wire.read_prefix(request.target_prefix),
-            states=wire.read_states(request.states),
-            limit=size + 1,
-        )
+        query = read_query(request, self._breakers.resource)
+        scope = Scope(wire.read_prefix(request.target_prefix), wire.read_states(request.states))
+        found, next_page_token = await self._breakers.find(namespace_of(request), query, scope)
         return pb.ListBreakersResponse(
-            breakers=[wire.write_breaker(view, self._policy) for view in found[:size]],
-            next_page_token=page_token(request, [found[size - 1].key.target]) if len(found) > size else "",
+            breakers=[wire.write_breaker(view, self._policy) for view in found], next_page_token=next_page_token
         )
 
     async def WatchBreakers(

@@ -19,6 +19,7 @@ from services.breaker.model.machine import Circuit, Holder, Permit
 from services.breaker.model.states import State
 from services.breaker.model.views import BreakerView
 from services.chassis.database import Database, translated, with_retries
+from services.chassis.example.query import Query, fetch
 
 CHANNEL = "valkyr_breaker"
 """Of notifications that breakers changed which watchers see; without a payload."""
@@ -48,6 +49,14 @@ class Changed:
     views: Sequence[BreakerView]
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What holds of the breakers of a list beside its example. Empty fields do not restrict."""
+
+    prefix: str = ""
+    states: Sequence[State] = ()
+
+
 class Store:
     """Reads, and transactions for changes. `clock` decides in place of the database's, for tests."""
 
@@ -72,15 +81,13 @@ class Store:
             row = await connection.fetchrow(queries.GET_BREAKER, key.namespace, key.target, self._moment())
         return None if row is None else _view(row)
 
-    async def list_breakers(
-        self, namespace: str, *, after: str, prefix: str, states: Sequence[State], limit: int
-    ) -> list[BreakerView]:
-        """By target, from after one on; of any of `states`, of all if it is empty."""
+    async def find_breakers(self, namespace: str, query: Query, scope: Scope) -> tuple[list[BreakerView], str]:
+        """A page of what the query asks for within the scope, and the next one's token."""
+        values = [namespace, self._moment(), scope.prefix, list(scope.states)]
+        statement = query.statement(queries.LISTED_COLUMNS, queries.LISTED, queries.LISTED_SCOPE, values)
         async with self._connection() as connection:
-            rows = await connection.fetch(
-                queries.LIST_BREAKERS, namespace, after, prefix, list(states), limit, self._moment()
-            )
-        return [_view(row) for row in rows]
+            rows, next_page_token = query.page(await fetch(connection, statement))
+        return [_view(row) for row in rows], next_page_token
 
     async def snapshot(self, namespace: str | None, *, after: Key | None, limit: int) -> list[BreakerView]:
         """Breakers that ever left CLOSED, of one namespace or of all, by key."""

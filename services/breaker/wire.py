@@ -17,7 +17,6 @@ from services.breaker.model.states import Answer, Result, State
 from services.breaker.model.views import BreakerView
 from services.breaker.watch import Batch
 from services.chassis.interceptors import namespace_of
-from services.chassis.paging import bad_page_token, page_place
 from valkyr.api.breaker.v1 import breaker_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
 from valkyr.telemetry import parse_traceparent
@@ -88,17 +87,6 @@ def read_prefix(prefix: str) -> str:
             "targetPrefix", f"{prefix[:64]!r} begins no target; takes up to {MAX_TARGET} characters without NUL"
         )
     return prefix
-
-
-def read_place(request: pb.ListBreakersRequest) -> str:
-    """The target that the page before ended with, "" for the first page. InvalidRequest."""
-    match page_place(request):
-        case None:
-            return ""
-        case [str(target)] if target and "\0" not in target:
-            return target
-        case _:
-            raise bad_page_token(request.page_token)
 
 
 def write_permit(request: PermitRequest, answer: PermitAnswer) -> pb.PermitDecision:

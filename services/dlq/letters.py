@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any
-
-from services.dlq.model import Letter
-from services.dlq.store import Store
+from services.chassis.example.query import Query
+from services.dlq.model import Filters, Letter
+from services.dlq.store import FoundLetters, Store
 from valkyr.errors import DeadLetterNotFound
 
 
@@ -26,9 +24,6 @@ class Letters:
             )
         return letter
 
-    async def list_letters(
-        self, namespace: str, filters: dict[str, Any], *, after: tuple[datetime, str] | None, limit: int
-    ) -> list[Letter]:
-        """Newest first, without inputs, config and stack traces. `filters`: a column's value, or a list of them."""
-        async with self._store.transaction() as tx:
-            return await tx.list_letters(namespace, filters, after=after, limit=limit)
+    async def find(self, namespace: str, query: Query, filters: Filters) -> FoundLetters:
+        """A page and one more, if there is one; without inputs, config and stack traces."""
+        return await self._store.find_letters(namespace, query, filters)

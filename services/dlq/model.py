@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -99,6 +99,8 @@ class Resolved:
 
 
 Event = Quarantined | Resolved
+Filters = Mapping[str, str | list[str]]
+"""Of a list: a column of letters -> what it is to be, or any of several."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,21 +196,6 @@ def lock_letter(namespace: str, letter_id: str) -> Select[Any]:
     return _light().where(letter.namespace == namespace, letter.id == letter_id).with_for_update()
 
 
-def select_letters(
-    namespace: str, filters: dict[str, Any], *, after: tuple[datetime, str] | None, limit: int
-) -> Select[Any]:
-    """Newest first, from after a (quarantined_at, id) on. A filter is a column's value, or a sequence of them."""
-    statement = _light().where(letter.namespace == namespace)
-    for name, wanted in filters.items():
-        column = letter[name]
-        statement = statement.where(column.in_(wanted) if isinstance(wanted, list) else column == wanted)
-    if after is not None:
-        moment, last_id = after
-        place = tuple_(letter.quarantined_at, letter.id)
-        statement = statement.where(place < tuple_(bindparam("moment", moment), bindparam("last", last_id, type_=_ID)))
-    return statement.order_by(letter.quarantined_at.desc(), letter.id.desc()).limit(limit)
-
-
 def request_resolution(namespace: str, letter_id: str, resolution: str, intent_id: str) -> Update:
     """The guard of every resolution: only where it is PENDING and nobody else's intent is open."""
     return (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
-from services.chassis.paging import page_size_of, page_token
 from services.dlq import wire
+from services.dlq.examples import LETTERS
 from services.dlq.letters import Letters
 from services.dlq.model import Operator, operator_of
 from services.dlq.quarantines import Quarantines
@@ -41,12 +42,10 @@ class DeadLetterQueueServicer(dlq_pb2_grpc.DeadLetterQueueServiceServicer):
         return pb.GetDeadLetterResponse(dead_letter=wire.write_letter(letter))
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
-        size = page_size_of(request)
-        letters = await self._letters.list_letters(
-            namespace_of(request), wire.read_filters(request), after=wire.read_place(request), limit=size + 1
-        )
-        messages, last = wire.write_page(letters, size)
-        token = page_token(request, [last.quarantined_at.isoformat(), last.id]) if last else ""
+        query, filters = read_query(request, LETTERS), wire.read_filters(request)
+        found = await self._letters.find(namespace_of(request), query, filters)
+        messages = wire.write_page(found.letters[: query.size])
+        _, token = query.page(found.rows, kept=len(messages))
         return pb.ListDeadLettersResponse(dead_letters=messages, next_page_token=token)
 
     async def RequeueDeadLetter(

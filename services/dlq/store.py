@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -12,10 +13,12 @@ from sqlalchemy import Row, Table
 
 from services.chassis.database import Database
 from services.chassis.engine import Connection
-from services.dlq import queries, tables
+from services.chassis.example.query import Query, fetch
+from services.dlq import examples, queries, tables
 from services.dlq.model import (
     AnsweredRequest,
     AuditEvent,
+    Filters,
     Intent,
     IntentState,
     Key,
@@ -30,6 +33,14 @@ from services.dlq.model import (
 from services.dlq.planning import KnownLetter, NewLetter, OpenIntent, requeues_before
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLetters:
+    """Letters, and the rows that they were made of."""
+
+    rows: Sequence[Any]
+    letters: Sequence[Letter]
 
 
 class Store:
@@ -47,6 +58,19 @@ class Store:
     async def in_transaction(self, work: Callable[[Transaction], Awaitable[_Result]]) -> _Result:
         """Runs `work` in a transaction, again from its start after a deadlock or a serialization failure."""
         return await self._database.in_transaction(lambda connection: work(Transaction(connection)))
+
+    async def find_letters(self, namespace: str, query: Query, filters: Filters) -> FoundLetters:
+        """A page and one more, if there is one; without what is heavy."""
+        scope, values = ["l.namespace = $1::text"], [namespace, *filters.values()]
+        for number, (name, wanted) in enumerate(filters.items(), 2):
+            kind = "uuid" if name.endswith("_id") else "text"
+            scope.append(
+                f"l.{name} = " + (f"${number}::{kind}" if isinstance(wanted, str) else f"ANY(${number}::{kind}[])")
+            )
+        statement = query.statement(examples.COLUMNS, examples.ROWS, " AND ".join(scope), values)
+        async with self._database.acquire() as connection:
+            rows = await fetch(connection, statement)
+        return FoundLetters(rows, [_letter(row) for row in rows])
 
     async def prune_requests(self, kept: timedelta, limit: int) -> int:
         """Forgets up to `limit` requests that were answered longer than `kept` ago; how many there were."""
@@ -142,24 +166,17 @@ class Transaction:
 
     async def find_letter(self, namespace: str, letter_id: str) -> Letter | None:
         row = (await self._connection.execute(queries.select_letter(namespace, letter_id))).first()
-        return None if row is None else _letter(row)
+        return None if row is None else _letter(row._asdict())
 
     async def lock_letter(self, namespace: str, letter_id: str) -> Letter | None:
         """Without what is heavy; locked until the end."""
         row = (await self._connection.execute(queries.lock_letter(namespace, letter_id))).first()
-        return None if row is None else _letter(row)
+        return None if row is None else _letter(row._asdict())
 
     async def now(self) -> datetime:
         """By the database's clock."""
         moment: datetime = (await self._connection.execute(queries.select_now())).scalar_one()
         return moment
-
-    async def list_letters(
-        self, namespace: str, filters: dict[str, Any], *, after: tuple[datetime, str] | None, limit: int
-    ) -> list[Letter]:
-        """Newest first, without what is heavy."""
-        statement = queries.select_letters(namespace, filters, after=after, limit=limit)
-        return [_letter(row) for row in await self._connection.execute(statement)]
 
     async def request_resolution(self, namespace: str, letter_id: str, resolution: Resolution, intent_id: str) -> bool:
         """False if the letter is resolved, or another's intent is open."""
@@ -249,48 +266,47 @@ def _known(row: Row[Any]) -> KnownLetter:
     return KnownLetter(key, row.id, Resolution(row.resolution), row.previous_id, intent)
 
 
-def _letter(row: Row[Any]) -> Letter:
-    heavy = row._mapping
+def _letter(row: Mapping[str, Any]) -> Letter:
     return Letter(
-        namespace=row.namespace,
-        id=row.id,
-        run_id=row.run_id,
-        execution_id=row.execution_id,
-        quarantine_number=row.quarantine_number,
-        task_id=row.task_id,
-        node_id=row.node_id,
-        workflow_id=row.workflow_id,
-        version=row.version,
-        class_name=row.class_name,
-        failure_type=row.failure_type or "",
-        failure_reason=row.failure_reason or "",
-        error_type=row.error_type,
-        attempts=row.attempts,
-        target=row.target,
-        episode_id=row.episode_id,
-        traceparent=row.traceparent,
-        trace_id=row.trace_id,
-        quarantined_at=row.quarantined_at,
-        idempotency_key=row.idempotency_key,
-        resolution=Resolution(row.resolution),
-        requeue_count=row.requeue_count,
-        previous_id=row.previous_id,
-        reviewed_by=row.reviewed_by_name,
-        notes=row.notes or "",
-        resolved_at=row.resolved_at,
-        resolved_by=row.resolved_by_name,
-        resolution_reason=row.resolution_reason,
-        requested_resolution=None if row.requested_resolution is None else Resolution(row.requested_resolution),
-        intent_id=row.intent_id,
-        inputs=heavy.get("original_inputs"),
-        config=heavy.get("original_config"),
-        stack_traces=heavy.get("stack_traces", "[]"),
-        refused=_refused(row) if heavy.get("refused_resolution") else None,
+        namespace=row["namespace"],
+        id=row["id"],
+        run_id=row["run_id"],
+        execution_id=row["execution_id"],
+        quarantine_number=row["quarantine_number"],
+        task_id=row["task_id"],
+        node_id=row["node_id"],
+        workflow_id=row["workflow_id"],
+        version=row["version"],
+        class_name=row["class_name"],
+        failure_type=row["failure_type"] or "",
+        failure_reason=row["failure_reason"] or "",
+        error_type=row["error_type"],
+        attempts=row["attempts"],
+        target=row["target"],
+        episode_id=row["episode_id"],
+        traceparent=row["traceparent"],
+        trace_id=row["trace_id"],
+        quarantined_at=row["quarantined_at"],
+        idempotency_key=row["idempotency_key"],
+        resolution=Resolution(row["resolution"]),
+        requeue_count=row["requeue_count"],
+        previous_id=row["previous_id"],
+        reviewed_by=row["reviewed_by_name"],
+        notes=row["notes"] or "",
+        resolved_at=row["resolved_at"],
+        resolved_by=row["resolved_by_name"],
+        resolution_reason=row["resolution_reason"],
+        requested_resolution=None if row["requested_resolution"] is None else Resolution(row["requested_resolution"]),
+        intent_id=row["intent_id"],
+        inputs=row.get("original_inputs"),
+        config=row.get("original_config"),
+        stack_traces=row.get("stack_traces", "[]"),
+        refused=_refused(row) if row.get("refused_resolution") else None,
     )
 
 
-def _refused(row: Row[Any]) -> Refused:
-    return Refused(Resolution(row.refused_resolution), row.refused_to, row.refused_because, row.refused_at)
+def _refused(row: Mapping[str, Any]) -> Refused:
+    return Refused(Resolution(row["refused_resolution"]), row["refused_to"], row["refused_because"], row["refused_at"])
 
 
 def _intent(row: Row[Any]) -> Intent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +15,17 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.chassis.interceptors import namespace_of
-from services.chassis.paging import bad_page_token, page_place
-from services.dlq.model import Event, Letter, Operator, Quarantined, Refused, Resolution, ResolveCommand, Resolved
+from services.dlq.model import (
+    Event,
+    Filters,
+    Letter,
+    Operator,
+    Quarantined,
+    Refused,
+    Resolution,
+    ResolveCommand,
+    Resolved,
+)
 from valkyr import telemetry
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
 from valkyr.errors import InvalidRequest, LimitExceeded
@@ -216,9 +225,9 @@ def _command(
     )
 
 
-def read_filters(request: pb.ListDeadLettersRequest) -> dict[str, Any]:
-    """Column -> what it is to be, or a list of that."""
-    filters: dict[str, Any] = {
+def read_filters(request: pb.ListDeadLettersRequest) -> Filters:
+    """What holds beside the example, whatever the matcher says."""
+    filters: dict[str, str | list[str] | None] = {
         "execution_id": read_uuid(request.execution_id, "executionId") if request.execution_id else None,
         "workflow_id": read_uuid(request.workflow_id, "workflowId") if request.workflow_id else None,
         "run_id": read_uuid(request.run_id, "runId") if request.run_id else None,
@@ -239,21 +248,6 @@ def _read_names(enum: Any, numbers: Iterable[int], path: str) -> list[str]:
             raise InvalidRequest.of_field(f"{path}[{index}]", f"{number} is none of {known}")
         names.append(enum.Name(number))
     return names
-
-
-def read_place(request: pb.ListDeadLettersRequest) -> tuple[datetime, str] | None:
-    """The letter that the page before ended with, None for the first page. InvalidRequest."""
-    match page_place(request):
-        case None:
-            return None
-        case [str(quarantined_at), str(letter_id)]:
-            try:
-                moment = datetime.fromisoformat(quarantined_at)
-                return moment.astimezone(UTC), str(uuid.UUID(letter_id))
-            except (ValueError, OverflowError):
-                raise bad_page_token(request.page_token) from None
-        case _:
-            raise bad_page_token(request.page_token)
 
 
 def write_letter(letter: Letter) -> pb.DeadLetter:
@@ -304,17 +298,17 @@ def _refused(refused: Refused) -> pb.DeadLetter.Refused:
     )
 
 
-def write_page(letters: list[Letter], size: int) -> tuple[list[pb.DeadLetter], Letter | None]:
-    """As many as fit into a message, `size` at most; and the last of them if more follow."""
+def write_page(letters: Sequence[Letter]) -> list[pb.DeadLetter]:
+    """As many as fit into a message, one at least."""
     messages: list[pb.DeadLetter] = []
     total = 0
-    for letter in letters[:size]:
+    for letter in letters:
         message = write_letter(letter)
         total += message.ByteSize()
         if messages and total > MAX_PAGE_BYTES:
             break
         messages.append(message)
-    return messages, letters[len(messages) - 1] if len(messages) < len(letters) else None
+    return messages
 
 
 def _attempts(letter: Letter) -> Iterable[pb.Attempt]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
+from services.chassis.example.query import Query
 from services.executor.facts import ExecutionCache
 from services.executor.feed import Feed, wait_for
 from services.executor.model import ExecutionView, RunView
+from services.executor.store import lists
 from services.executor.store import reads as store
-from services.executor.store.reads import ExecutionFilter, RunFilter, StoredOutputs
+from services.executor.store.lists import ExecutionScope, RunScope
+from services.executor.store.reads import ExecutionFilter, StoredOutputs
 from services.executor.store.session import Session
 from valkyr.errors import ExecutionNotFound, RunNotFound
 from valkyr.flow.ids import run_id
@@ -23,14 +27,6 @@ PAGE_CHARACTERS = 2 * 1024 * 1024
 
 UNASKED = timedelta(milliseconds=50)
 """How long who waits for what has just begun here waits without having asked: most executions end sooner."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunPage:
-    """Some runs, and whether there are more."""
-
-    runs: Sequence[RunView]
-    more: bool
 
 
 class Executions:
@@ -87,29 +83,30 @@ class Executions:
         async with self._session.reading() as connection:
             return await store.list_executions(connection, wanted, limit=limit)
 
-    async def list_runs(self, wanted: RunFilter, *, limit: int, include_outputs: bool) -> RunPage:
-        """By execution, newest first, and within one in the graph's order of nodes. Fewer where outputs fill a page."""
+    async def find_executions(self, query: Query, scope: ExecutionScope) -> tuple[Sequence[ExecutionView], str]:
+        """A page and the next one's token; without outputs and counts."""
         async with self._session.reading() as connection:
-            found = await store.list_runs(connection, wanted, limit=limit + 1)
-            runs = _as_many_as_fit(found[:limit], include_inputs=include_outputs)
-            if include_outputs:
-                stored = await store.read_outputs(connection, [(run.execution_id, run.id) for run in runs])
-                runs = _with_outputs(runs, stored)
-        return RunPage(runs, more=len(runs) < len(found))
+            return await lists.find_executions(connection, query, scope)
+
+    async def find_runs(self, query: Query, scope: RunScope, *, include_outputs: bool) -> tuple[Sequence[RunView], str]:
+        """A page and the next one's token. Fewer than were asked for where outputs or errors fill a page."""
+        async with self._session.reading() as connection:
+            found = await lists.find_runs(connection, query, scope)
+            runs = await _page_of(connection, found.runs[: query.size], include_outputs=include_outputs)
+        return runs, query.page(found.rows, kept=len(runs))[1]
 
     async def get_run(self, namespace: str, execution_id: UUID, *, run: UUID | None, node_id: str | None) -> RunView:
         """With outputs, inputs that a requeue replaced and stack traces. ExecutionNotFound, RunNotFound."""
         await self.must_exist(namespace, execution_id)
-        wanted = RunFilter(namespace, execution_id=execution_id, run_id=run, node_id=node_id)
-        page = await self.list_runs(wanted, limit=1, include_outputs=True)
-        if not page.runs:
-            what = f"run {run}" if node_id is None else f"node {node_id!r}"
-            raise RunNotFound(
-                f"execution {execution_id} has no {what}",
-                hint="ListRuns (`valkyr execution get`) shows those there are",
-            )
-        [view] = page.runs
         async with self._session.reading() as connection:
+            found = await store.read_run(connection, namespace, execution_id, run=run, node_id=node_id)
+            if found is None:
+                what = f"run {run}" if node_id is None else f"node {node_id!r}"
+                raise RunNotFound(
+                    f"execution {execution_id} has no {what}",
+                    hint="ListRuns (`valkyr execution get`) shows those there are",
+                )
+            [view] = await _page_of(connection, [found], include_outputs=True)
             traces = await store.read_stack_traces(connection, (view.execution_id, view.id))
         attempts = [replace(attempt, stack_trace=traces.get(attempt.attempt, "")) for attempt in view.attempts]
         return replace(view, attempts=attempts)
@@ -143,6 +140,13 @@ class Executions:
             )
             for view in views
         ]
+
+
+async def _page_of(connection: Any, runs: Sequence[RunView], *, include_outputs: bool) -> list[RunView]:
+    page = _as_many_as_fit(runs, include_inputs=include_outputs)
+    if not include_outputs:
+        return page
+    return _with_outputs(page, await store.read_outputs(connection, [(run.execution_id, run.id) for run in page]))
 
 
 def _as_many_as_fit(runs: Sequence[RunView], *, include_inputs: bool) -> list[RunView]:

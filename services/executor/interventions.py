@@ -14,7 +14,6 @@ from services.executor.model import ExecutionView, RunView
 from services.executor.progress import Progress
 from services.executor.store import pausing
 from services.executor.store import reads as store
-from services.executor.store.reads import RunFilter
 from services.executor.store.session import Session
 from services.executor.tracing import replay_span
 from valkyr.errors import Overloaded, RequestIdReused, RunNotFound, ValkyrError
@@ -116,11 +115,10 @@ class Interventions:
 
     async def _run(self, namespace: str, execution_id: UUID, run: UUID) -> RunView:
         async with self._session.reading() as connection:
-            wanted = RunFilter(namespace, execution_id=execution_id, run_id=run)
-            found = await store.list_runs(connection, wanted, limit=1)
-        if not found:
+            found = await store.read_run(connection, namespace, execution_id, run=run)
+        if found is None:
             raise RunNotFound(f"execution {execution_id} has no run {run}")
-        return found[0]
+        return found
 
 
 def _reused(request_id: str) -> RequestIdReused:

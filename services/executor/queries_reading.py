@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import StrEnum
 
-from valkyr.flow.states import SETTLED_EXECUTION_STATES, ExecutionState, RunState
+from services.executor.queries import keyed
+from valkyr.flow.states import SETTLED_EXECUTION_STATES
+
+LAST_ATTEMPTS = 200
+"""Of a run; one that snoozes has an attempt for every time."""
 
 
 def _literals(states: Iterable[StrEnum]) -> str:
@@ -14,15 +18,15 @@ def _literals(states: Iterable[StrEnum]) -> str:
 
 # PENDING stands in the row until the first outcome, since no lease writes it; what clients see is RUNNING from the
 # first lease on.
-_SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
+SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
         SELECT 1 FROM executor.run r WHERE r.execution_id = e.id AND r.attempt > 0) THEN 'RUNNING' ELSE e.state END"""
 
-_EXECUTION_COLUMNS = f"""e.id, e.namespace, e.workflow_id, e.version, {_SHOWN_STATE} AS state, e.revision, e.priority,
+EXECUTION_COLUMNS = f"""e.id, e.namespace, e.workflow_id, e.version, {SHOWN_STATE} AS state, e.revision, e.priority,
     e.trigger_type, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
     e.trace_id, e.created_by_name, e.last_modified_date, e.deadline, e.cancel_requested, e.ended_by, e.ended_reason"""
 
 READ_EXECUTIONS = f"""
-SELECT {_EXECUTION_COLUMNS} FROM executor.workflow_execution e WHERE e.id = ANY($1::uuid[])
+SELECT {EXECUTION_COLUMNS} FROM executor.workflow_execution e WHERE e.id = ANY($1::uuid[])
 """  # noqa: S608 - put together from constants
 
 # What was written by transactions that an earlier snapshot did not see: those from its top ($1) on, and those that were
@@ -37,7 +41,7 @@ LEFT JOIN LATERAL (
     WHERE e.changed_in >= $1::bigint AND e.changed_in < s.top OR e.changed_in = ANY($2::bigint[])) AS e ON true
 """
 
-_RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,
+RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,
     r.pool, r.class_name, r.error, r.error_type, r.leased_by, r.lease_until, r.heartbeat_at, r.retry_after,
     r.started_at, r.finished_at, r.duration_ms, r.cost_tokens, r.idempotency_key, r.quarantine_number, r.runner_id,
     r.inputs, r.episode_id, r.deadline, r.failures, r.lost_leases, r.parked_at, r.parked_ms"""
@@ -45,7 +49,7 @@ _RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.sta
 # Payload, run counts and the outputs of the runs $3, as far as they fit into $4 bytes, null beyond; none of these where
 # the execution is not settled and only settled ones are wanted ($5).
 READ_EXECUTION = f"""
-SELECT {_EXECUTION_COLUMNS}, CASE WHEN e.is_wanted THEN e.trigger_payload END, c.states, c.runs, o.nodes, o.texts
+SELECT {EXECUTION_COLUMNS}, CASE WHEN e.is_wanted THEN e.trigger_payload END, c.states, c.runs, o.nodes, o.texts
 FROM (SELECT e.*, NOT $5::boolean OR e.state IN ({_literals(SETTLED_EXECUTION_STATES)}) AS is_wanted
     FROM executor.workflow_execution e WHERE e.namespace = $1 AND e.id = $2::uuid) AS e
 CROSS JOIN LATERAL (
@@ -66,14 +70,14 @@ SELECT execution_id, state, count(*)::int FROM executor.run WHERE execution_id =
 """
 
 # Outputs as far as they fit into $3 bytes; null beyond.
-READ_OUTPUTS = """
+READ_OUTPUTS = f"""
 SELECT r.execution_id, r.node_id, r.id,
     CASE WHEN sum(octet_length(r.outputs)) OVER (ORDER BY r.execution_id DESC, r.id) <= $3::bigint THEN r.outputs END
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+JOIN executor.run r ON {keyed("r.execution_id, r.id", "k.execution_id, k.id")}
 WHERE r.state = 'SUCCESS' AND r.outputs IS NOT NULL
 ORDER BY r.execution_id DESC, r.id
-"""
+"""  # noqa: S608 - put together from constants
 
 # The last $3 of each run.
 READ_ATTEMPTS = """
@@ -113,53 +117,28 @@ ORDER BY k.place, a.epoch
 """  # noqa: S608 - put together from constants
 
 
-def list_executions(
-    *,
-    by_ids: bool,
-    by_workflow: bool,
-    before: bool,
-    changed_since: bool,
-    states: Sequence[ExecutionState],
-) -> str:
-    """Newest first. Parameters: namespace, limit, then those of the conditions asked for, in this order.
-
-    States stand in the text, not in a parameter: only so does PostgreSQL see that a partial index serves them.
-    """
+def list_executions(*, by_ids: bool, by_workflow: bool, before: bool, changed_since: bool) -> str:
+    """Newest first. Parameters: namespace, limit, then those of the conditions asked for, in this order."""
     conditions = _numbered(
         (by_ids, "e.id = ANY({}::uuid[])"),
         (by_workflow, "e.workflow_id = {}::uuid"),
         (before, "e.id < {}::uuid"),
         (changed_since, "e.changed_in >= {}::bigint"),
     )
-    if states:
-        stored = {*states, ExecutionState.PENDING} if ExecutionState.RUNNING in states else set(states)
-        conditions += f" AND e.state IN ({_literals(stored)}) AND {_SHOWN_STATE} IN ({_literals(states)})"
-    return f"""SELECT {_EXECUTION_COLUMNS}
+    return f"""SELECT {EXECUTION_COLUMNS}
 FROM executor.workflow_execution e
 WHERE e.namespace = $1{conditions}
 ORDER BY e.id DESC
 LIMIT $2"""  # noqa: S608 - put together from constants; values travel as parameters
 
 
-def list_runs(
-    *, by_execution: bool, by_workflow: bool, by_id: bool, by_node: bool, after: bool, states: Sequence[RunState]
-) -> str:
-    """By execution, newest first, and by id within. Parameters: namespace, limit, then those of the conditions."""
-    conditions = _numbered(
-        (by_execution, "r.execution_id = {}::uuid"),
-        (by_workflow, "e.workflow_id = {}::uuid"),
-        (by_id, "r.id = {}::uuid"),
-        (by_node, "r.node_id = {}::text AND r.map_index = -1"),
-        (after, "(r.execution_id < {0}::uuid OR (r.execution_id = {0}::uuid AND r.id > {1}::uuid))"),
-    )
-    if states:
-        conditions += f" AND r.state IN ({_literals(states)})"
-    join = "JOIN executor.workflow_execution e ON e.id = r.execution_id" if by_workflow else ""
-    return f"""SELECT {_RUN_COLUMNS}
-FROM executor.run r {join}
-WHERE r.namespace = $1{conditions}
-ORDER BY r.execution_id DESC, r.id
-LIMIT $2"""  # noqa: S608 - put together from constants; values travel as parameters
+def read_run(*, by_node: bool) -> str:
+    """Parameters: namespace, execution, then the run's id or its node's."""
+    condition = "r.node_id = $3::text AND r.map_index = -1" if by_node else "r.id = $3::uuid"
+    return f"""SELECT {RUN_COLUMNS}
+FROM executor.run r
+WHERE r.namespace = $1 AND r.execution_id = $2::uuid AND {condition}
+LIMIT 1"""  # noqa: S608 - put together from constants; values travel as parameters
 
 
 def _numbered(*conditions: tuple[bool, str]) -> str:
@@ -169,7 +148,6 @@ def _numbered(*conditions: tuple[bool, str]) -> str:
     for wanted, condition in conditions:
         if not wanted:
             continue
-        count = 2 if "{1}" in condition else 1
-        parts.append(" AND " + condition.format(*(f"${number + i}" for i in range(count))))
-        number += count
+        parts.append(" AND " + condition.format(f"${number}"))
+        number += 1
     return "".join(parts)

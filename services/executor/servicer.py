@@ -9,16 +9,17 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of, remaining
-from services.chassis.paging import bad_page_token, page_place, page_size_of, page_token
 from services.executor import wire
+from services.executor.examples import EXECUTIONS, RUNS
 from services.executor.executions import Executions
 from services.executor.feed import Feed
 from services.executor.interventions import Interventions
 from services.executor.model import StartRequest
 from services.executor.settings import ExecutorSettings
 from services.executor.starts import Starts
-from services.executor.store.reads import ExecutionFilter, RunFilter
+from services.executor.store.lists import ExecutionScope, RunScope
 from services.executor.tracing import traceparent_for_start
 from services.executor.watch import Watch
 from services.executor.watch_one import changes_of_one
@@ -114,41 +115,27 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
                 yield pb.WatchExecutionResponse(execution=wire.write_execution(view))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Any) -> pb.ListExecutionsResponse:
-        size = page_size_of(request)
-        place = _ids_of(request, 1)
-        wanted = ExecutionFilter(
+        scope = ExecutionScope(
             namespace=namespace_of(request),
             ids=wire.read_ids(request.execution_ids),
             workflow_id=_optional_workflow(request),
             states=wire.read_execution_states(request.states),
-            before=place[0] if place else None,
         )
-        found = await self._executions.list_executions(wanted, limit=size + 1)
-        return pb.ListExecutionsResponse(
-            executions=[wire.write_execution(view) for view in found[:size]],
-            next_page_token=page_token(request, [str(found[size - 1].id)]) if len(found) > size else "",
-        )
+        found, token = await self._executions.find_executions(read_query(request, EXECUTIONS), scope)
+        return pb.ListExecutionsResponse(executions=map(wire.write_execution, found), next_page_token=token)
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
-        size = page_size_of(request)
-        place = _ids_of(request, 2)
-        namespace = namespace_of(request)
-        execution_id = wire.read_uuid(request.execution_id, "executionId") if request.execution_id else None
-        if execution_id is not None:
-            await self._executions.must_exist(namespace, execution_id)
-        wanted = RunFilter(
-            namespace=namespace,
-            execution_id=execution_id,
+        scope = RunScope(
+            namespace=namespace_of(request),
+            execution_id=wire.read_uuid(request.execution_id, "executionId") if request.execution_id else None,
             workflow_id=_optional_workflow(request),
             states=wire.read_run_states(request.states),
-            after=(place[0], place[1]) if place else None,
         )
-        page = await self._executions.list_runs(wanted, limit=size, include_outputs=request.include_outputs)
-        last = [str(page.runs[-1].execution_id), str(page.runs[-1].id)] if page.more else []
-        return pb.ListRunsResponse(
-            runs=[wire.write_run(view) for view in page.runs],
-            next_page_token=page_token(request, last) if last else "",
-        )
+        query = read_query(request, RUNS)
+        if scope.execution_id is not None:
+            await self._executions.must_exist(scope.namespace, scope.execution_id)
+        found, token = await self._executions.find_runs(query, scope, include_outputs=request.include_outputs)
+        return pb.ListRunsResponse(runs=map(wire.write_run, found), next_page_token=token)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         execution_id = wire.read_uuid(request.execution_id, "executionId")
@@ -191,17 +178,3 @@ class ExecutorServicer(executor_pb2_grpc.ExecutorServiceServicer):
 
 def _optional_workflow(request: Any) -> UUID | None:
     return wire.read_uuid(request.workflow_id, "workflowId") if request.workflow_id else None
-
-
-def _ids_of(request: Any, count: int) -> list[UUID]:
-    """The ids in a page token; empty for the first page."""
-    place = page_place(request)
-    if place is None:
-        return []
-    try:
-        ids = [UUID(text) for text in place]
-    except (ValueError, TypeError, AttributeError):
-        raise bad_page_token(request.page_token) from None
-    if len(ids) != count:
-        raise bad_page_token(request.page_token)
-    return ids

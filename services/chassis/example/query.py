@@ -78,13 +78,15 @@ class Query:
         )
         return Statement(text, tuple(parameters.values))
 
-    def page(self, rows: Sequence[Any]) -> tuple[Sequence[Any], str]:
-        """The rows of this page, and the next one's token: empty if there is none."""
-        if len(rows) <= self.size:
+    def page(self, rows: Sequence[Any], *, kept: int | None = None) -> tuple[Sequence[Any], str]:
+        """The rows of this page, and the next one's token: empty if there is none. `kept`: how many of them the answer
+        holds, one at least, where not as many as were asked for fit into a message."""
+        count = self.size if kept is None else kept
+        if len(rows) <= count:
             return rows, ""
-        last = rows[self.size - 1]
+        last = rows[count - 1]
         place = write_place([last[f"place_{i}"] for i in range(1, len(self.terms) + 1)], self.terms)
-        return rows[: self.size], page_token(self.request, place)
+        return rows[:count], page_token(self.request, place)
 
 
 def read_query(request: Any, resource: Resource) -> Query:

@@ -18,9 +18,6 @@ OUTPUTS_BUDGET = 3 * 512 * 1024
 """How many bytes of outputs, as JSON, go into one answer: as protobuf they may take more than five times as much."""
 
 MAX_BIGINT = 2**63 - 1
-LAST_ATTEMPTS = 200
-"""Of a run; one that snoozes has an attempt for every time."""
-
 LAST_STACK_TRACES = 20
 """Of a run that is read alone."""
 
@@ -56,7 +53,6 @@ class ExecutionFilter:
     namespace: str
     ids: Sequence[UUID] = ()
     workflow_id: UUID | None = None
-    states: Sequence[ExecutionState] = ()
     before: UUID | None = None
     changed_since: int | None = None
 
@@ -66,7 +62,6 @@ async def list_executions(connection: Any, wanted: ExecutionFilter, *, limit: in
     statement = queries_reading.list_executions(
         by_ids=bool(wanted.ids),
         by_workflow=wanted.workflow_id is not None,
-        states=wanted.states,
         before=wanted.before is not None,
         changed_since=wanted.changed_since is not None,
     )
@@ -77,7 +72,7 @@ async def list_executions(connection: Any, wanted: ExecutionFilter, *, limit: in
         wanted.changed_since,
     ]
     arguments = [value for value in given if value is not None]
-    return await _executions(connection, await connection.fetch(statement, wanted.namespace, limit, *arguments))
+    return await executions_of(connection, await connection.fetch(statement, wanted.namespace, limit, *arguments))
 
 
 async def read_execution(
@@ -90,7 +85,7 @@ async def read_execution(
     )
     if not rows:
         return None
-    [view] = await _executions(connection, rows)
+    [view] = await executions_of(connection, rows)
     payload, states, counts, nodes, texts = rows[0][-5:]
     outputs = dict(zip(nodes or (), texts or (), strict=True))
     return replace(
@@ -104,7 +99,7 @@ async def read_execution(
 
 async def read_executions(connection: Any, ids: Sequence[UUID]) -> list[ExecutionView]:
     """Of whatever namespace, in no order, without outputs and counts; unknown ids are absent."""
-    return await _executions(connection, await connection.fetch(queries_reading.READ_EXECUTIONS, ids))
+    return await executions_of(connection, await connection.fetch(queries_reading.READ_EXECUTIONS, ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +120,8 @@ async def changes_since(connection: Any, seen: Snapshot | None) -> tuple[list[He
     return heard, Snapshot(rows[0][3], rows[0][4], rows[0][5])
 
 
-async def _executions(connection: Any, rows: Sequence[Any]) -> list[ExecutionView]:
+async def executions_of(connection: Any, rows: Sequence[Any]) -> list[ExecutionView]:
+    """Of rows with EXECUTION_COLUMNS, in their order."""
     views = [_execution(row) for row in rows]
     paused = [view.id for view in views if view.state is ExecutionState.PAUSED]
     if not paused:
@@ -192,35 +188,17 @@ async def read_outputs(
     return [StoredOutputs(row[0], row[1], row[2], row[3]) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Empty fields do not restrict. `after` is (execution, run): only those that come later; `node_id` is for a
-    node's own run, not for items of a map."""
-
-    namespace: str
-    execution_id: UUID | None = None
-    workflow_id: UUID | None = None
-    states: Sequence[RunState] = ()
-    after: tuple[UUID, UUID] | None = None
-    run_id: UUID | None = None
-    node_id: str | None = None
+async def read_run(
+    connection: Any, namespace: str, execution_id: UUID, *, run: UUID | None = None, node_id: str | None = None
+) -> RunView | None:
+    """By its id, or by its node's: the node's own run then, no item of a map. Without outputs."""
+    statement = queries_reading.read_run(by_node=run is None)
+    rows = await connection.fetch(statement, namespace, execution_id, node_id if run is None else run)
+    return (await runs_of(connection, rows))[0] if rows else None
 
 
-async def list_runs(connection: Any, wanted: RunFilter, *, limit: int) -> list[RunView]:
-    """Without outputs. By execution, newest first, and within one in the order of its nodes."""
-    statement = queries_reading.list_runs(
-        by_execution=wanted.execution_id is not None,
-        by_workflow=wanted.workflow_id is not None,
-        by_id=wanted.run_id is not None,
-        by_node=wanted.node_id is not None,
-        states=wanted.states,
-        after=wanted.after is not None,
-    )
-    given = [wanted.execution_id, wanted.workflow_id, wanted.run_id, wanted.node_id, *(wanted.after or ())]
-    arguments = [value for value in given if value is not None]
-    rows = await connection.fetch(statement, wanted.namespace, limit, *arguments)
-    if not rows:
-        return []
+async def runs_of(connection: Any, rows: Sequence[Any]) -> list[RunView]:
+    """Of rows with RUN_COLUMNS, in their order; with attempts and quarantines, without outputs."""
     keys = [(row["execution_id"], row["id"]) for row in rows]
     attempts = await read_attempts(connection, keys)
     letters = [(row["execution_id"], row["id"]) for row in rows if row["quarantine_number"]]
@@ -232,7 +210,9 @@ async def read_attempts(connection: Any, keys: Sequence[tuple[UUID, UUID]]) -> d
     """The last attempts of each run that did not succeed, oldest first; without stack traces."""
     attempts: dict[UUID, list[AttemptView]] = {}
     if keys:
-        for row in await connection.fetch(queries_reading.READ_ATTEMPTS, *zip(*keys, strict=True), LAST_ATTEMPTS):
+        for row in await connection.fetch(
+            queries_reading.READ_ATTEMPTS, *zip(*keys, strict=True), queries_reading.LAST_ATTEMPTS
+        ):
             view = AttemptView(row[1], row[2], row[3] or "", row[4], row[5], row[6] or "")
             attempts.setdefault(row[0], []).append(view)
     return attempts

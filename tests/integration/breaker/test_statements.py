@@ -17,7 +17,6 @@ from tests.integration.breaker.conftest import Replica
         ("READ_BREAKERS", "circuit_breaker_state_target_key"),
         ("LOCK_BREAKERS", "circuit_breaker_state_target_key"),
         ("GET_BREAKER", "circuit_breaker_state_target_key"),
-        ("LIST_BREAKERS", "circuit_breaker_state_target_key"),
         ("UPDATE_BREAKERS", "circuit_breaker_state_target_key"),
         ("CHANGED_SINCE", "circuit_breaker_state_changed_idx"),
         ("READ_PERMITS", "permit_holder_key"),
