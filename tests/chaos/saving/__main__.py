@@ -1,0 +1,45 @@
+"""`python -m tests.chaos.saving --strikes 1500`: exit code 1 at the first problem, with what does not hold."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.chaos.saving.campaign import Campaign, open_campaign
+from tests.chaos.saving.house import open_house
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m tests.chaos.saving", description=__doc__)
+    parser.add_argument("--strikes", type=int, default=1_500, help="a third of them each victim's (default 1,500)")
+    parser.add_argument("--seed", type=int, default=1, help="decides their order (default 1)")
+    chosen = parser.parse_args(arguments)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="valkyr-saves-") as folder:
+        campaign = asyncio.run(_run(Path(folder), chosen.strikes, chosen.seed))
+    for kind, statements in campaign.statements.items():
+        print(f"a save that {kind}:")
+        for statement in statements:
+            print(f"  {campaign.tally.places[kind, statement]:4} strikes at {statement[:90]}")
+    print(f"{campaign.summary()}, in {time.monotonic() - began:.0f} s")
+    for problem in campaign.ledger.problems[:20]:
+        print(f"  {problem}")
+    return 1 if campaign.ledger.problems else 0
+
+
+async def _run(folder: Path, strikes: int, seed: int) -> Campaign:
+    async with open_house(folder) as house:
+        async with open_campaign(house, seed) as campaign:
+            points = itertools.islice(itertools.cycle(campaign.points()), strikes)
+            await campaign.strike_each(list(points), tell=lambda text: print(text, flush=True))
+        return campaign
+
+
+if __name__ == "__main__":
+    sys.exit(main())
