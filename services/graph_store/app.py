@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import uuid_utils
 
@@ -15,12 +16,17 @@ from services.chassis.health import Health
 from services.chassis.loops import run_every
 from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
+from services.graph_store.events import Events
+from services.graph_store.feed import Feed
 from services.graph_store.graphs import Graphs
+from services.graph_store.hints import Hints
+from services.graph_store.history import History
 from services.graph_store.saving import Saving
 from services.graph_store.servicer import GraphStoreServicer
 from services.graph_store.settings import GraphStoreSettings
 from services.graph_store.store import Store
 from services.graph_store.validation import Validation
+from services.graph_store.watch import Watching
 from services.graph_store.wire import MAX_WARNING_BYTES
 from services.graph_store.workflows import Workflows
 from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
@@ -30,6 +36,8 @@ from valkyr.rpc.channel import MAX_MESSAGE_BYTES
 ROOM = "graph_store"
 SERVICE_NAME: str = graph_pb2.DESCRIPTOR.services_by_name["GraphStoreService"].full_name
 PRUNE_LIMIT = 1_000
+HINT_INTERVAL = timedelta(hours=1)
+"""Hints are told when there is something to tell."""
 ENVELOPE_BYTES = MAX_WARNING_BYTES + 64 * 1024
 """Room in a message for what is neither document nor row: warnings, names, labels, framing."""
 
@@ -50,32 +58,52 @@ class App:
 async def open_app(settings: GraphStoreSettings) -> AsyncIterator[App]:
     """Migrates, starts, and answers calls within the block; at its end stops at once. For tests and for embedding."""
     async with (
-        _parts(settings) as (database, servicers, health),
-        Server(settings.server, servicers, health=health) as server,
+        _parts(settings) as parts,
+        Server(settings.server, parts.servicers, health=parts.health) as server,
     ):
-        yield App(server, database)
+        try:
+            yield App(server, parts.database)
+        finally:
+            await parts.feed.close()
 
 
 async def run(settings: GraphStoreSettings) -> None:
     """Migrates, then serves until SIGTERM or SIGINT."""
-    async with _parts(settings) as (_, servicers, health):
-        await serve(settings=settings.server, servicers=servicers, health=health)
+    async with _parts(settings) as parts:
+        servicers, health = parts.servicers, parts.health
+        await serve(settings=settings.server, servicers=servicers, health=health, on_stop=[parts.feed.close])
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a server is made of."""
+
+    database: Database
+    servicers: list[Servicer]
+    health: Health
+    feed: Feed
 
 
 @asynccontextmanager
-async def _parts(settings: GraphStoreSettings) -> AsyncIterator[tuple[Database, list[Servicer], Health]]:
+async def _parts(settings: GraphStoreSettings) -> AsyncIterator[_Parts]:
     database = await Database.open(settings.database, schema=ROOM, application_name="valkyr graph-store")
     try:
         await bring_up_to_date(database, ROOM)
-        health, store = Health(), Store(database)
+        health, events = Health(), Events(database)
+        hints = Hints(database, events)
+        feed = Feed(events, hints.listen)
+        store = Store(database, changed=partial(_changed, feed, hints))
         tasks = [
             asyncio.create_task(database.watch(health), name="database"),
             asyncio.create_task(_prune(store, settings, health), name="prune"),
+            asyncio.create_task(run_every(HINT_INTERVAL, hints.tell, name="tell", wake=hints.wake), name="tell"),
         ]
         add = graph_pb2_grpc.add_GraphStoreServiceServicer_to_server
         try:
-            yield database, [(SERVICE_NAME, add, _servicer(store, settings))], health
+            servicer = _servicer(store, Watching(events, feed), events, settings)
+            yield _Parts(database, [(SERVICE_NAME, add, servicer)], health, feed)
         finally:
+            await feed.close()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -83,7 +111,13 @@ async def _parts(settings: GraphStoreSettings) -> AsyncIterator[tuple[Database, 
         await database.close()
 
 
-def _servicer(store: Store, settings: GraphStoreSettings) -> GraphStoreServicer:
+def _changed(feed: Feed, hints: Hints) -> None:
+    """After a commit."""
+    feed.look_now()
+    hints.changed()
+
+
+def _servicer(store: Store, watching: Watching, events: Events, settings: GraphStoreSettings) -> GraphStoreServicer:
     validation = Validation(limits=settings.limits.of_graph(), catalogue=catalogue())
     saving = Saving(
         store,
@@ -92,7 +126,9 @@ def _servicer(store: Store, settings: GraphStoreSettings) -> GraphStoreServicer:
         requests_kept=settings.requests.kept,
         max_answer_bytes=MAX_MESSAGE_BYTES - ENVELOPE_BYTES,
     )
-    return GraphStoreServicer(Graphs(store, validation, saving), Workflows(store))
+    return GraphStoreServicer(
+        Graphs(store, validation, saving), Workflows(store), History(store, events, saving), watching
+    )
 
 
 async def _prune(store: Store, settings: GraphStoreSettings, health: Health) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from opentelemetry import trace
@@ -9,10 +11,12 @@ from opentelemetry import trace
 from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
 from services.chassis.paging import page_size_of, page_token
-from services.graph_store import wire
+from services.graph_store import wire, wire_history
 from services.graph_store.examples import WORKFLOWS
 from services.graph_store.graphs import Graphs
+from services.graph_store.history import History
 from services.graph_store.model import Author
+from services.graph_store.watch import Watching
 from services.graph_store.workflows import Workflows
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1 import graph_pb2_grpc
@@ -21,9 +25,11 @@ from valkyr.api.graph.v1 import graph_pb2_grpc
 class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
     """Decodes, calls a use case, encodes; errors are the interceptor's."""
 
-    def __init__(self, graphs: Graphs, workflows: Workflows) -> None:
+    def __init__(self, graphs: Graphs, workflows: Workflows, history: History, watching: Watching) -> None:
         self._graphs = graphs
         self._workflows = workflows
+        self._history = history
+        self._watching = watching
 
     async def ValidateGraph(self, request: pb.ValidateGraphRequest, context: Any) -> pb.ValidateGraphResponse:
         graph = wire.read_graph(request)
@@ -66,6 +72,35 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         return pb.FindWorkflowsResponse(
             workflows=[wire.write_workflow(workflow) for workflow in found], next_page_token=next_page_token
         )
+
+    async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Any) -> pb.DiffVersionsResponse:
+        namespace = namespace_of(request)
+        return wire_history.write_diff(await self._history.diff_versions(namespace, *wire_history.read_diffed(request)))
+
+    async def RestoreVersion(self, request: pb.RestoreVersionRequest, context: Any) -> pb.RestoreVersionResponse:
+        command = wire_history.read_restore(request, namespace_of(request), _author(context))
+        return wire_history.write_restored(await self._history.restore(command))
+
+    async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Any) -> pb.ListAuditEventsResponse:
+        size = page_size_of(request)
+        events = await self._history.list_audit_events(
+            namespace_of(request),
+            wire.read_workflow_id(request.workflow_id) if request.workflow_id else None,
+            below=wire_history.read_event_place(request),
+            limit=size + 1,
+        )
+        return pb.ListAuditEventsResponse(
+            events=wire_history.write_events(events[:size]),
+            next_page_token=page_token(request, [events[size - 1].number]) if len(events) > size else "",
+        )
+
+    async def WatchWorkflows(
+        self, request: pb.WatchWorkflowsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchWorkflowsResponse]:
+        watched = wire_history.read_watch(request, namespace_of(request))
+        async with aclosing(self._watching.batches(watched)) as batches:
+            async for batch in batches:
+                yield wire_history.write_batch(batch)
 
 
 def _author(context: Any) -> Author:
