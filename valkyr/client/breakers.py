@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import timedelta
+from typing import Any
 
 from valkyr.api.breaker.v1 import breaker_pb2
 from valkyr.client.calls import Calls
+from valkyr.client.examples import ListQuery, Matcher, TimeRange
 from valkyr.client.failures import Breaker, BreakerState
 from valkyr.client.pages import Page, Pages
 from valkyr.client.watch import STREAM_LIFETIME, Trouble
@@ -34,10 +36,19 @@ class Breakers:
         *,
         states: Sequence[BreakerState] = (),
         target_prefix: str = "",
+        example: Mapping[str, Any] | None = None,
+        matcher: Matcher | None = None,
+        order_by: str = "",
+        time_ranges: Sequence[TimeRange] = (),
         page_size: int = 100,
         timeout: timedelta | None = None,
     ) -> Pages[Breaker]:
-        """Breakers by target; what is not given does not restrict."""
+        """Breakers that look like `example`, by target unless `order_by` says otherwise.
+
+        `list(example={"state": "OPEN"}, order_by="openedTime desc")`; what is not given does not restrict, and `states`
+        and `target_prefix` hold whatever the matcher says.
+        """
+        query = ListQuery(example, matcher, order_by, time_ranges)
         wire_states = [breaker_state_to_wire(state) for state in states]
 
         async def fetch(token: str) -> Page[Breaker]:
@@ -48,6 +59,7 @@ class Breakers:
                 page_size=page_size,
                 page_token=token,
             )
+            query.put_into(request)
             answer = await self._calls.unary("ListBreakers", request, timeout=timeout)
             return Page([breaker_of(breaker) for breaker in answer.breakers], answer.next_page_token)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from valkyr.api.dlq.v1 import dlq_pb2
 from valkyr.client.calls import Calls
+from valkyr.client.examples import ListQuery, Matcher, TimeRange
 from valkyr.client.failures import DeadLetter, DeadLetterType, Resolution
 from valkyr.client.ids import new_request_id
 from valkyr.client.json_values import value_of
@@ -37,10 +38,19 @@ class DeadLetters:
         run_id: str = "",
         target: str = "",
         failure_types: Sequence[DeadLetterType] = (),
+        example: Mapping[str, Any] | None = None,
+        matcher: Matcher | None = None,
+        order_by: str = "",
+        time_ranges: Sequence[TimeRange] = (),
         page_size: int = 100,
         timeout: timedelta | None = None,
     ) -> Pages[DeadLetter]:
-        """Letters, newest first, without inputs, config and stack traces; what is not given does not restrict."""
+        """Letters that look like `example`, newest first unless `order_by` says otherwise, without inputs, config and
+        stack traces, though the first two may be asked for.
+
+        `list(example={"nodeId": "charge_card", "originalInputs": {"trigger": {"order": 17}}})`; what is not given does
+        not restrict, and the filters beside the example hold whatever the matcher says.
+        """
         request = dlq_pb2.ListDeadLettersRequest(
             namespace=self._namespace,
             resolutions=[resolution_to_wire(resolution) for resolution in resolutions],
@@ -51,6 +61,7 @@ class DeadLetters:
             failure_types=[dead_letter_type_to_wire(kind) for kind in failure_types],
             page_size=page_size,
         )
+        ListQuery(example, matcher, order_by, time_ranges).put_into(request)
 
         async def fetch(token: str) -> Page[DeadLetter]:
             asked = dlq_pb2.ListDeadLettersRequest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from valkyr.api.executor.v1 import executor_pb2
 from valkyr.client.calls import Calls
+from valkyr.client.examples import ListQuery, Matcher, TimeRange
 from valkyr.client.ids import new_request_id
 from valkyr.client.json_values import value_of
 from valkyr.client.pages import Page, Pages
@@ -184,10 +185,20 @@ class Executions:
         workflow_id: str = "",
         states: Sequence[ExecutionState] = (),
         execution_ids: Sequence[str] = (),
+        example: Mapping[str, Any] | None = None,
+        matcher: Matcher | None = None,
+        order_by: str = "",
+        time_ranges: Sequence[TimeRange] = (),
         page_size: int = 100,
         timeout: timedelta | None = None,
     ) -> Pages[Execution]:
-        """Executions, newest first; what is not given does not restrict."""
+        """Executions that look like `example`, newest first unless `order_by` says otherwise.
+
+        `list(example={"state": "FAILED", "triggerPayload": {"order": 17}})`; what is not given does not restrict, and
+        `workflow_id`, `states` and `execution_ids` hold whatever the matcher says. InvalidRequest naming every path of
+        the example that cannot be asked for.
+        """
+        query = ListQuery(example, matcher, order_by, time_ranges)
         wire_states = [executor_pb2.Execution.State.Value(state.value) for state in states]
 
         async def fetch(token: str) -> Page[Execution]:
@@ -199,6 +210,7 @@ class Executions:
                 page_size=page_size,
                 page_token=token,
             )
+            query.put_into(request)
             answer = await self._calls.unary("ListExecutions", request, timeout=timeout)
             return Page([execution_of(execution) for execution in answer.executions], answer.next_page_token)
 
@@ -211,10 +223,20 @@ class Executions:
         workflow_id: str = "",
         states: Sequence[RunState] = (),
         include_outputs: bool = False,
+        example: Mapping[str, Any] | None = None,
+        matcher: Matcher | None = None,
+        order_by: str = "",
+        time_ranges: Sequence[TimeRange] = (),
         page_size: int = 100,
         timeout: timedelta | None = None,
     ) -> Pages[Run]:
-        """Runs with all their attempts; within an execution in the graph's order of nodes."""
+        """Runs that look like `example`, each with its attempts; by execution, newest first, and within one in the
+        graph's order of nodes, unless `order_by` says otherwise.
+
+        `list_runs(example={"nodeId": "charge_card", "state": "QUARANTINED"})`; `execution_id`, `workflow_id` and
+        `states` hold whatever the matcher says. ExecutionNotFound; InvalidRequest as with `list`.
+        """
+        query = ListQuery(example, matcher, order_by, time_ranges)
         wire_states = [executor_pb2.Run.State.Value(state.value) for state in states]
 
         async def fetch(token: str) -> Page[Run]:
@@ -227,6 +249,7 @@ class Executions:
                 page_token=token,
                 include_outputs=include_outputs,
             )
+            query.put_into(request)
             answer = await self._calls.unary("ListRuns", request, timeout=timeout)
             return Page([run_of(run) for run in answer.runs], answer.next_page_token)
 
