@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-import jsonschema_rs
 import orjson
 
-from valkyr.expressions import has_expressions
 from valkyr.graph.fields import shown
 from valkyr.graph.findings import Code, Finding, finding
 from valkyr.graph.limits import Limits
 from valkyr.graph.model import Graph, Module
 from valkyr.graph.references import ReferenceCheck
+from valkyr.graph.schemas import ConfigSchema, Steps, TooManySteps, compile_schema
 from valkyr.graph.shape import Shape
 from valkyr.graph.structure import unknown_node
 
 MAX_SCHEMA_ERRORS = 10
 """Per module: an array of ten thousand wrong items is one mistake, not ten thousand findings."""
 
-_WHOLE_VALUE_KEYWORDS = frozenset({"anyOf", "oneOf", "not", "contains", "const", "enum", "uniqueItems"})
-"""Keywords that judge a value by its inside, so that an expression deep in it may be the reason they fail."""
+MAX_STEPS = 200_000
+"""Of holding one config against its schema; a usual one takes some dozens."""
+MAX_STEPS_OF_GRAPH = 5_000_000
+
+Catalogue = Mapping[str, ConfigSchema | Mapping[str, Any] | None]
+"""Class names, and what their configs have to fit: None for any object. A mapping is a schema that is trusted."""
 
 
 class ModuleCheck:
     """Checks the modules of one graph against a catalogue of class names and JSON schemas, or without one."""
 
-    def __init__(
-        self, shape: Shape, references: ReferenceCheck, limits: Limits, catalogue: Mapping[str, Any] | None
-    ) -> None:
+    def __init__(self, shape: Shape, references: ReferenceCheck, limits: Limits, catalogue: Catalogue | None) -> None:
         self._shape = shape
         self._references = references
         self._limits = limits
         self._catalogue = catalogue
-        self._validators: dict[str, jsonschema_rs.Validator] = {}
+        self._schemas: dict[str, ConfigSchema] = {}
+        self._steps = MAX_STEPS_OF_GRAPH
 
     def of_graph(self, graph: Graph) -> Iterator[Finding]:
         """Every finding about modules, MISSING_MODULE included."""
@@ -122,7 +123,7 @@ class ModuleCheck:
                 return
             if "\\u0000" in text and _holds_nul(value):
                 yield _bad_data(path, "moduleData holds \\u0000 (NUL), which cannot be stored", "remove it", module)
-        yield from self._against_schema(module, value, path, evaluated=False)
+        yield from self._against_schema(module, value, path, None if text is None else text.encode(), templates=False)
 
     def _of_config(self, module: Module, config: Mapping[str, Any], path: str) -> Iterator[Finding]:
         """`config`: strings in it may be expressions."""
@@ -130,34 +131,52 @@ class ModuleCheck:
         if self._is_too_deep(config):
             yield self._over(path, "config", None, self._limits.json_depth, "levels", module)
             return
-        size = len(orjson.dumps(config))
-        if size > self._limits.config_bytes:
-            yield self._over(path, "config", size, self._limits.config_bytes, "bytes", module)
+        text = orjson.dumps(config)
+        if len(text) > self._limits.config_bytes:
+            yield self._over(path, "config", len(text), self._limits.config_bytes, "bytes", module)
             return
         yield from self._references.of_config(config, module.node_id, path)
-        yield from self._against_schema(module, config, path, evaluated=True)
+        yield from self._against_schema(module, config, path, text, templates=True)
 
-    def _against_schema(self, module: Module, value: Any, path: str, *, evaluated: bool) -> Iterator[Finding]:
-        schema = (self._catalogue or {}).get(module.class_name)
+    def _against_schema(
+        self, module: Module, value: Any, path: str, text: bytes | None, *, templates: bool
+    ) -> Iterator[Finding]:
+        schema = self._schema_of(module.class_name)
         if schema is None:
             return
-        validator = self._validators.get(module.class_name)
-        if validator is None:
-            validator = self._validators[module.class_name] = jsonschema_rs.validator_for(schema)
-        if validator.is_valid(value):
+        allowed = min(MAX_STEPS, self._steps)
+        steps = Steps(allowed)
+        try:
+            misfits = schema.misfits(value, text, steps, most=MAX_SCHEMA_ERRORS, templates=templates)
+        except TooManySteps:
+            yield self._too_many_steps(module, path)
             return
-        errors: Iterable[Any] = validator.iter_errors(value)
-        if evaluated:
-            errors = (error for error in errors if not _excused(error, value))
-        for error in islice(errors, MAX_SCHEMA_ERRORS):
-            place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
-            message = f"{(place.removeprefix('.') + ': ') if place else ''}{error.message[:500]}"
-            yield _bad_data(
-                f"{path}{place}" if evaluated else path,
-                f"does not fit {module.class_name}: {message}",
-                "see the module's schema",
-                module,
-            )
+        finally:
+            self._steps -= allowed - max(0, steps.left)
+        for misfit in misfits:
+            place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in misfit.place)
+            where = f"{place.removeprefix('.')}: " if place else ""
+            message = f"does not fit {module.class_name}: {where}{misfit.message}"
+            yield _bad_data(f"{path}{place}" if templates else path, message, "see the module's schema", module)
+
+    def _schema_of(self, class_name: str) -> ConfigSchema | None:
+        schema = (self._catalogue or {}).get(class_name)
+        if schema is None or isinstance(schema, ConfigSchema):
+            return schema
+        compiled = self._schemas.get(class_name)
+        if compiled is None:
+            compiled = self._schemas[class_name] = compile_schema(schema, trusted=True)
+        return compiled
+
+    def _too_many_steps(self, module: Module, path: str) -> Finding:
+        return finding(
+            Code.LIMIT_EXCEEDED,
+            path,
+            f"holding the config of node {shown(module.node_id)} against the schema of {shown(module.class_name)} takes"
+            f" more than {MAX_STEPS:,} steps, or all configs of the graph more than {MAX_STEPS_OF_GRAPH:,}",
+            "make the schema simpler, with fewer alternatives inside alternatives, or the config smaller",
+            node_ids=(module.node_id,),
+        )
 
     def _is_too_deep(self, value: Any) -> bool:
         """Level by level, so that nothing recurses."""
@@ -206,17 +225,3 @@ def _holds_nul(value: Any) -> bool:
             return True
         level = [item for parent in level if isinstance(parent, dict | list) for item in _children(parent)]
     return False
-
-
-def _excused(error: Any, config: Any) -> bool:
-    """Whether an error may vanish when expressions are evaluated: it is about one, or about a value that holds one."""
-    value = _at(config, error.instance_path)
-    if isinstance(value, str):
-        return bool(has_expressions(value))
-    return error.kind.name in _WHOLE_VALUE_KEYWORDS and bool(has_expressions(value))
-
-
-def _at(value: Any, path: Sequence[str | int]) -> Any:
-    for step in path:
-        value = value[step]
-    return value

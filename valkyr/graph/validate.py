@@ -5,28 +5,23 @@ Linear in the size of the graph, apart from references between nodes; nothing re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from valkyr.graph.depths import check_depths
 from valkyr.graph.findings import Code, Finding, Severity, finding, has_errors
 from valkyr.graph.limits import DEFAULT_LIMITS, Limits
 from valkyr.graph.model import Graph
-from valkyr.graph.module_checks import ModuleCheck
+from valkyr.graph.module_checks import Catalogue, ModuleCheck
 from valkyr.graph.references import ReferenceCheck
 from valkyr.graph.shape import shape_of
 from valkyr.graph.structure import check_counts, check_cycles, check_edges, check_nodes, check_orphans
 
-__all__ = ["Code", "Finding", "Severity", "finding", "has_errors", "validate"]
+__all__ = ["Catalogue", "Code", "Finding", "Severity", "finding", "has_errors", "validate"]
 
 
-def validate(
-    graph: Graph, *, catalogue: Mapping[str, Any] | None = None, limits: Limits = DEFAULT_LIMITS
-) -> list[Finding]:
+def validate(graph: Graph, *, catalogue: Catalogue | None = None, limits: Limits = DEFAULT_LIMITS) -> list[Finding]:
     """All findings, errors first, each group from nodes over edges to modules.
 
-    `catalogue` maps the class names of known modules to the JSON schemas of their configs (None: not known, so neither
-    UNKNOWN_MODULE nor schemas are checked).
+    `catalogue` maps the class names of known modules to the schemas of their configs, None for any object. Without one
+    neither UNKNOWN_MODULE nor schemas are checked.
     """
     findings = check_counts(graph, limits)
     if findings:

@@ -258,11 +258,11 @@ def test_an_expression_excuses_only_the_field_that_it_stands_in() -> None:
     assert errors(count="${1}", when={"at": "${2}"}, method="${'GET'}") == []
     assert errors(count="1", when={"at": "2"}, method="PUT") == [
         "modules[0].config.count",
-        "modules[0].config.when",
+        "modules[0].config.when.at",
         "modules[0].config.method",
     ]
     assert errors(when="${null}") == ["modules[0].config"]
-    assert errors(count="${1}", other="${2}") == ["modules[0].config"]
+    assert errors(count="${1}", other="${2}") == ["modules[0].config.other"]
 
 
 def test_without_a_catalogue_no_class_is_unknown_and_no_schema_applies() -> None:

@@ -1,0 +1,35 @@
+"""Whether a schema can be given to the fast validator, which cannot be stopped: written out it has to stay small."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from valkyr.graph.schemas.parts import Parts, subschemas
+
+MAX_WRITTEN_OUT = 1_000
+"""Parts, options and names, with every reference replaced by what it leads to."""
+
+_NEVER = frozenset({"unevaluatedItems", "unevaluatedProperties", "$dynamicRef", "uniqueItems", "multipleOf"})
+_LISTS = ("enum", "required", "patternProperties", "type")
+
+
+def is_quick(root: dict[str, Any], parts: Parts) -> bool:
+    """No recursion, no explosion of references, nothing whose cost is not that of its size."""
+    if not all(pattern.linear for pattern in parts.patterns.values()) or len(parts.patterns) > 20:
+        return False
+    left = MAX_WRITTEN_OUT
+    pending: list[Any] = [root]
+    while pending:
+        schema = pending.pop()
+        left -= 1
+        if left < 0:
+            return False
+        if isinstance(schema, bool):
+            continue
+        if not _NEVER.isdisjoint(schema):
+            return False
+        left -= sum(len(schema.get(keyword, ())) for keyword in _LISTS) // 4
+        pending.extend(inner for keyword, _, inner in subschemas(schema) if keyword not in ("$defs", "definitions"))
+        if "$ref" in schema:
+            pending.append(parts.refs[id(schema)])
+    return True
