@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from valkyr.cli.by_example import Asked, by_example
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.printing import moment, seconds, state_text
@@ -28,8 +29,10 @@ app = typer.Typer(
 
 @app.command(name="list")
 @command
+@by_example(time="updateTime")
 async def list_(
     session: Session,
+    asked: Asked,
     state: Annotated[
         list[BreakerState] | None, typer.Option(case_sensitive=False, help="Only in this state; may be repeated.")
     ] = None,
@@ -38,20 +41,28 @@ async def list_(
 ) -> ExitCode:
     """Lists the breakers of targets that were called, by target.
 
+    --example is an object in the shape of what --json prints; what it does not say does not matter.
+
     \b
     Examples:
       valkyr breaker list
+      valkyr breaker list --since 1h --time openedTime --order-by "openedTime desc"
+      valkyr breaker list --example '{"target": "stripe"}' --match contains
       valkyr breaker list --state OPEN --state HALF_OPEN
     """
     async with session.client() as client:
-        pages = client.breakers.list(states=state or (), target_prefix=prefix, page_size=min(limit, 1000))
+        pages = client.breakers.list(
+            states=state or (), target_prefix=prefix, page_size=min(limit, 1000), **asked.arguments()
+        )
         breakers = await pages.first(limit)
     if session.printer.as_json:
         session.printer.document({"breakers": document_of(breakers)})
     elif breakers:
         session.printer.table(BREAKER_COLUMNS, [breaker_row(breaker) for breaker in breakers])
     else:
-        session.printer.remark("no breakers: no target has failed yet" if not (state or prefix) else "no such breakers")
+        session.printer.remark(
+            "no such breakers" if state or prefix or asked.narrows else "no breakers: no target has failed yet"
+        )
     return ExitCode.OK
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from valkyr.cli.by_example import Asked, by_example
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.letter_view import print_letter, why_it_cannot_go_on
@@ -40,8 +41,10 @@ LetterId = Annotated[str, typer.Argument(metavar="LETTER", help="Its id.")]
 
 @app.command(name="list")
 @command
+@by_example(time="quarantinedTime")
 async def list_(
     session: Session,
+    asked: Asked,
     all_: Annotated[bool, typer.Option("--all", help="Also those that are settled.")] = False,
     resolution: Annotated[
         list[Resolution] | None,
@@ -58,24 +61,29 @@ async def list_(
 ) -> ExitCode:
     """Lists letters, newest first.
 
-    Those that nobody has settled, unless told otherwise.
+    Those that nobody has settled, unless told otherwise. --example is an object in the shape of what --json prints, and
+    may ask for `originalInputs` and `originalConfig` too; what it does not say does not matter.
 
     \b
     Examples:
       valkyr dlq list
       valkyr dlq list --workflow orders --type MAX_RETRIES
+      valkyr dlq list --since 2h --example '{"failureReason": "timed out"}' --match contains --ignore-case
+      valkyr dlq list --example '{"originalInputs": {"trigger": {"order": 17}}}' --all
       valkyr dlq list --execution 0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f80 --all --json
     """
-    asked = resolution or ([] if all_ else [Resolution.PENDING])
+    everything = all_ or "resolution" in asked.example
+    resolutions = resolution or ([] if everything else [Resolution.PENDING])
     async with session.client() as client:
         pages = client.dead_letters.list(
-            resolutions=asked,
+            resolutions=resolutions,
             execution_id=execution,
             workflow_id="" if workflow is None else await workflow_id_of(client, workflow),
             run_id=run,
             target=target,
             failure_types=failure or (),
             page_size=min(limit, 1000),
+            **asked.arguments(),
         )
         letters = await pages.first(limit)
     if session.printer.as_json:
@@ -83,7 +91,7 @@ async def list_(
     elif letters:
         session.printer.table(["ID", "STATE", "FAILED", "NODE", "TYPE", "WHY"], [_row(letter) for letter in letters])
     else:
-        none = "no letters" if all_ or resolution else "no letters that wait; --all shows those that are settled"
+        none = "no letters" if everything or resolution else "no letters that wait; --all shows those that are settled"
         session.printer.remark(none)
     return ExitCode.OK
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from valkyr.cli.by_example import Asked, by_example
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.following import follow
@@ -62,8 +63,10 @@ async def get(
 
 @app.command(name="list")
 @command
+@by_example(time="createTime")
 async def list_(
     session: Session,
+    asked: Asked,
     workflow: Annotated[str | None, typer.Option(metavar="WORKFLOW", help="Only of this one: id or name.")] = None,
     state: Annotated[
         list[ExecutionState] | None, typer.Option(case_sensitive=False, help="Only in this state; may be repeated.")
@@ -72,14 +75,20 @@ async def list_(
 ) -> ExitCode:
     """Lists executions, newest first.
 
+    --example is an object in the shape of what --json prints; what it does not say does not matter.
+
     \b
     Examples:
       valkyr execution list
       valkyr execution list --workflow orders --state FAILED --json
+      valkyr execution list --since 2h --example '{"errorType": "TIMEOUT"}'
+      valkyr execution list --example '{"triggerPayload": {"order": 17}}'
     """
     async with session.client() as client:
         workflow_id = "" if workflow is None else await workflow_id_of(client, workflow)
-        pages = client.executions.list(workflow_id=workflow_id, states=state or (), page_size=min(limit, 1000))
+        pages = client.executions.list(
+            workflow_id=workflow_id, states=state or (), page_size=min(limit, 1000), **asked.arguments()
+        )
         executions = await pages.first(limit)
     if session.printer.as_json:
         session.printer.document({"executions": document_of(executions)})
@@ -90,7 +99,8 @@ async def list_(
         ]
         session.printer.table(["ID", "STATE", "WORKFLOW", "VERSION", "CREATED"], rows)
     else:
-        session.printer.remark("no executions; start one with `valkyr run WORKFLOW`")
+        none = "no such executions" if asked.narrows or workflow or state else "no executions"
+        session.printer.remark(f"{none}; start one with `valkyr run WORKFLOW`")
     return ExitCode.OK
 
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 from ruamel.yaml import YAML
 
-from valkyr.cli.documents import document_of, graph_file_of, placed_finding_of, saved_of
+from valkyr.cli import workflow_list
+from valkyr.cli.documents import graph_file_of, placed_finding_of, saved_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.graph_files import BadGraphFile, GraphFile, PlacedFinding, place, read_graph_file
-from valkyr.cli.printing import moment
 from valkyr.cli.session import Session, command
-from valkyr.cli.workflows import SaveBase, choose_base, is_id, read_version, workflow_id_of
+from valkyr.cli.workflows import SaveBase, choose_base, read_version, workflow_id_of
 from valkyr.client import Client, SavedGraph
 from valkyr.client.graph_documents import one_message
 from valkyr.errors import InvalidGraph
@@ -137,36 +137,8 @@ async def get(
     return ExitCode.OK
 
 
-@app.command(name="list")
-@command
-async def list_(
-    session: Session,
-    workflow: Annotated[str, typer.Argument(metavar="[WORKFLOW]", help="Only this one: id or exact name.")] = "",
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
-) -> ExitCode:
-    """Lists workflows, newest first.
-
-    \b
-    Examples:
-      valkyr graph list
-      valkyr graph list orders --json
-    """
-    by_id = is_id(workflow)
-    async with session.client() as client:
-        example = {"id" if by_id else "name": workflow} if workflow else {}
-        pages = client.graphs.find(example=example, page_size=min(limit, 1000))
-        workflows = await pages.first(limit)
-    if session.printer.as_json:
-        session.printer.document({"workflows": document_of(workflows)})
-    elif workflows:
-        rows = [
-            [found.id, found.name, str(found.version), moment(found.updated_at), found.description]
-            for found in workflows
-        ]
-        session.printer.table(["ID", "NAME", "VERSION", "UPDATED", "DESCRIPTION"], rows)
-    else:
-        session.printer.remark("no workflows; save one with `valkyr graph save FILE`")
-    return ExitCode.OK
+app.command(name="list")(command(workflow_list.list_))
+app.command(name="find", no_args_is_help=True)(command(workflow_list.find))
 
 
 def yaml_of(document: dict[str, Any]) -> str:

@@ -17,9 +17,9 @@ JSON_METAVAR = "JSON|@FILE|-"
 
 
 def read_duration(text: str) -> timedelta:
-    """30, 30s, 2m, 1h or ISO 8601 such as PT1M30S; for options, so a bad one is a usage error."""
+    """30, 30s, 2m, 1h, 7d or ISO 8601 such as PT1M30S; for options, so a bad one is a usage error."""
     plain = text.strip().lower()
-    unit = {"s": 1, "m": 60, "h": 3600}.get(plain[-1:], 0)
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86_400}.get(plain[-1:], 0)
     number = plain[:-1] if unit else plain
     if number.replace(".", "", 1).isdecimal():
         return timedelta(seconds=float(number) * (unit or 1))
@@ -43,6 +43,21 @@ def read_moment(text: str) -> datetime:
     if when.tzinfo is None:
         raise typer.BadParameter(f"{text!r} has no time zone; say {text.strip()}Z for UTC, or {text.strip()}+01:00")
     return when
+
+
+def read_past_moment(text: str) -> datetime:
+    """How long ago (2h, 7d), or a time such as 2026-03-01 or 2026-03-01T18:00:00Z, UTC without a zone; a bad one is a
+    usage error."""
+    try:
+        return datetime.now(UTC) - read_duration(text)
+    except (typer.BadParameter, OverflowError):
+        pass
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError:
+        hint = "say how long ago (30m, 2h, 7d), or a time such as 2026-03-01 or 2026-03-01T18:00:00Z"
+        raise typer.BadParameter(f"{text[:40]!r} is no time; {hint}") from None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def read_json_value(text: str, option: str) -> Any:

@@ -35,6 +35,10 @@ _ARGUMENTS = {
     "outputs": "--outputs",
     "reason": "--reason",
     "deadline": "--deadline",
+    "example": "--example",
+    "matcher": "--ignore",
+    "orderBy": "--order-by",
+    "timeRanges[0]": "--time",
 }
 _LETTERS = "`valkyr dlq list --all` lists the letters there are"
 _EXECUTIONS = "`valkyr execution list` lists the executions there are"

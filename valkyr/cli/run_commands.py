@@ -1,5 +1,5 @@
-"""valkyr run: `run WORKFLOW` starts one; `run get` shows one run; `run requeue`, `complete` and `discard` are the ways
-out of QUARANTINED."""
+"""valkyr run: `run WORKFLOW` starts one; `run get` and `list` show runs; `run requeue`, `complete` and `discard` are the
+ways out of QUARANTINED."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from uuid import UUID
 import typer
 from typer.core import TyperGroup
 
-from valkyr.cli import run_command
+from valkyr.cli import run_command, run_list
 from valkyr.cli.documents import document_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.option_values import JSON_METAVAR, read_json_value, read_moment
@@ -80,6 +80,7 @@ app = typer.Typer(
       valkyr run orders
       valkyr run orders --payload '{"order": 17}' --watch
       valkyr run orders --payload @order.json --wait --timeout 2m --json
+      valkyr run list --workflow orders --state QUARANTINED
       valkyr run get EXECUTION charge_card
       valkyr run requeue EXECUTION charge_card --reason "the bank is back"
 
@@ -87,6 +88,7 @@ app = typer.Typer(
     """,
 )
 app.command(name=DEFAULT, no_args_is_help=True)(command(run_command.start))
+app.command(name="list")(command(run_list.list_))
 
 
 @app.command(no_args_is_help=True)
