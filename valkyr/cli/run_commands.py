@@ -1,5 +1,5 @@
-"""valkyr run: `run WORKFLOW` starts one; `run get` and `list` show runs; `run requeue`, `complete` and `discard` are the
-ways out of QUARANTINED."""
+"""valkyr run: `run WORKFLOW` starts one; `run get` and `list` show runs; `run requeue`, `complete` and `discard` are
+the ways out of QUARANTINED."""
 
 from __future__ import annotations
 
