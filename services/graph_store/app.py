@@ -16,15 +16,20 @@ from services.chassis.health import Health
 from services.chassis.loops import run_every
 from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
+from services.graph_store.archiving import Archiving
+from services.graph_store.drafts import Drafts
 from services.graph_store.events import Events
 from services.graph_store.feed import Feed
 from services.graph_store.graphs import Graphs
 from services.graph_store.hints import Hints
 from services.graph_store.history import History
+from services.graph_store.merging import Merging
+from services.graph_store.publishing import Publishing
 from services.graph_store.saving import Saving
-from services.graph_store.servicer import GraphStoreServicer
+from services.graph_store.servicer import GraphStoreServicer, UseCases
 from services.graph_store.settings import GraphStoreSettings
 from services.graph_store.store import Store
+from services.graph_store.store_drafts import Drafts as DraftRows
 from services.graph_store.validation import Validation
 from services.graph_store.watch import Watching
 from services.graph_store.wire import MAX_WARNING_BYTES
@@ -93,15 +98,16 @@ async def _parts(settings: GraphStoreSettings) -> AsyncIterator[_Parts]:
         hints = Hints(database, events)
         feed = Feed(events, hints.listen)
         store = Store(database, changed=partial(_changed, feed, hints))
+        use_cases = _use_cases(store, Watching(events, feed), events, settings)
         tasks = [
             asyncio.create_task(database.watch(health), name="database"),
             asyncio.create_task(_prune(store, settings, health), name="prune"),
+            asyncio.create_task(_prune_drafts(use_cases.drafts, settings, health), name="prune drafts"),
             asyncio.create_task(run_every(HINT_INTERVAL, hints.tell, name="tell", wake=hints.wake), name="tell"),
         ]
         add = graph_pb2_grpc.add_GraphStoreServiceServicer_to_server
         try:
-            servicer = _servicer(store, Watching(events, feed), events, settings)
-            yield _Parts(database, [(SERVICE_NAME, add, servicer)], health, feed)
+            yield _Parts(database, [(SERVICE_NAME, add, GraphStoreServicer(use_cases))], health, feed)
         finally:
             await feed.close()
             for task in tasks:
@@ -117,18 +123,26 @@ def _changed(feed: Feed, hints: Hints) -> None:
     hints.changed()
 
 
-def _servicer(store: Store, watching: Watching, events: Events, settings: GraphStoreSettings) -> GraphStoreServicer:
+def _use_cases(store: Store, watching: Watching, events: Events, settings: GraphStoreSettings) -> UseCases:
     validation = Validation(limits=settings.limits.of_graph(), catalogue=catalogue())
-    saving = Saving(
-        store,
-        validation,
-        new_id=lambda: str(uuid_utils.uuid7()),
-        requests_kept=settings.requests.kept,
-        max_answer_bytes=MAX_MESSAGE_BYTES - ENVELOPE_BYTES,
+    kept, largest = settings.requests.kept, MAX_MESSAGE_BYTES - ENVELOPE_BYTES
+    saving = Saving(store, validation, new_id=_new_id, requests_kept=kept, max_answer_bytes=largest)
+    merging = Merging(store, validation, max_answer_bytes=largest)
+    rows = DraftRows(settings.drafts.kept)
+    return UseCases(
+        graphs=Graphs(store, validation, saving),
+        workflows=Workflows(store),
+        history=History(store, events, saving),
+        watching=watching,
+        merging=merging,
+        drafts=Drafts(store, rows, validation, new_id=_new_id, max_answer_bytes=largest),
+        publishing=Publishing(store, rows, merging, saving, new_id=_new_id),
+        archiving=Archiving(store, new_id=_new_id, requests_kept=kept),
     )
-    return GraphStoreServicer(
-        Graphs(store, validation, saving), Workflows(store), History(store, events, saving), watching
-    )
+
+
+def _new_id() -> str:
+    return str(uuid_utils.uuid7())
 
 
 async def _prune(store: Store, settings: GraphStoreSettings, health: Health) -> None:
@@ -137,3 +151,10 @@ async def _prune(store: Store, settings: GraphStoreSettings, health: Health) -> 
         return timedelta() if pruned == PRUNE_LIMIT else None
 
     await run_every(settings.requests.prune_interval, step, name="prune requests", health=health)
+
+
+async def _prune_drafts(drafts: Drafts, settings: GraphStoreSettings, health: Health) -> None:
+    async def step() -> timedelta | None:
+        return timedelta() if await drafts.prune(PRUNE_LIMIT) == PRUNE_LIMIT else None
+
+    await run_every(settings.drafts.prune_interval, step, name="prune drafts", health=health)

@@ -115,6 +115,14 @@ class ArchiveCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class LatestVersion:
+    """Where a workflow is now, and whether it is out of use."""
+
+    version: int
+    archived: bool
+
+
+@dataclass(frozen=True, slots=True)
 class MergeCommand:
     """One MergeGraph, or a draft's: what `graph`, and `workflow` unless it is None, made of `base_version`."""
 

@@ -193,7 +193,7 @@ def delete_old_requests(kept: timedelta, limit: int) -> Delete:
 
 # Asked once for every batch of starts: text, so that it goes to the driver as it is.
 LATEST_VERSIONS = """
-SELECT id, version FROM graph_store.workflow WHERE namespace = $1 AND id = ANY($2::uuid[])
+SELECT id, version, archived FROM graph_store.workflow WHERE namespace = $1 AND id = ANY($2::uuid[])
 """
 
 

@@ -289,6 +289,15 @@ def check_answer_size(graph: Graph, canonical: bytes, *, limit: int) -> None:
         )
 
 
+def check_same_request(request: Request, answered: AnsweredRequest) -> None:
+    """RequestIdReused if it is another request that was answered under its id."""
+    if answered.request_hash != request.hash:
+        raise RequestIdReused(
+            f"request_id {request.id!r} was used before, with another request",
+            hint="make a new request_id for every change; repeat one only with the same body",
+        )
+
+
 def request_of(command: SaveCommand) -> Request:
     """What is remembered of a save, so that a repeated one can be told from another."""
     return command.request or _request_of_graph(command, document_bytes(graph_to_document(command.graph)))
@@ -303,11 +312,7 @@ def request_hash(*said: Any) -> bytes:
 
 async def _repeat(tx: Transaction, namespace: str, request: Request, answered: AnsweredRequest) -> SavedVersion:
     """The first answer to a request id once more. RequestIdReused for another request."""
-    if answered.request_hash != request.hash:
-        raise RequestIdReused(
-            f"request_id {request.id!r} was used before, with another request",
-            hint="make a new request_id for every save; repeat one only with the same body",
-        )
+    check_same_request(request, answered)
     stored = await tx.get_version(namespace, answered.workflow_id, answered.version)
     graph = await asyncio.to_thread(graph_of, stored)
     return SavedVersion(stored, graph, answered.warnings, answered.unchanged, merged=answered.merged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
@@ -11,25 +12,47 @@ from opentelemetry import trace
 from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
 from services.chassis.paging import page_size_of, page_token
-from services.graph_store import wire, wire_history
+from services.graph_store import wire, wire_drafts, wire_history
+from services.graph_store.archiving import Archiving
+from services.graph_store.drafts import Drafts
 from services.graph_store.examples import WORKFLOWS
 from services.graph_store.graphs import Graphs
 from services.graph_store.history import History
+from services.graph_store.merging import Merging
 from services.graph_store.model import Author
+from services.graph_store.publishing import Publishing
 from services.graph_store.watch import Watching
 from services.graph_store.workflows import Workflows
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1 import graph_pb2_grpc
 
 
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """What the graph store does, each for some of its RPCs."""
+
+    graphs: Graphs
+    workflows: Workflows
+    history: History
+    watching: Watching
+    merging: Merging
+    drafts: Drafts
+    publishing: Publishing
+    archiving: Archiving
+
+
 class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
     """Decodes, calls a use case, encodes; errors are the interceptor's."""
 
-    def __init__(self, graphs: Graphs, workflows: Workflows, history: History, watching: Watching) -> None:
-        self._graphs = graphs
-        self._workflows = workflows
-        self._history = history
-        self._watching = watching
+    def __init__(self, use_cases: UseCases) -> None:
+        self._graphs = use_cases.graphs
+        self._workflows = use_cases.workflows
+        self._history = use_cases.history
+        self._watching = use_cases.watching
+        self._merging = use_cases.merging
+        self._drafts = use_cases.drafts
+        self._publishing = use_cases.publishing
+        self._archiving = use_cases.archiving
 
     async def ValidateGraph(self, request: pb.ValidateGraphRequest, context: Any) -> pb.ValidateGraphResponse:
         graph = wire.read_graph(request)
@@ -47,10 +70,12 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
 
     async def ResolveVersions(self, request: pb.ResolveVersionsRequest, context: Any) -> pb.ResolveVersionsResponse:
         asked = wire.read_workflow_ids(request.workflow_ids)
-        known = await self._workflows.resolve_versions(namespace_of(request), list(asked.values()))
+        found = await self._workflows.resolve_versions(namespace_of(request), list(asked.values()))
+        known = {sent: found[workflow_id] for sent, workflow_id in asked.items() if workflow_id in found}
         return pb.ResolveVersionsResponse(
-            versions={sent: known[workflow_id] for sent, workflow_id in asked.items() if workflow_id in known},
-            missing_ids=[sent for sent, workflow_id in asked.items() if workflow_id not in known],
+            versions={sent: latest.version for sent, latest in known.items()},
+            missing_ids=[sent for sent in asked if sent not in known],
+            archived_ids=[sent for sent, latest in known.items() if latest.archived],
         )
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Any) -> pb.ListVersionsResponse:
@@ -80,6 +105,37 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
     async def RestoreVersion(self, request: pb.RestoreVersionRequest, context: Any) -> pb.RestoreVersionResponse:
         command = wire_history.read_restore(request, namespace_of(request), _author(context))
         return wire_history.write_restored(await self._history.restore(command))
+
+    async def MergeGraph(self, request: pb.MergeGraphRequest, context: Any) -> pb.MergeGraphResponse:
+        command = wire_drafts.read_merge(request, namespace_of(request))
+        return wire_drafts.write_merged(await self._merging.merge(command))
+
+    async def SaveDraft(self, request: pb.SaveDraftRequest, context: Any) -> pb.SaveDraftResponse:
+        command = wire_drafts.read_save_draft(request, namespace_of(request), _author(context))
+        return wire_drafts.write_saved_draft(await self._drafts.save(command))
+
+    async def GetDraft(self, request: pb.GetDraftRequest, context: Any) -> pb.GetDraftResponse:
+        key = wire_drafts.read_key(request.workflow_id, namespace_of(request), _author(context))
+        return pb.GetDraftResponse(draft=wire_drafts.write_draft(await self._drafts.get(key)))
+
+    async def DiscardDraft(self, request: pb.DiscardDraftRequest, context: Any) -> pb.DiscardDraftResponse:
+        author = _author(context)
+        await self._drafts.discard(wire_drafts.read_key(request.workflow_id, namespace_of(request), author), author)
+        return pb.DiscardDraftResponse()
+
+    async def PublishDraft(self, request: pb.PublishDraftRequest, context: Any) -> pb.PublishDraftResponse:
+        command = wire_drafts.read_publish(request, namespace_of(request), _author(context))
+        return wire_drafts.write_published(await self._publishing.publish(command))
+
+    async def ArchiveWorkflow(self, request: pb.ArchiveWorkflowRequest, context: Any) -> pb.ArchiveWorkflowResponse:
+        command = wire_drafts.read_archive(request, namespace_of(request), _author(context))
+        return pb.ArchiveWorkflowResponse(workflow=wire.write_workflow(await self._archiving.set(command)))
+
+    async def UnarchiveWorkflow(
+        self, request: pb.UnarchiveWorkflowRequest, context: Any
+    ) -> pb.UnarchiveWorkflowResponse:
+        command = wire_drafts.read_archive(request, namespace_of(request), _author(context))
+        return pb.UnarchiveWorkflowResponse(workflow=wire.write_workflow(await self._archiving.set(command)))
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Any) -> pb.ListAuditEventsResponse:
         size = page_size_of(request)

@@ -35,9 +35,17 @@ class RequestSettings(SettingsModel):
     prune_interval: Interval = timedelta(minutes=10)
 
 
+class DraftSettings(SettingsModel):
+    """How long a draft is kept after it was saved last."""
+
+    kept: Duration = timedelta(days=90)
+    prune_interval: Interval = timedelta(hours=1)
+
+
 class GraphStoreSettings(RoomSettings):
     """What the graph store needs to start."""
 
     section: ClassVar[str] = "graph-store"
     limits: LimitSettings = LimitSettings()
     requests: RequestSettings = RequestSettings()
+    drafts: DraftSettings = DraftSettings()

@@ -29,6 +29,7 @@ from services.graph_store.model import (
     VersionSummary,
     check_hash,
 )
+from services.graph_store.model_drafts import LatestVersion
 from valkyr.errors import NameTaken
 from valkyr.graph.findings import Finding, Severity
 
@@ -67,11 +68,11 @@ class Store:
 
         return await with_retries(once)
 
-    async def latest_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
+    async def latest_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, LatestVersion]:
         """By workflow; unknown ones are absent. One statement, and no transaction round it."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(queries.LATEST_VERSIONS, namespace, workflow_ids)
-        return {str(row[0]): row[1] for row in rows}
+        return {str(row[0]): LatestVersion(row[1], row[2]) for row in rows}
 
     async def find_workflows(self, namespace: str, query: Query) -> tuple[list[StoredWorkflow], str]:
         """A page of what the query asks for, and the next one's token."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from services.chassis.example.query import Query
 from services.graph_store.model import StoredWorkflow, VersionSummary, workflow_not_found
+from services.graph_store.model_drafts import LatestVersion
 from services.graph_store.store import Store
 
 
@@ -15,7 +16,7 @@ class Workflows:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def resolve_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, int]:
+    async def resolve_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, LatestVersion]:
         """The latest version of each workflow that is there."""
         return await self._store.latest_versions(namespace, workflow_ids)
 

@@ -1,0 +1,157 @@
+"""Drafts: one for each workflow and principal, apart from what is published."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from services.graph_store.model import AuditEvent, Author, NewId, StoredWorkflow, info_of
+from services.graph_store.model_drafts import (
+    NO_VERSION,
+    Draft,
+    DraftKey,
+    DraftRow,
+    SavedDraft,
+    SaveDraftCommand,
+    base_of,
+    check_revision,
+    draft_not_found,
+    is_same_draft,
+)
+from services.graph_store.saving import check_answer_size
+from services.graph_store.store import Store, Transaction
+from services.graph_store.store_drafts import Drafts as Rows
+from services.graph_store.store_drafts import NewDraft, OldDraft
+from services.graph_store.validation import Validation
+from valkyr.errors import Unavailable
+from valkyr.graph.document import canonical_bytes, hash_of
+from valkyr.graph.model import WorkflowInfo
+
+MAX_RACES = 5
+PRUNER = Author("graph-store")
+"""Who removes drafts that are too old, in the audit."""
+
+
+class _Raced(Exception):
+    """Another transaction made the draft first: look again from the start."""
+
+
+class Drafts:
+    """The use cases of SaveDraft, GetDraft and DiscardDraft, and the end of drafts that nobody saves any more."""
+
+    def __init__(
+        self, store: Store, rows: Rows, validation: Validation, *, new_id: NewId, max_answer_bytes: int
+    ) -> None:
+        self._store = store
+        self._rows = rows
+        self._validation = validation
+        self._new_id = new_id
+        self._max_answer_bytes = max_answer_bytes
+
+    async def save(self, command: SaveDraftCommand) -> SavedDraft:
+        """Keeps the draft, errors and all. LimitExceeded, DraftConflict, WorkflowNotFound, VersionNotFound."""
+        document = await asyncio.to_thread(canonical_bytes, command.graph)
+        check_answer_size(command.graph, document, limit=self._max_answer_bytes)
+        findings = await self._validation.findings(command.namespace, command.graph)
+
+        async def work(tx: Transaction) -> SavedDraft:
+            return await self._save(tx, command, document)
+
+        for _ in range(MAX_RACES):
+            try:
+                saved = await self._store.in_transaction(work)
+                return SavedDraft(saved.draft, saved.current_version, findings)
+            except _Raced:
+                continue
+        raise Unavailable("others keep saving the same draft at the same time", retry_after=timedelta(milliseconds=100))
+
+    async def get(self, key: DraftKey) -> SavedDraft:
+        """DraftNotFound."""
+        async with self._store.transaction() as tx:
+            found = await self._rows.find(tx, key)
+        if found is None or found[0].draft is None:
+            raise draft_not_found(key.workflow_id)
+        return SavedDraft(found[0].draft, found[1])
+
+    async def discard(self, key: DraftKey, author: Author) -> None:
+        """Leaves nothing of it. DraftNotFound."""
+
+        async def work(tx: Transaction) -> None:
+            row = await self._rows.lock(tx, key)
+            if row is None or row.draft is None:
+                raise draft_not_found(key.workflow_id)
+            await self._rows.empty(tx, row.draft)
+            await tx.insert_audit_event(key.namespace, self._event("draft.discarded", author, row.draft, None))
+
+        await self._store.in_transaction(work)
+
+    async def prune(self, limit: int) -> int:
+        """Removes up to `limit` drafts that are too old; how many rows there were."""
+
+        async def work(tx: Transaction) -> Sequence[OldDraft]:
+            old = await self._rows.prune(tx, limit)
+            for draft in old:
+                if draft.content_hash is not None:
+                    await tx.insert_audit_event(draft.key.namespace, self._expired(draft))
+            return old
+
+        return len(await self._store.in_transaction(work))
+
+    async def _save(self, tx: Transaction, command: SaveDraftCommand, document: bytes) -> SavedDraft:
+        content_hash = hash_of(document)
+        row = await self._rows.lock(tx, command.key)
+        workflow = await tx.find_workflow(command.namespace, command.workflow_id)
+        current_version = NO_VERSION if workflow is None else workflow.version
+        if row is not None and row.draft is not None and is_same_draft(row, command, content_hash):
+            return SavedDraft(row.draft, current_version)
+        check_revision(row, command.revision)
+        base = base_of(command, row, workflow)
+        new = NewDraft(
+            key=command.key,
+            principal_id=command.author.principal_id,
+            base_version=base,
+            revision=1 if row is None else row.revision + 1,
+            workflow=command.workflow or await self._described(tx, row, workflow, base),
+            document=document,
+            content_hash=content_hash,
+        )
+        draft = await self._rows.write(tx, new, row)
+        if draft is None:
+            raise _Raced
+        event = self._event("draft.saved", command.author, row.draft if row else None, draft)
+        await tx.insert_audit_event(command.namespace, event)
+        return SavedDraft(draft, current_version)
+
+    async def _described(
+        self, tx: Transaction, row: DraftRow | None, workflow: StoredWorkflow | None, base: int
+    ) -> WorkflowInfo:
+        """What a draft says of its workflow where nothing was said: as the one before, else as the base version."""
+        if row is not None and row.draft is not None:
+            return row.draft.workflow
+        if workflow is None or base == NO_VERSION:
+            return WorkflowInfo()
+        if base == workflow.version:
+            return info_of(workflow)
+        return info_of((await tx.get_version(workflow.namespace, workflow.id, base)).workflow)
+
+    def _event(self, action: str, author: Author, before: Draft | None, after: Draft | None) -> AuditEvent:
+        some = after or before
+        return AuditEvent(
+            id=self._new_id(),
+            workflow_id=some.key.workflow_id if some else None,
+            action=action,
+            author=author,
+            from_hash=before.content_hash if before else None,
+            to_hash=after.content_hash if after else None,
+        )
+
+    def _expired(self, draft: OldDraft) -> AuditEvent:
+        return AuditEvent(
+            id=self._new_id(),
+            workflow_id=draft.key.workflow_id,
+            action="draft.expired",
+            author=PRUNER,
+            from_hash=draft.content_hash,
+            message=f"the draft of {draft.key.principal}",
+        )
