@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from valkyr.cli.graph_files import PlacedFinding
-from valkyr.client import DeadLetter, SavedGraph, StoredGraph, Workflow
+from valkyr.client import DeadLetter, Draft, MergedGraph, SavedGraph, StoredGraph, Workflow
 from valkyr.client.client import DEFAULT_NAMESPACE
 from valkyr.errors import ValkyrError
+from valkyr.graph.conflicts import disagreements_of
 from valkyr.graph.document import graph_to_document
 from valkyr.graph.findings import Finding
+from valkyr.graph.model import Graph, WorkflowInfo
 
 _SAME_IN_JSON = (str, int, float, bool, type(None))
 _TIMES = {
     "created_at": "create_time",
+    "expires_at": "expire_time",
     "started_at": "start_time",
     "finished_at": "finish_time",
     "opened_at": "opened_time",
@@ -48,6 +51,38 @@ def graph_file_of(stored: StoredGraph) -> dict[str, Any]:
     return {"workflow": _identity(stored.workflow), **graph_to_document(stored.graph)}
 
 
+def graph_file_of_draft(draft: Draft) -> dict[str, Any]:
+    """The document of a graph file that begins where the draft began."""
+    said = draft.workflow
+    workflow = {
+        "id": draft.workflow_id,
+        "name": said.name,
+        "description": said.description,
+        "labels": dict(said.labels),
+        "version": draft.base_version,
+    }
+    return {"workflow": {key: value for key, value in workflow.items() if value}, **graph_to_document(draft.graph)}
+
+
+def draft_document(draft: Draft) -> dict[str, Any]:
+    """A draft, its graph as a graph file."""
+    plain: dict[str, Any] = document_of(replace(draft, workflow=WorkflowInfo(), graph=Graph()))
+    del plain["workflow"]
+    return plain | {"graph": graph_file_of_draft(draft)}
+
+
+def merged_document(merged: MergedGraph) -> dict[str, Any]:
+    """A merge: its graph as a graph file, null where there are conflicts, and their values as JSON text."""
+    return {
+        "graph": None if merged.stored is None else graph_file_of(merged.stored),
+        "conflicts": [document_of(entry) for entry in disagreements_of(merged.conflicts)],
+        "totalConflicts": merged.total_conflicts,
+        "findings": [finding_of(finding) for finding in merged.findings],
+        "currentVersion": merged.current_version,
+        "bothMoved": list(merged.both_moved),
+    }
+
+
 def saved_of(saved: SavedGraph, warnings: Sequence[PlacedFinding]) -> dict[str, Any]:
     """The answer to a save, without the graph that was sent."""
     return {
@@ -67,9 +102,9 @@ def finding_of(finding: Finding) -> dict[str, Any]:
 
 
 def placed_finding_of(placed: PlacedFinding) -> dict[str, Any]:
-    """A finding with `file`, `line` and `column`."""
-    place = {"file": placed.source, "line": placed.position.line, "column": placed.position.column}
-    return place | finding_of(placed.finding)
+    """A finding with `file`, `line` and `column`, null where it is about no file."""
+    line, column = placed.position or (None, None)
+    return {"file": placed.source, "line": line, "column": column} | finding_of(placed.finding)
 
 
 def error_of(error: ValkyrError, exit_code: int) -> dict[str, Any]:
@@ -84,6 +119,7 @@ def error_of(error: ValkyrError, exit_code: int) -> dict[str, Any]:
             "metadata": dict(details.metadata),
             "violations": [document_of(violation) for violation in details.violations],
             "differences": [document_of(difference) for difference in details.differences],
+            "conflicts": [document_of(disagreement) for disagreement in details.disagreements],
             "retryAfterSeconds": None if details.retry_after is None else details.retry_after.total_seconds(),
         }
     }

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
-from ruamel.yaml import YAML
 
 from valkyr.cli import workflow_list
 from valkyr.cli.documents import graph_file_of, placed_finding_of, saved_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.graph_files import BadGraphFile, GraphFile, PlacedFinding, place, read_graph_file
+from valkyr.cli.printing import seconds
 from valkyr.cli.session import Session, command
 from valkyr.cli.workflows import SaveBase, choose_base, read_version, workflow_id_of
-from valkyr.client import Client, SavedGraph
+from valkyr.cli.yaml_writing import yaml_of
+from valkyr.client import Client, SavedGraph, SaveRetry
 from valkyr.client.graph_documents import one_message
 from valkyr.errors import InvalidGraph
 from valkyr.graph.model import WorkflowInfo
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Workflows: validate graph files, save them, read them back."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    short_help="Workflows: graph files, versions, drafts.",
+    help="""Workflows: validate graph files, save them, read them back; compare versions, restore them, work on drafts.
+
+    WORKFLOW is an id or an exact name. Where a graph is looked at, WORKFLOW@3 is its version 3, WORKFLOW@draft your
+    draft of it, and what ends with .yaml, .yml or .json is a file.
+    """,
 )
 
 Version = Annotated[
@@ -90,9 +97,7 @@ async def save(
       valkyr graph save orders.yaml --version 4 -m "charge before shipping"
       valkyr graph get orders > orders.yaml    # edit, then save: it knows its version
     """
-    graph_file = _read(session, file)
-    if graph_file is None:
-        return ExitCode.BAD_INPUT
+    graph_file = read_graph_file(file)
     info = graph_file.workflow if name is None else replace(graph_file.workflow, name=name)
     message = one_message(message, graph_file.envelope)
     async with session.client(of_file=graph_file.envelope.namespace) as client:
@@ -104,6 +109,7 @@ async def save(
                 workflow=replace(info, id=base.workflow_id, version=base.version),
                 message=message,
                 validate_only=dry_run,
+                on_retry=lambda retry: _remark_retry(session, retry),
             )
         except InvalidGraph as error:
             placed = [place(graph_file.document, finding) for finding in error.findings]
@@ -141,18 +147,6 @@ app.command(name="list")(command(workflow_list.list_))
 app.command(name="find", no_args_is_help=True)(command(workflow_list.find))
 
 
-def yaml_of(document: dict[str, Any]) -> str:
-    """The document as YAML 1.2 in block style."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.allow_unicode = True
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 120
-    out = io.StringIO()
-    yaml.dump(document, out)
-    return out.getvalue()
-
-
 async def _validated(session: Session, name: str, *, remote: bool) -> dict[str, Any]:
     """The report on one file, printed unless it is to be JSON."""
     try:
@@ -175,16 +169,6 @@ def _report(session: Session, source: str, placed: Sequence[PlacedFinding], *, c
     return {"file": source, "valid": not errors, "findings": [placed_finding_of(found) for found in placed]}
 
 
-def _read(session: Session, name: str) -> GraphFile | None:
-    """The file; None if it is none, which is then printed."""
-    try:
-        return read_graph_file(name)
-    except BadGraphFile as error:
-        refused = InvalidGraph(str(error), hint="each problem is named with its line")
-        session.printer.refused(refused, ExitCode.BAD_INPUT, error.problems)
-        return None
-
-
 async def _with_what_is_stored(
     client: Client, graph_file: GraphFile, info: WorkflowInfo, base: SaveBase
 ) -> WorkflowInfo:
@@ -195,6 +179,12 @@ async def _with_what_is_stored(
     for stored in await client.graphs.find(example={"id": base.workflow_id}, page_size=1).first(1):
         return replace(info, **{key: getattr(stored, key) for key in unsaid})
     return info
+
+
+def _remark_retry(session: Session, retry: SaveRetry) -> None:
+    delay = seconds(retry.delay.total_seconds())
+    which = f"try {retry.retry} of {retry.max_retries}"
+    session.printer.remark(f"not saved yet: {retry.error.message}; once more in {delay} ({which})")
 
 
 def _print_saved(

@@ -24,10 +24,10 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True, slots=True)
 class PlacedFinding:
-    """A finding and the place in the file that it is about."""
+    """A finding and the place in the file that it is about; no position where it is about no file."""
 
     source: str
-    position: Position
+    position: Position | None
     finding: Finding
 
 

@@ -13,7 +13,16 @@ import typer
 # gRPC writes its own log lines to standard error unless told not to, and reads this when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from valkyr.cli import breaker_commands, dlq_commands, execution_commands, graph_commands, run_commands
+from valkyr.cli import (
+    breaker_commands,
+    dlq_commands,
+    draft_commands,
+    execution_commands,
+    graph_commands,
+    graph_compare_commands,
+    graph_history_commands,
+    run_commands,
+)
 from valkyr.cli.exits import ExitCode, exit_code_table
 from valkyr.cli.session import command
 from valkyr.cli.trace_command import trace
@@ -38,6 +47,10 @@ app = typer.Typer(
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# Without a name, the commands of an app stand beside those of the one that it is added to.
+graph_commands.app.add_typer(graph_compare_commands.app)
+graph_commands.app.add_typer(draft_commands.app, name="draft")
+graph_commands.app.add_typer(graph_history_commands.app)
 app.add_typer(graph_commands.app, name="graph")
 app.add_typer(run_commands.app, name="run")
 app.add_typer(execution_commands.app, name="execution")

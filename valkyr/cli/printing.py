@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from valkyr.cli.diff_view import differences_text, disagreements_text
 from valkyr.cli.documents import error_of, placed_finding_of
 from valkyr.cli.exits import ExitCode
 from valkyr.cli.graph_files import PlacedFinding
-from valkyr.errors import Difference, ValkyrError
+from valkyr.errors import ValkyrError
 from valkyr.telemetry import escaped
 
 STYLES = {
@@ -107,7 +108,7 @@ class Printer:
             self._errors.print(Text(json.dumps(error_of(error, int(code)), ensure_ascii=False)))
             return
         self._errors.print(joined(Text("error: ", "red"), error.message))
-        _print_differences(self._errors, error)
+        _print_what_disagrees(self._errors, error)
         if error.hint and error.hint not in error.message:
             self._errors.print(joined(Text(" hint: ", "cyan"), error.hint))
 
@@ -115,6 +116,12 @@ class Printer:
         """`file:line:column: error CODE: message`, the hint below it, as a result. Nothing with `as_json`."""
         if not self.as_json:
             _print_findings(self.screen, findings)
+
+    def remark_lines(self, lines: Sequence[Text]) -> None:
+        """Lines beside the result, on standard error; nothing with `as_json`."""
+        if not self.as_json:
+            for line in lines:
+                self._errors.print(line)
 
     def remark_findings(self, findings: Sequence[PlacedFinding]) -> None:
         """The same beside the result, on standard error."""
@@ -188,26 +195,19 @@ def seconds(value: float) -> str:
     return f"{int(value // 60)} min {int(value % 60)} s"
 
 
-def _print_differences(console: Console, error: ValkyrError) -> None:
-    differences = error.details.differences
-    if not differences:
-        return
-    console.print(Text("what was changed meanwhile:"))
-    for difference in differences:
-        console.print(joined("  ", _difference_line(difference)))
-    more = int(error.details.metadata.get("total", 0)) - len(differences)
-    if more > 0:
+def _print_what_disagrees(console: Console, error: ValkyrError) -> None:
+    """What others have changed, and where that does not go together with what was sent."""
+    details = error.details
+    if details.differences:
+        console.print(Text("what was changed meanwhile:"))
+    for line in differences_text(details.differences):
+        console.print(Text("  ").append_text(line))
+    for line in disagreements_text(details.disagreements):
+        console.print(Text("  ").append_text(line))
+    shown = len(details.differences) + len(details.disagreements)
+    more = int(details.metadata.get("total", 0)) - shown
+    if shown and more > 0:
         console.print(Text(f"  and {more:,} more"))
-
-
-def _difference_line(difference: Difference) -> str:
-    what = " ".join(part for part in (difference.part.lower(), difference.id) if part)
-    if not difference.path:
-        return f"{what}: {difference.kind.lower()}"
-    if difference.kind == "MOVED":
-        return f"{what}: moved in the picture"
-    old, new = ("nothing" if value is None else value for value in (difference.old, difference.new))
-    return f"{what}: {difference.path} {old} -> {new}"
 
 
 def _print_findings(console: Console, findings: Sequence[PlacedFinding]) -> None:
@@ -220,8 +220,9 @@ def _print_findings(console: Console, findings: Sequence[PlacedFinding]) -> None
 def _finding_line(placed: PlacedFinding) -> Text:
     finding, position = placed.finding, placed.position
     severity = finding.severity.value
+    where = f" {finding.path}" if position is None else f":{position.line}:{position.column}"
     return joined(
-        f"{placed.source}:{position.line}:{position.column}: ",
+        f"{placed.source}{where}: ",
         Text(severity.lower(), STYLES[severity]),
         f" {finding.code}: {finding.message}",
     )

@@ -19,10 +19,11 @@ import typer
 
 from valkyr import telemetry
 from valkyr.cli.exits import ExitCode, exit_code_of
+from valkyr.cli.graph_files import BadGraphFile
 from valkyr.cli.own_words import in_own_words
 from valkyr.cli.printing import Printer
 from valkyr.client import Client
-from valkyr.errors import Internal, InvalidRequest, ValkyrError
+from valkyr.errors import Internal, InvalidGraph, InvalidRequest, ValkyrError
 
 DEFAULT_PORT_BASE = 50051
 EXECUTOR_OFFSET = 1
@@ -123,6 +124,10 @@ def _run(printer: Printer, start: Callable[[], Coroutine[Any, Any, ExitCode]], a
         code = exit_code_of(error)
         printer.error(in_own_words(error, arguments), code)
         return code
+    except BadGraphFile as error:
+        refused = InvalidGraph(str(error), hint="each problem is named with its line")
+        printer.refused(refused, ExitCode.BAD_INPUT, error.problems)
+        return ExitCode.BAD_INPUT
     except (BrokenPipeError, typer.TyperException):
         raise
     except Exception as error:  # noqa: BLE001 - a user sees a sentence, never a traceback

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import typer
 
+from valkyr.cli.graph_files import GraphFile
 from valkyr.client import Client, Workflow
 from valkyr.errors import VersionRequired, WorkflowNotFound
 from valkyr.graph.model import WorkflowInfo
@@ -57,7 +58,7 @@ async def choose_base(client: Client, info: WorkflowInfo, version: str | None, *
     case the version chosen is sent along, so that a save that comes in between is a VersionConflict.
     VersionRequired where somebody else saved last.
     """
-    workflow_id = await _existing_id(client, info)
+    workflow_id = await existing_id(client, info)
     if version is not None and version != LATEST:
         return SaveBase(workflow_id, int(version), f"on top of version {version}, as --version says")
     if version is None and info.version is not None:
@@ -80,7 +81,37 @@ async def choose_base(client: Client, info: WorkflowInfo, version: str | None, *
     )
 
 
-async def _existing_id(client: Client, info: WorkflowInfo) -> str | None:
+async def choose_current(client: Client, workflow_id: str, version: str | None, *, principal: str) -> SaveBase:
+    """What a restore is saved on top of, by the same rule; `version` is the option. VersionRequired."""
+    if version is not None and version != LATEST:
+        return SaveBase(workflow_id, int(version), f"on top of version {version}, as --current says")
+    (latest,) = await client.graphs.versions(workflow_id, page_size=1).first(1)
+    if version == LATEST:
+        return SaveBase(workflow_id, latest.version, f"on top of version {latest.version}, the latest")
+    if latest.author == principal:
+        return SaveBase(workflow_id, latest.version, f"on top of version {latest.version}, the latest, which is yours")
+    raise VersionRequired(
+        f"{latest.author or 'somebody'} saved version {latest.version} last",
+        hint=f"look at it with `valkyr graph diff {workflow_id}`, then restore with --current {latest.version}",
+        metadata={"currentVersion": str(latest.version)},
+    )
+
+
+async def described_by(
+    client: Client, graph_file: GraphFile, workflow_id: str, version: int | None
+) -> WorkflowInfo | None:
+    """What a file says beside its graph, the rest as this version has it; None where it says nothing of it."""
+    unsaid = [key for key in ("name", "description", "labels") if not graph_file.says(key)]
+    if len(unsaid) == 3:
+        return None
+    if not unsaid or version is None:
+        return graph_file.workflow
+    stored = (await client.graphs.get(workflow_id, version=version)).workflow
+    return replace(graph_file.workflow, **{key: getattr(stored, key) for key in unsaid})
+
+
+async def existing_id(client: Client, info: WorkflowInfo) -> str | None:
+    """The id that a file names, or that the workflow of its name has; None for a new workflow."""
     if info.id is not None or info.name is None:
         return info.id
     found = await find_named(client, info.name)

@@ -130,10 +130,13 @@ def test_a_conflict_shows_what_was_changed_meanwhile(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.splitlines() == [
         "error: somebody saved",
         "what was changed meanwhile:",
-        "  node a\\x1b[2J: added",
-        '  module b: config.url "x" -> nothing',
-        '  settings: timeout nothing -> "30s"',
-        "  node c: moved in the picture",
+        "  @@ node a\\x1b[2J added @@",
+        "  @@ module of b @@",
+        '  -config.url: "x"',
+        "  @@ the settings @@",
+        '  +timeout: "30s"',
+        "  @@ layout: 1 node moved @@",
+        "   c: nowhere -> (1, 2)",
         "  and 1,001 more",
         " hint: save again",
     ]
