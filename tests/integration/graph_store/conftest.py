@@ -20,7 +20,7 @@ from services.graph_store.store import Store
 from services.graph_store.validation import Validation
 from services.graph_store.workflows import Workflows
 from tests.builders import a_graph
-from valkyr.graph.limits import DEFAULT_LIMITS
+from valkyr.graph.limits import DEFAULT_LIMITS, Limits
 from valkyr.graph.model import Graph, WorkflowInfo
 
 AUTHOR = Author("tester", None, "0af7651916cd43dd8448eb211c80319c")
@@ -74,17 +74,20 @@ class Saves:
         )
 
 
-def graphs_of(store: Store) -> Graphs:
+def graphs_of(store: Store, *, limits: Limits = DEFAULT_LIMITS) -> Graphs:
     """The use cases over a store, that of the fixture or another."""
-    validation = Validation(limits=DEFAULT_LIMITS, catalogue=None)
-    saving = Saving(
+    return Graphs(store, Validation(limits=limits, catalogue=None), saving_of(store, limits=limits))
+
+
+def saving_of(store: Store, *, limits: Limits = DEFAULT_LIMITS) -> Saving:
+    """The save over a store."""
+    return Saving(
         store,
-        validation,
+        Validation(limits=limits, catalogue=None),
         new_id=lambda: str(uuid_utils.uuid7()),
         requests_kept=KEPT,
         max_answer_bytes=16 * 1024 * 1024,
     )
-    return Graphs(store, validation, saving)
 
 
 @pytest.fixture
