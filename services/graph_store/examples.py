@@ -52,9 +52,12 @@ _EDGE: dict[str, Field] = {
     "kind": enum("c.kind", EdgeKind, nullable=False),
     "connectionId": uuid("c.id", nullable=False),
 }
+# Not a join, which would stand in the way of what asks for a class alone.
+_NODE_ID = "(SELECT k.node_id FROM graph_store.task AS k WHERE k.namespace = m.namespace AND k.id = m.task_id)"
+
 # A config that was saved has passed the validator, which refuses what jsonb could not hold; module_data is any text.
 _MODULE: dict[str, Field] = {
-    "nodeId": text("k.node_id", nullable=False),
+    "nodeId": text(_NODE_ID, nullable=False),
     "className": text("m.class_name", nullable=False),
     "moduleData": text("m.module_data"),
     "config": Document("m.config::jsonb"),
@@ -83,11 +86,7 @@ WORKFLOWS = Resource(
             _OF_WORKFLOW.format("c"),
             _EDGE,
         ),
-        "modules": Many(
-            "graph_store.module AS m JOIN graph_store.task AS k ON k.namespace = m.namespace AND k.id = m.task_id",
-            _OF_WORKFLOW.format("m"),
-            _MODULE,
-        ),
+        "modules": Many("graph_store.module AS m", _OF_WORKFLOW.format("m"), _MODULE),
         "settings": Unsearchable("they stand in each version's document; read it with GetGraph"),
     },
     key=("id",),

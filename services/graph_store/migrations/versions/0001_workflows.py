@@ -27,10 +27,19 @@ CREATE = (
         CONSTRAINT workflow_pkey PRIMARY KEY (namespace, id)
     )
     """,
-    # FindWorkflows by name, and one workflow per name.
-    "CREATE UNIQUE INDEX workflow_name_key ON graph_store.workflow (namespace, name) WHERE name IS NOT NULL",
-    # FindWorkflows, newest first.
+    # One workflow per name; FindWorkflows by a name or its beginning, whatever the database's collation.
+    """
+    CREATE UNIQUE INDEX workflow_name_key ON graph_store.workflow (namespace, name text_pattern_ops)
+        WHERE name IS NOT NULL
+    """,
+    # The same with ignore_case.
+    "CREATE INDEX workflow_lower_name_idx ON graph_store.workflow (namespace, lower(name) text_pattern_ops)",
+    # FindWorkflows in order: newest first, last changed first, by name.
     "CREATE INDEX workflow_newest_idx ON graph_store.workflow (namespace, created_date, id)",
+    "CREATE INDEX workflow_recent_idx ON graph_store.workflow (namespace, last_modified_date, id)",
+    "CREATE INDEX workflow_by_name_idx ON graph_store.workflow (namespace, name, id)",
+    # FindWorkflows by labels.
+    "CREATE INDEX workflow_labels_idx ON graph_store.workflow USING gin (labels jsonb_path_ops)",
     """
     CREATE TABLE graph_store.workflow_version (
         namespace text NOT NULL DEFAULT 'default',
@@ -73,6 +82,8 @@ CREATE = (
         CONSTRAINT task_node_key UNIQUE (namespace, workflow_id, node_id)
     )
     """,
+    # FindWorkflows by a node.
+    "CREATE INDEX task_node_idx ON graph_store.task (namespace, node_id, workflow_id)",
     """
     CREATE TABLE graph_store.connection (
         namespace text NOT NULL DEFAULT 'default',
@@ -105,6 +116,9 @@ CREATE = (
         CONSTRAINT module_task_key UNIQUE (namespace, workflow_id, task_id)
     )
     """,
+    # FindWorkflows by a module's class, and by its target.
+    "CREATE INDEX module_class_idx ON graph_store.module (namespace, class_name, workflow_id)",
+    "CREATE INDEX module_target_idx ON graph_store.module (namespace, target, workflow_id) WHERE target <> ''",
     """
     CREATE TABLE graph_store.audit_event (
         namespace text NOT NULL DEFAULT 'default',
@@ -202,7 +216,18 @@ CREATE = (
 )
 
 APPEND_ONLY = ("workflow_version", "audit_event")
-TABLES = ("module_spec", "catalogue", "draft", "answered_request", "audit_event", "module", "connection", "task", "workflow_version", "workflow")
+TABLES = (
+    "module_spec",
+    "catalogue",
+    "draft",
+    "answered_request",
+    "audit_event",
+    "module",
+    "connection",
+    "task",
+    "workflow_version",
+    "workflow",
+)
 
 
 def upgrade() -> None:
