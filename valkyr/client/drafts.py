@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from valkyr.api.graph.v1 import graph_pb2
@@ -46,11 +47,10 @@ class Drafts:
         request = graph_pb2.SaveDraftRequest(
             namespace=self._scope.of(given.envelope),
             workflow_id=workflow_id,
-            graph=graph_to_proto(given.graph, given.described if workflow is None else workflow),
+            graph=graph_to_proto(given.graph, given.described(workflow)),
             base_version=edited_version(base_version, given.workflow, "base_version"),
             revision=revision,
         )
-        request.graph.workflow.ClearField("version")
         return saved_draft_of(await self._calls.unary("SaveDraft", request, timeout=timeout))
 
     async def get(self, workflow_id: str, *, timeout: timedelta | None = None) -> Draft:
@@ -126,8 +126,7 @@ class Drafts:
             namespace=self._scope.namespace,
             workflow_id=draft.workflow_id,
             base_version=draft.base_version,
-            mine=graph_to_proto(draft.graph, draft.workflow),
+            mine=graph_to_proto(draft.graph, replace(draft.workflow, version=None)),
         )
-        request.mine.workflow.ClearField("version")
         answer: graph_pb2.MergeGraphResponse = await self._calls.unary("MergeGraph", request, timeout=timeout)
         return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from valkyr.errors import InvalidRequest
@@ -21,11 +21,15 @@ class GivenGraph:
     graph: Graph
     envelope: Envelope
 
-    @property
-    def described(self) -> WorkflowInfo | None:
-        """The workflow, if it says a name, a description or labels."""
-        said = self.workflow.name or self.workflow.description or self.workflow.labels
-        return self.workflow if said else None
+    def described(self, workflow: WorkflowInfo | None) -> WorkflowInfo | None:
+        """What is said beside the graph: by `workflow`, or else by the document where it says anything.
+
+        Without a version: which one was edited travels apart.
+        """
+        own = self.workflow
+        if workflow is None and (own.name or own.description or own.labels):
+            workflow = own
+        return None if workflow is None else replace(workflow, version=None)
 
 
 @dataclass(frozen=True, slots=True)

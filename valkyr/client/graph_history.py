@@ -85,9 +85,8 @@ class GraphHistory:
             namespace=self._scope.of(given.envelope),
             workflow_id=workflow_id,
             base_version=base,
-            mine=graph_to_proto(given.graph, given.described if workflow is None else workflow),
+            mine=graph_to_proto(given.graph, given.described(workflow)),
         )
-        request.mine.workflow.ClearField("version")
         return merged_of(await self._calls.unary("MergeGraph", request, timeout=timeout))
 
     async def restore(
