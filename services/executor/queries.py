@@ -2,20 +2,44 @@
 
 Rows are locked executions by id first, then runs by id. The connections that run these have their planner pinned to
 index look-ups, see store.session: a plan made while the tables were small must not outlive that.
-Writes compare the leading column with an array of one, which no walk along a whole index can serve: what is planned
-while a table is empty goes by the key as well.
+What is joined by a key says so with `keyed`: what is planned while a table is empty goes by the key as well.
 """
+
+# ruff: noqa: S608 - put together from constants alone; values travel as parameters
 
 from __future__ import annotations
 
-# One look along the index for each: as a join it is planned over all that have a request_id.
-FIND_REQUESTS = """
+
+def look_up(table: str, columns: str, keys: str) -> str:
+    """A join of what stands before it with the rows that have its keys, columns in the order of their index:
+    `look_up("executor.run r", "execution_id, id", "k.execution_id, k.id")`.
+
+    Row by row, whenever it is planned: OFFSET keeps the planner from making one join of all, where over few rows a walk
+    along a whole index seems to cost no more than a look by the key.
+    """
+    row = table.split()[-1]
+    pairs = zip(columns.split(", "), keys.split(", "), strict=True)
+    condition = " AND ".join(f"{row}.{column} = {key}" for column, key in pairs)
+    return f"CROSS JOIN LATERAL (SELECT {row}.* FROM {table} WHERE {condition} OFFSET 0) AS {row}"
+
+
+def keyed(row: str, columns: str, keys: str) -> str:
+    """The same for a row that is written, which cannot stand in a subquery: a condition, and the columns are those of
+    the whole key. `keyed("r", "execution_id, id", "u.execution_id, u.id")`.
+
+    The leading column is compared with an array of one: by `=` the planner would take a walk for as good as a look.
+    """
+    (leading, first), *others = zip(columns.split(", "), keys.split(", "), strict=True)
+    rest = (f"{row}.{column} = {key}" for column, key in others)
+    return " AND ".join([f"{row}.{leading} = ANY (ARRAY[{first}])", *rest])
+
+
+_OF_RUN = keyed("r", "execution_id, id", "u.execution_id, u.id")
+
+FIND_REQUESTS = f"""
 SELECT k.namespace, k.request_id, e.id, e.request_hash
 FROM unnest($1::text[], $2::text[]) AS k(namespace, request_id)
-CROSS JOIN LATERAL (
-    SELECT e.id, e.request_hash FROM executor.workflow_execution e
-    WHERE e.namespace = k.namespace AND e.request_id = k.request_id AND e.request_id IS NOT NULL
-    LIMIT 1) AS e
+{look_up("executor.workflow_execution e", "namespace, request_id", "k.namespace, k.request_id")}
 """
 
 # Whole rows in one array: an array for each column takes the driver twice as long. See migration 0004.
@@ -46,7 +70,7 @@ WITH executions AS (
     FROM unnest($5::executor.new_execution[]) AS u),
 runs AS ({INSERT_RUNS})
 SELECT now()
-"""  # noqa: S608 - put together from constants
+"""
 
 _LOCKED_RUN = """r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt, r.failures, r.lost_leases,
     r.unmet, r.taken, r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id,
@@ -70,7 +94,7 @@ FROM e LEFT JOIN LATERAL (
     WHERE r.execution_id = e.id AND r.id = ANY(($4::uuid[])[e.first:e.last]) AND (SELECT count(*) FROM e) > 0
     ORDER BY r.id
     FOR NO KEY UPDATE) AS r ON true
-"""  # noqa: S608 - put together from constants
+"""
 
 LOCK_PENDING_RUNS = f"""
 SELECT {_LOCKED_RUN}
@@ -78,18 +102,18 @@ FROM executor.run r
 WHERE r.execution_id = $1::uuid AND r.state = 'PENDING'
 ORDER BY r.execution_id, r.id
 FOR NO KEY UPDATE OF r
-"""  # noqa: S608 - put together from constants
-
-READ_RESULTS = """
-SELECT r.execution_id, r.id, r.state, r.outputs, r.error, r.error_type, r.settled_revision, r.quarantine_number
-FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run r ON r.execution_id = ANY (ARRAY[k.execution_id]) AND r.id = k.id
 """
 
-READ_EARLIER = """
+READ_RESULTS = f"""
+SELECT r.execution_id, r.id, r.state, r.outputs, r.error, r.error_type, r.settled_revision, r.quarantine_number
+FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
+{look_up("executor.run r", "execution_id, id", "k.execution_id, k.id")}
+"""
+
+READ_EARLIER = f"""
 SELECT q.execution_id, q.run_id, q.revision, q.error, q.error_type
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run_quarantine q ON q.execution_id = k.execution_id AND q.run_id = k.id
+{look_up("executor.run_quarantine q", "execution_id, run_id", "k.execution_id, k.id")}
 ORDER BY q.execution_id, q.run_id, q.quarantine_number
 """
 
@@ -114,7 +138,7 @@ WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.epoch =
 """
 
 # `wait` is set where the run goes back to READY; every end of a lease that was no report raises the epoch.
-END_RUNS = """
+END_RUNS = f"""
 UPDATE executor.run r
 SET state = u.state, epoch = r.epoch + u.raise_epoch, failures = u.failures, lost_leases = u.lost_leases,
     error = coalesce(u.error, r.error), error_type = coalesce(u.error_type, r.error_type),
@@ -130,7 +154,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::int[], $6::int[],
     $10::int[], $11::interval[], $12::int[], $13::int[], $14::bool[])
     AS u(execution_id, id, epoch, state, raise_epoch, failures, lost_leases, error, error_type, revision, wait,
         duration_ms, quarantined, always_decided)
-WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.epoch = u.epoch
+WHERE {_OF_RUN} AND r.epoch = u.epoch
 """
 
 _CHANGE_RUNS = """
@@ -170,28 +194,28 @@ WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id
 """
 
 # Budgets begin anew; the deadline and the time of readiness are set again by what follows in the same transaction.
-REQUEUE_RUNS = """
+REQUEUE_RUNS = f"""
 UPDATE executor.run r
 SET failures = 0, lost_leases = 0, ready_at = NULL, deadline = NULL, inputs = coalesce(u.inputs, r.inputs),
     key_number = CASE WHEN u.new_key THEN r.quarantine_number ELSE r.key_number END,
     replay_traceparent = u.traceparent, replay_attempt = r.attempt, permit_id = NULL
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[])
     AS u(execution_id, id, inputs, new_key, traceparent)
-WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id
+WHERE {_OF_RUN}
 """
 
 # Told to stop at its next heartbeat; what it holds is not extended past the grace. I12: a runner that hears nothing may
 # be at it until the end that it was promised; a requeue does not start the run before that.
-STOP_RUNS = """
+STOP_RUNS = f"""
 UPDATE executor.run r
 SET stop_reason = $3, lease_until = least(r.lease_until, now() + $4::interval), trusted_until = r.lease_until
 FROM unnest($1::uuid[], $2::uuid[]) AS u(execution_id, id)
-WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.state || '' = 'LEASED'
+WHERE {_OF_RUN} AND r.state || '' = 'LEASED'
     AND r.stop_reason IS NULL
 """
 
 # Everything of executions that end and that nobody holds; in the order of locking.
-CANCEL_RUNS = """
+CANCEL_RUNS = f"""
 WITH locked AS MATERIALIZED (
     SELECT r.execution_id, r.id FROM executor.run r
     WHERE r.execution_id = ANY($1::uuid[]) AND r.state IN ('PENDING', 'READY', 'WAITING', 'PARKED')
@@ -201,13 +225,13 @@ UPDATE executor.run r
 SET state = 'CANCELLED', finished_at = now(), settled_revision = e.revision + 1, retry_after = NULL, parked_by = NULL,
     parked_ms = r.parked_ms + CASE WHEN r.parked_by IS NULL THEN 0
         ELSE (extract(epoch FROM now() - r.parked_at) * 1000)::bigint END
-FROM locked l JOIN executor.workflow_execution e ON e.id = l.execution_id
-WHERE r.execution_id = l.execution_id AND r.id = l.id
+FROM locked l JOIN executor.workflow_execution e ON {keyed("e", "id", "l.execution_id")}
+WHERE {keyed("r", "execution_id, id", "l.execution_id, l.id")}
 """
 
 # After CANCEL_RUNS: what was leased meanwhile is seen by this statement; in the order of locking, too. Leases left, by
 # execution. The state is compared so that no partial index matches: the way in is the key, not every lease that is.
-STOP_ALL_RUNS = """
+STOP_ALL_RUNS = f"""
 WITH locked AS MATERIALIZED (
     SELECT r.execution_id, r.id FROM executor.run r
     WHERE r.execution_id = ANY($1::uuid[]) AND r.state || '' = 'LEASED'
@@ -217,23 +241,23 @@ stopped AS (
     UPDATE executor.run r
     SET stop_reason = 'CANCEL', lease_until = least(r.lease_until, now() + $2::interval)
     FROM locked l
-    WHERE r.execution_id = l.execution_id AND r.id = l.id
+    WHERE {keyed("r", "execution_id, id", "l.execution_id, l.id")}
     RETURNING r.execution_id)
 SELECT execution_id, count(*)::int FROM stopped GROUP BY execution_id
 """
 
-END_EXECUTIONS = """
+END_EXECUTIONS = f"""
 UPDATE executor.workflow_execution e
 SET ending = u.ending, cancel_requested = e.cancel_requested OR u.ending = 'CANCEL', ended_by = u.principal,
     ended_reason = u.reason, cancel_request_id = u.request_id, cancel_request_hash = u.request_hash
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])
     AS u(id, ending, principal, reason, request_id, request_hash)
-WHERE e.id = ANY (ARRAY[u.id])
+WHERE {keyed("e", "id", "u.id")}
 """
 
-SET_DEADLINES = """
+SET_DEADLINES = f"""
 UPDATE executor.workflow_execution e SET deadline = u.deadline
-FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, deadline) WHERE e.id = ANY (ARRAY[u.id])
+FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, deadline) WHERE {keyed("e", "id", "u.id")}
 """
 
 UPDATE_EXECUTIONS = """
@@ -260,13 +284,13 @@ WITH finished AS ({_FINISH_RUNS}), changed AS ({_CHANGE_RUNS})
 {UPDATE_EXECUTIONS}
 """
 
-INSERT_ATTEMPTS = """
+INSERT_ATTEMPTS = f"""
 INSERT INTO executor.run_attempt (
     execution_id, run_id, epoch, attempt, outcome, runner_id, started_at, error, error_stack_trace)
 SELECT u.execution_id, u.run_id, u.epoch, u.attempt, u.outcome, r.runner_id, r.started_at, u.error, u.stack
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[], $7::text[])
     AS u(execution_id, run_id, epoch, attempt, outcome, error, stack)
-JOIN executor.run r ON r.execution_id = u.execution_id AND r.id = u.run_id
+{look_up("executor.run r", "execution_id, id", "u.execution_id, u.run_id")}
 """
 
 INSERT_OUTBOX = """
@@ -275,7 +299,7 @@ SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[])
 """
 
 # After the runs themselves have changed: what they were is copied from there.
-INSERT_QUARANTINES = """
+INSERT_QUARANTINES = f"""
 INSERT INTO executor.run_quarantine (
     execution_id, run_id, quarantine_number, namespace, failure_type, error_type, error, revision, attempt, target,
     episode_id, idempotency_key, inputs, traceparent)
@@ -283,17 +307,17 @@ SELECT u.execution_id, u.run_id, u.quarantine_number, u.namespace, u.failure_typ
     r.attempt, r.target, r.episode_id, r.idempotency_key, r.inputs, r.replay_traceparent
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int[])
     AS u(execution_id, run_id, quarantine_number, namespace, failure_type, error_type, error, revision)
-JOIN executor.run r ON r.execution_id = u.execution_id AND r.id = u.run_id
+{look_up("executor.run r", "execution_id, id", "u.execution_id, u.run_id")}
 """
 
-RESOLVE_QUARANTINES = """
+RESOLVE_QUARANTINES = f"""
 UPDATE executor.run_quarantine q
 SET resolution = u.resolution, resolved_by = u.principal, resolved_at = now(), reason = u.reason,
     request_id = u.request_id, request_hash = u.request_hash, resolution_traceparent = u.traceparent
 FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[],
     $9::text[]) AS u(execution_id, run_id, quarantine_number, resolution, principal, reason, request_id, request_hash,
         traceparent)
-WHERE q.execution_id = u.execution_id AND q.run_id = u.run_id AND q.quarantine_number = u.quarantine_number
+WHERE {keyed("q", "execution_id, run_id, quarantine_number", "u.execution_id, u.run_id, u.quarantine_number")}
 """
 
 _QUARANTINE = """q.run_id, q.quarantine_number, q.failure_type, q.error_type, q.error, q.revision, q.quarantined_at,
@@ -302,9 +326,9 @@ _QUARANTINE = """q.run_id, q.quarantine_number, q.failure_type, q.error_type, q.
 READ_QUARANTINES = f"""
 SELECT {_QUARANTINE}
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run_quarantine q ON q.execution_id = k.execution_id AND q.run_id = k.id
+{look_up("executor.run_quarantine q", "execution_id, run_id", "k.execution_id, k.id")}
 ORDER BY q.run_id, q.quarantine_number
-"""  # noqa: S608 - put together from constants
+"""
 
 FIND_RESOLUTION = """
 SELECT q.execution_id, q.run_id, q.request_hash FROM executor.run_quarantine q
@@ -316,16 +340,17 @@ SELECT e.id, e.cancel_request_hash FROM executor.workflow_execution e
 WHERE e.namespace = $1 AND e.cancel_request_id = $2
 """
 
+_OUTBOX_KEY = "o.execution_id, o.run_id, o.quarantine_number"
+
 # What may be told to the DLQ, in the order in which it happened.
-SELECT_OUTBOX = """
+SELECT_OUTBOX = f"""
 SELECT o.id, o.kind, o.namespace, o.execution_id, o.run_id, o.quarantine_number, q.failure_type, q.error_type, q.error,
     q.attempt, q.target, q.episode_id, q.idempotency_key, q.inputs, q.traceparent, q.quarantined_at, q.resolution,
     q.resolved_by, q.resolved_at, q.reason, r.task_id, r.node_id, r.class_name,
     r.node_index, r.excluded_edges, r.chosen_edges, r.ready_revision
 FROM executor.outbox o
-JOIN executor.run_quarantine q ON q.execution_id = o.execution_id AND q.run_id = o.run_id
-    AND q.quarantine_number = o.quarantine_number
-JOIN executor.run r ON r.execution_id = o.execution_id AND r.id = o.run_id
+{look_up("executor.run_quarantine q", "execution_id, run_id, quarantine_number", _OUTBOX_KEY)}
+{look_up("executor.run r", "execution_id, id", "o.execution_id, o.run_id")}
 WHERE o.refused_at IS NULL AND o.run_id <> ALL($2::uuid[])
 ORDER BY o.id
 LIMIT $1
@@ -335,9 +360,9 @@ DELETE_OUTBOX = """
 DELETE FROM executor.outbox WHERE id = ANY($1::bigint[])
 """
 
-REFUSE_OUTBOX = """
+REFUSE_OUTBOX = f"""
 UPDATE executor.outbox o SET refused_at = now(), problem = u.problem
-FROM unnest($1::bigint[], $2::text[]) AS u(id, problem) WHERE o.id = u.id
+FROM unnest($1::bigint[], $2::text[]) AS u(id, problem) WHERE {keyed("o", "id", "u.id")}
 """
 
 READMIT_OUTBOX = """
@@ -360,7 +385,7 @@ WITH RECURSIVE hop AS (
 READY_CLASSES = f"""
 {_READY_CLASSES}
 SELECT class_name FROM hop WHERE class_name IS NOT NULL
-"""  # noqa: S608 - put together from constants
+"""
 
 # What a lease needs of a run.
 TO_LEASE = """r.execution_id, r.id, r.node_index, r.epoch, r.attempt, r.excluded_edges, r.chosen_edges,
@@ -385,9 +410,9 @@ candidate AS MATERIALIZED (
         FOR NO KEY UPDATE SKIP LOCKED) AS r
     WHERE $2::text[] IS NULL OR hop.class_name = ANY($2))
 SELECT * FROM candidate ORDER BY rank, ready_at LIMIT $6
-"""  # noqa: S608 - put together from constants
+"""
 
-LEASE_RUNS = """
+LEASE_RUNS = f"""
 UPDATE executor.run r
 SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = $6, runner_id = $7,
     lease_until = now() + $8::interval, heartbeat_at = NULL, started_at = now(), retry_after = NULL,
@@ -395,18 +420,18 @@ SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = 
     target = u.target, permit_id = u.permit_id
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $9::text[], $10::uuid[])
     AS u(execution_id, id, idempotency_key, inputs_hash, config_hash, target, permit_id)
-WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id
+WHERE {_OF_RUN}
 """
 
 # Never shortens a lease, never revives one, nor extends one that is told to stop; the rows that do not match are the
 # answer LEASE_LOST. The way in is the key, see STOP_ALL_RUNS: the index of leases is full of those that are over.
-HEARTBEAT_RUNS = """
+HEARTBEAT_RUNS = f"""
 UPDATE executor.run r
 SET lease_until = CASE WHEN r.stop_reason IS NULL THEN greatest(r.lease_until, now() + $4::interval)
         ELSE r.lease_until END,
     heartbeat_at = now()
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS u(execution_id, id, epoch)
-WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id AND r.epoch = u.epoch AND r.state || '' = 'LEASED'
+WHERE {_OF_RUN} AND r.epoch = u.epoch AND r.state || '' = 'LEASED'
 RETURNING r.id, r.epoch, r.stop_reason
 """
 
@@ -481,7 +506,7 @@ FROM executor.run WHERE state = 'LEASED'
 
 SELECT_LEASES_OF_OLDER = """
 SELECT execution_id, id, epoch, runner_id FROM executor.run
-WHERE state = 'LEASED' AND runner_id = $1 AND leased_by <> $2 ORDER BY execution_id, id LIMIT $3
+WHERE state = 'LEASED' AND runner_id = $1 AND leased_by <> $2 ORDER BY lease_until LIMIT $3
 """
 
 SELECT_LEASES_OF_HOLDER = """

@@ -1,17 +1,21 @@
 """Statements about runs that breakers hold back. Those who look by target walk along the index `run_parked`."""
 
+# ruff: noqa: S608 - put together from constants alone; values travel as parameters
+
 from __future__ import annotations
 
-from services.executor.queries import TO_LEASE
+from services.executor.queries import TO_LEASE, keyed, look_up
+
+_CHOSEN = keyed("r", "execution_id, id", "c.execution_id, c.id")
 
 # Rows are locked by who parks them: what the lease query found.
-PARK_RUNS = """
+PARK_RUNS = f"""
 UPDATE executor.run r
 SET state = 'PARKED', parked_by = 'BREAKER', parked_at = now(), retry_after = now() + u.wait, target = u.target,
     episode_id = coalesce(u.episode_id, r.episode_id)
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::uuid[], $5::interval[])
     AS u(execution_id, id, target, episode_id, wait)
-WHERE r.execution_id = u.execution_id AND r.id = u.id
+WHERE {keyed("r", "execution_id, id", "u.execution_id, u.id")}
 """
 
 # By hopping from one target to the next along the index; the first row of each is the first that is due.
@@ -39,16 +43,16 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED),
 back AS (
     UPDATE executor.run r SET {_BACK} FROM chosen c
-    WHERE r.execution_id = c.execution_id AND r.id = c.id
+    WHERE {_CHOSEN}
     RETURNING r.rank)
 SELECT count(*)::int, min(rank)::int FROM back
-"""  # noqa: S608 - put together from constants
+"""
 
 # READY from now on, so that whoever leases from a watermark finds them.
 UNPARK_RUNS = _UNPARK.format(due="")
 UNPARK_DUE_RUNS = _UNPARK.format(due="AND retry_after <= now()")
 
-POSTPONE_RUNS = """
+POSTPONE_RUNS = f"""
 WITH chosen AS MATERIALIZED (
     SELECT execution_id, id FROM executor.run
     WHERE state = 'PARKED' AND parked_by = 'BREAKER' AND namespace = $1 AND target = $2 AND retry_after <= now()
@@ -56,7 +60,7 @@ WITH chosen AS MATERIALIZED (
     FOR NO KEY UPDATE SKIP LOCKED),
 moved AS (
     UPDATE executor.run r SET retry_after = now() + $3::interval * (1 + 0.05 * random()) FROM chosen c
-    WHERE r.execution_id = c.execution_id AND r.id = c.id
+    WHERE {_CHOSEN}
     RETURNING 1)
 SELECT count(*)::int FROM moved
 """
@@ -73,23 +77,24 @@ CROSS JOIN LATERAL (
 ORDER BY k.place
 """
 
-# The state is compared through unnest, which no partial index matches: the key is the way in.
+# Those that are as they were when leave was asked, in the order of locking.
 UNPARK_PROBES = f"""
 WITH chosen AS MATERIALIZED (
     SELECT r.execution_id, r.id
-    FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[])
-        AS k(execution_id, id, epoch, state, parked_by)
-    JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
-    WHERE r.epoch = k.epoch AND r.state = k.state AND r.parked_by = k.parked_by
-    ORDER BY r.execution_id, r.id
-    FOR NO KEY UPDATE OF r SKIP LOCKED)
+    FROM (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[])
+        AS k(execution_id, id, epoch, state, parked_by) ORDER BY k.execution_id, k.id) AS k
+    CROSS JOIN LATERAL (
+        SELECT r.execution_id, r.id FROM executor.run r
+        WHERE r.execution_id = k.execution_id AND r.id = k.id
+            AND r.epoch = k.epoch AND r.state = k.state AND r.parked_by = k.parked_by
+        FOR NO KEY UPDATE SKIP LOCKED) AS r)
 UPDATE executor.run r SET {_BACK} FROM chosen c
-WHERE r.execution_id = c.execution_id AND r.id = c.id
+WHERE {_CHOSEN}
 RETURNING {TO_LEASE}
-"""  # noqa: S608 - put together from constants
+"""
 
-READ_PROBES = """
+READ_PROBES = f"""
 SELECT r.execution_id, r.id, r.state, r.epoch, r.permit_id, r.parked_by
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run r ON r.execution_id = k.execution_id AND r.id = k.id
+{look_up("executor.run r", "execution_id, id", "k.execution_id, k.id")}
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
-from services.executor.queries import keyed
+from services.executor.queries import look_up
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
 
 LAST_ATTEMPTS = 200
@@ -17,9 +17,9 @@ def _literals(states: Iterable[StrEnum]) -> str:
 
 
 # PENDING stands in the row until the first outcome, since no lease writes it; what clients see is RUNNING from the
-# first lease on.
-SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND EXISTS (
-        SELECT 1 FROM executor.run r WHERE r.execution_id = e.id AND r.attempt > 0) THEN 'RUNNING' ELSE e.state END"""
+# first lease on. Not EXISTS: that may be planned as a look at all runs there are, kept for the statement.
+SHOWN_STATE = """CASE WHEN e.state = 'PENDING' AND (SELECT 1 FROM executor.run r
+        WHERE r.execution_id = e.id AND r.attempt > 0 LIMIT 1) IS NOT NULL THEN 'RUNNING' ELSE e.state END"""
 
 EXECUTION_COLUMNS = f"""e.id, e.namespace, e.workflow_id, e.version, {SHOWN_STATE} AS state, e.revision, e.priority,
     e.trigger_type, e.created_date, e.started_at, e.finished_at, e.error_type, e.error_message,
@@ -74,7 +74,7 @@ READ_OUTPUTS = f"""
 SELECT r.execution_id, r.node_id, r.id,
     CASE WHEN sum(octet_length(r.outputs)) OVER (ORDER BY r.execution_id DESC, r.id) <= $3::bigint THEN r.outputs END
 FROM unnest($1::uuid[], $2::uuid[]) AS k(execution_id, id)
-JOIN executor.run r ON {keyed("r.execution_id, r.id", "k.execution_id, k.id")}
+{look_up("executor.run r", "execution_id, id", "k.execution_id, k.id")}
 WHERE r.state = 'SUCCESS' AND r.outputs IS NOT NULL
 ORDER BY r.execution_id DESC, r.id
 """  # noqa: S608 - put together from constants
