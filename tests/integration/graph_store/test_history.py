@@ -84,7 +84,7 @@ async def test_a_version_whose_nodes_were_only_moved_is_marked_as_layout(save: S
 async def test_a_version_with_more_than_moves_is_none_of_the_layout(
     save: Saves, workflows: Workflows, graph: Any, said: dict[str, Any]
 ) -> None:
-    first = {"name": "orders", "description": "about", "labels": {"k": "v"}}
+    first: dict[str, Any] = {"name": "orders", "description": "about", "labels": {"k": "v"}}
     await save("a -> b", id=ID, **first)
     await save(graph, id=ID, version=1, **{**first, **said})
     assert await layouts(workflows) == [False, False]
@@ -291,7 +291,7 @@ async def test_i01_a_document_is_held_against_its_hash_wherever_it_is_read(
         'update graph_store.workflow_version set document = replace(document, \'"label":"\', \'"label":"x\')',
         url=postgres.admin_url_in(graph_store_database_url),
     )
-    reads = {
+    reads: dict[str, Callable[[], Any]] = {
         "read": lambda: graphs.get("default", ID, 1),
         "diffed": lambda: history.diff_versions("default", ID, 1, 2),
         "restored": lambda: history.restore(a_restore(1, 2)),
