@@ -23,7 +23,7 @@ from valkyr.rpc.graphs import graph_to_proto
 
 W = "0198c0de-0000-7000-8000-000000000001"
 OLD = "workflow: {name: orders, version: 3}\nnodes:\n  - {nodeId: a, label: Old}\n  - {nodeId: b}\n"
-NEW = OLD.replace("Old", "New").replace("{nodeId: b}", "{nodeId: c}")
+NEW = OLD.replace("Old", "New").replace("{nodeId: b}", "{nodeId: c, label: C}")
 ADDED_AND_CHANGED = ["@@ node a @@", '-label: "Old"', '+label: "New"', "@@ node b removed @@", "@@ node c added @@"]
 
 
@@ -199,7 +199,8 @@ async def test_a_merge_is_written_where_it_is_to_go(script: Any, cli: Cli, files
     script.answer("MergeGraph", pb.MergeGraphResponse(graph=stored(7, "Theirs").graph, current_version=7))
     answer = await cli("graph", "merge", files[1], "-o", files[1])
     assert (answer.returncode, answer.stdout) == (0, "")
-    assert "label: Theirs" in Path(files[1]).read_text()
+    assert f"written to {files[1]}: put together with version 7" in answer.stderr
+    assert '"Theirs"' in (await cli("graph", "show", files[1])).stdout
     refused = await cli("graph", "merge", files[0], "-o", "/nowhere/at/all.yaml")
     assert refused.returncode == 3
     assert "cannot be written" in refused.stderr
