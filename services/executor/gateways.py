@@ -51,6 +51,14 @@ class FetchedGraph:
     task_ids: Sequence[UUID | None]
 
 
+@dataclass(frozen=True, slots=True)
+class LatestVersion:
+    """Where a workflow is now, and whether it is out of use."""
+
+    version: int
+    archived: bool
+
+
 class GraphStoreGateway:
     """What the executor asks of the graph store."""
 
@@ -61,12 +69,16 @@ class GraphStoreGateway:
     async def close(self) -> None:
         await self._channel.close()
 
-    async def resolve_versions(self, namespace: str, workflow_ids: Sequence[UUID]) -> dict[UUID, int]:
+    async def resolve_versions(self, namespace: str, workflow_ids: Sequence[UUID]) -> dict[UUID, LatestVersion]:
         """The latest versions; unknown ids are absent. Unavailable."""
         request = graph_pb2.ResolveVersionsRequest(namespace=namespace, workflow_ids=[str(i) for i in workflow_ids])
         with _named("the graph store", _WITHOUT_GRAPH_STORE):
             response = await self._stub.ResolveVersions(request, timeout=RESOLVE_DEADLINE.total_seconds())
-        return {UUID(workflow_id): version for workflow_id, version in response.versions.items()}
+        archived = frozenset(response.archived_ids)
+        return {
+            UUID(workflow_id): LatestVersion(version, workflow_id in archived)
+            for workflow_id, version in response.versions.items()
+        }
 
     async def get_graph(self, namespace: str, workflow_id: UUID, version: int) -> FetchedGraph:
         """One version. WorkflowNotFound, VersionNotFound, Unavailable."""

@@ -38,6 +38,7 @@ from services.executor.store.leases import register_runner
 from services.executor.store.session import PINNED_PLANNER, Session
 from services.executor.timers import Timers
 from services.executor.transaction import Rules
+from services.executor.versions import Versions
 from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.events import LeaseEnded
@@ -115,8 +116,10 @@ class Parts:
             rules=Rules(self._timeouts, settings.runner.cancel_grace, settings.runner.retry.max_requeues),
         )
         self.transport.attach(self.progress)
+        self.versions = Versions(self.session, self.gateway)
         self.starts = Starts(
             self.session,
+            self.versions,
             self.plans,
             self.cache,
             self.progress,
@@ -253,6 +256,7 @@ class Parts:
             if isinstance(outcome, Exception):
                 log.error("executor.loop_ended", error=str(outcome), exc_info=outcome)
         await self.starts.close()
+        await self.versions.close()
         await self.feed.close()
         await self.transport.close()
         await self.gateway.close()

@@ -7,27 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from uuid import UUID
 
 import orjson
 
-from services.chassis.batching import NaturalBatcher
 from services.executor.compiled import plan_of
 from services.executor.gateways import FetchedGraph, GraphStoreGateway
 from services.executor.store.reads import PinnedGraph, pin_graph, read_pinned_graph
 from services.executor.store.session import Session
-from valkyr.errors import WorkflowNotFound
 from valkyr.flow.plan import Plan, TargetOf
 from valkyr.graph.document import graph_from_document, graph_to_document
 
-WorkflowKey = tuple[str, UUID]  # namespace, workflow
-VersionKey = tuple[str, UUID, int]  # and version
-
-RESOLVED_AT_ONCE = 1_000
-"""As many as the graph store takes in one call."""
+VersionKey = tuple[str, UUID, int]  # namespace, workflow, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +49,6 @@ class Plans:
         self._nodes = 0
         self._limit = nodes_in_memory
         self._under_way: dict[VersionKey, asyncio.Task[PlannedVersion]] = {}
-        self._resolving = NaturalBatcher[Sequence[WorkflowKey], Mapping[WorkflowKey, int]](
-            self._resolve_batch, limit=RESOLVED_AT_ONCE, weight=len
-        )
-
-    async def latest_versions(self, workflows: Iterable[WorkflowKey]) -> Mapping[WorkflowKey, int]:
-        """Of those workflows at least. Asks the graph store, for all who ask at the same time in one call.
-
-        WorkflowNotFound, Unavailable.
-        """
-        return await self._resolving.submit(list(dict.fromkeys(workflows)))
 
     async def get(self, key: VersionKey) -> PlannedVersion:
         """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if new and not to be had."""
@@ -100,29 +83,6 @@ class Plans:
         while self._nodes > self._limit and len(self._planned) > 1:
             _, dropped = self._planned.popitem(last=False)
             self._nodes -= len(dropped.plan.nodes) + 1
-
-    async def _resolve_batch(
-        self, asked: Sequence[Sequence[WorkflowKey]]
-    ) -> Sequence[Mapping[WorkflowKey, int] | Exception]:
-        wanted: dict[str, set[UUID]] = {}
-        for namespace, workflow_id in chain.from_iterable(asked):
-            wanted.setdefault(namespace, set()).add(workflow_id)
-        found: dict[WorkflowKey, int] = {}
-        for namespace, ids in wanted.items():
-            listed = list(ids)
-            for start in range(0, len(listed), RESOLVED_AT_ONCE):
-                some = listed[start : start + RESOLVED_AT_ONCE]
-                versions = await self._graph_store.resolve_versions(namespace, some)
-                found.update({(namespace, workflow_id): version for workflow_id, version in versions.items()})
-        missing = [next((key for key in keys if key not in found), None) for keys in asked]
-        return [found if key is None else workflow_not_found(key[1]) for key in missing]
-
-
-def workflow_not_found(workflow_id: UUID) -> WorkflowNotFound:
-    return WorkflowNotFound(
-        f"there is no workflow {workflow_id} in this namespace",
-        hint="FindWorkflows (`valkyr graph list`) shows those there are",
-    )
 
 
 def _pinned(fetched: FetchedGraph) -> PinnedGraph:

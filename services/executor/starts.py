@@ -23,6 +23,7 @@ from services.executor.store import starts as store
 from services.executor.store.reads import ExecutionFilter, database_now, list_executions
 from services.executor.store.session import Session
 from services.executor.store.starts import NewExecution
+from services.executor.versions import Versions
 from valkyr.errors import Conflict, LimitExceeded, RequestIdReused
 from valkyr.flow.effects import Prepared
 from valkyr.flow.events import ControlReady, Event
@@ -73,6 +74,7 @@ class Starts:
     def __init__(
         self,
         session: Session,
+        versions: Versions,
         plans: Plans,
         cache: ExecutionCache,
         progress: Progress,
@@ -85,6 +87,7 @@ class Starts:
     ) -> None:
         self._runs_limit = runs_limit
         self._session = session
+        self._versions = versions
         self._plans = plans
         self._cache = cache
         self._progress = progress
@@ -99,8 +102,8 @@ class Starts:
     async def start(self, requests: Sequence[StartRequest]) -> list[ExecutionView]:
         """All or none; the executions in order, those that a request_id made before included, as they are now.
 
-        WorkflowNotFound, VersionNotFound, RequestIdReused, LimitExceeded; Unavailable if a version has to be fetched
-        and cannot be.
+        WorkflowNotFound, VersionNotFound, WorkflowArchived, RequestIdReused, LimitExceeded; Unavailable if a version
+        has to be looked up or fetched and cannot be.
         """
         group = await self._resolve(requests)
         runs = sum(len(item.planned.plan.nodes) for item in group)
@@ -114,11 +117,10 @@ class Starts:
         await self._batcher.close()
 
     async def _resolve(self, requests: Sequence[StartRequest]) -> Group:
-        unnamed = [(request.namespace, request.workflow_id) for request in requests if request.version is None]
-        latest = await self._plans.latest_versions(unnamed) if unnamed else {}
+        versions = await self._versions.pin(requests)
         keys = [
-            (request.namespace, request.workflow_id, request.version or latest[request.namespace, request.workflow_id])
-            for request in requests
+            (request.namespace, request.workflow_id, version)
+            for request, version in zip(requests, versions, strict=True)
         ]
         planned = {key: await self._plans.get(key) for key in dict.fromkeys(keys)}
         return [
