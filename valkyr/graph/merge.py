@@ -113,7 +113,8 @@ def merge_unchecked(base: Graph, current: Graph, mine: Graph) -> Merge:
 
 def merge_workflows(base: WorkflowInfo, current: WorkflowInfo, mine: WorkflowInfo) -> WorkflowMerge:
     """Name, description and labels (each by itself) with the changes of both; id and version are the current ones."""
-    documents = (workflow_document(side) for side in (base, current, mine))
+    # Labels that all were taken away are none, not a value that has gone.
+    documents = ({**workflow_document(side), "labels": dict(side.labels)} for side in (base, current, mine))
     merged = merge_fields(Part.WORKFLOW, "", **dict(zip(("base", "current", "mine"), documents, strict=True)))
     if merged.conflicts:
         return WorkflowMerge(None, tuple(merged.conflicts))

@@ -364,6 +364,12 @@ def test_what_is_said_beside_the_graph_is_merged_label_by_label() -> None:
     assert clashing.conflicts == (clash(BOTH_CHANGED, WORKFLOW, "", "name", "orders", "One", "Two"),)
 
 
+def test_labels_that_one_took_away_altogether_do_not_go_against_one_that_the_other_added() -> None:
+    base = WorkflowInfo(labels={"team": "a"})
+    merged = merge_workflows(base, replace(base, labels={}), replace(base, labels={"team": "a", "new": "y"}))
+    assert merged.workflow == replace(base, labels={"new": "y"})
+
+
 def test_ten_thousand_conflicts_are_all_told() -> None:
     base = a_chain(10_000)
     one, two = (replace(base, nodes=tuple(replace(n, label=label) for n in base.nodes)) for label in "xy")
