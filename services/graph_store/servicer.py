@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from opentelemetry import trace
 from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
 from services.chassis.paging import page_size_of, page_token
-from services.graph_store import wire, wire_drafts, wire_history
+from services.graph_store import wire, wire_drafts, wire_history, wire_modules
 from services.graph_store.archiving import Archiving
 from services.graph_store.drafts import Drafts
 from services.graph_store.examples import WORKFLOWS
@@ -20,6 +21,7 @@ from services.graph_store.graphs import Graphs
 from services.graph_store.history import History
 from services.graph_store.merging import Merging
 from services.graph_store.model import Author
+from services.graph_store.modules import ModuleCatalogue
 from services.graph_store.publishing import Publishing
 from services.graph_store.watch import Watching
 from services.graph_store.workflows import Workflows
@@ -39,6 +41,7 @@ class UseCases:
     drafts: Drafts
     publishing: Publishing
     archiving: Archiving
+    modules: ModuleCatalogue
 
 
 class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
@@ -53,6 +56,7 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         self._drafts = use_cases.drafts
         self._publishing = use_cases.publishing
         self._archiving = use_cases.archiving
+        self._modules = use_cases.modules
 
     async def ValidateGraph(self, request: pb.ValidateGraphRequest, context: Any) -> pb.ValidateGraphResponse:
         graph = wire.read_graph(request)
@@ -76,6 +80,7 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
             versions={sent: latest.version for sent, latest in known.items()},
             missing_ids=[sent for sent in asked if sent not in known],
             archived_ids=[sent for sent, latest in known.items() if latest.archived],
+            catalogue_revision=await self._modules.revision(namespace_of(request)),
         )
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Any) -> pb.ListVersionsResponse:
@@ -100,7 +105,8 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
 
     async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Any) -> pb.DiffVersionsResponse:
         namespace = namespace_of(request)
-        return wire_history.write_diff(await self._history.diff_versions(namespace, *wire_history.read_diffed(request)))
+        diffed = await self._history.diff_versions(namespace, *wire_history.read_diffed(request))
+        return await asyncio.to_thread(wire_history.write_diff, diffed)
 
     async def RestoreVersion(self, request: pb.RestoreVersionRequest, context: Any) -> pb.RestoreVersionResponse:
         command = wire_history.read_restore(request, namespace_of(request), _author(context))
@@ -157,6 +163,21 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         async with aclosing(self._watching.batches(watched)) as batches:
             async for batch in batches:
                 yield wire_history.write_batch(batch)
+
+    async def RegisterModules(self, request: pb.RegisterModulesRequest, context: Any) -> pb.RegisterModulesResponse:
+        wanted = wire_modules.read_registration(request, namespace_of(request), _author(context))
+        return wire_modules.write_registered(await self._modules.register(wanted))
+
+    async def ListModules(self, request: pb.ListModulesRequest, context: Any) -> pb.ListModulesResponse:
+        page = await self._modules.list_modules(
+            namespace_of(request),
+            after=wire_modules.read_module_place(request),
+            limit=page_size_of(request),
+            with_schemas=not request.without_schemas,
+        )
+        answer, last = wire_modules.write_page(page)
+        answer.next_page_token = page_token(request, [last]) if last else ""
+        return answer
 
 
 def _author(context: Any) -> Author:

@@ -452,22 +452,28 @@ async def test_i24_a_database_that_is_away_for_long_ends_the_streams(
                 await next_of(refused)
 
 
+@pytest.mark.parametrize("planned", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("part", ["live", "missed"])
-async def test_what_changed_is_read_by_an_index(sql: Sql, part: str) -> None:
-    ids = await workflows_named(sql, 200)
+async def test_what_changed_is_read_by_keys_however_it_is_planned(sql: Sql, part: str, planned: str) -> None:
+    ids = await workflows_named(sql, 3_000)
     await sql(
         "insert into graph_store.audit_event (namespace, id, workflow_id, action, principal_name, to_version,"
-        " written_in) select 'default', gen_random_uuid(), ($1::uuid[])[1 + g % 200], 'workflow.saved', 'x', 1, 10 + g"
+        " written_in) select 'default', gen_random_uuid(), ($1::uuid[])[1 + g % 3000], 'workflow.saved', 'x', 1, 10 + g"
         " from generate_series(1, 30000) g",
         ids,
     )
     for table in ("audit_event", "workflow", "workflow_version"):
         await sql(f"analyze graph_store.{table}")
+    await sql(f"set plan_cache_mode = {planned}")
     if part == "live":
-        plan = await sql("explain " + queries.CHANGES_SINCE, 29_900, [40, 50], ["default"], 5_000)
+        await sql("prepare read as " + queries.CHANGES_SINCE)
+        plan = await sql("explain execute read (29900, '{40,50}', '{default}', 5001)")
     else:
-        arguments = ("default", 29_000, [40, 50], 40_000, [39_000], 0, 0, 500, None)
-        plan = await sql("explain " + queries.CHANGES_BETWEEN, *arguments)
+        await sql("prepare read as " + queries.CHANGES_BETWEEN)
+        plan = await sql("explain execute read ('default', 29000, '{40}', 40000, '{39000}', 0, 0, 500, null)")
     text = "\n".join(row[0] for row in plan)
-    assert "audit_event_written_idx" in text
-    assert "Seq Scan on audit_event" not in text
+    assert ("$1" in text) == (planned == "force_generic_plan")
+    assert text.count("audit_event_written_idx") == 2
+    assert "Index Scan using workflow_pkey" in text
+    assert "Index Scan using workflow_version_pkey" in text
+    assert "Seq Scan" not in text
