@@ -107,7 +107,7 @@ class Saving:
         """
         try:
             prepared = await self._prepare(command)
-        except InvalidGraph:
+        except (InvalidGraph, LimitExceeded):
             if not command.request_id:
                 raise
             # What was right when it was first sent may be wrong by now: the first answer stands.
