@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -14,12 +14,14 @@ from google.protobuf.struct_pb2 import DESCRIPTOR as STRUCT
 
 from services.chassis.example.resource import (
     Document,
+    Field,
     Group,
     Labels,
     Many,
     Resource,
     Unsearchable,
     boolean,
+    columns_of,
     duration,
     enum,
     integer,
@@ -37,8 +39,8 @@ class State(StrEnum):
     BROKEN = "BROKEN"
 
 
-WHEELS = {"size": integer("w.size"), "maker": text("w.maker", nullable=False)}
-PARTS = {
+WHEELS: dict[str, Field] = {"size": integer("w.size"), "maker": text("w.maker", nullable=False)}
+PARTS: dict[str, Field] = {
     "className": text("p.class_name", nullable=False),
     "target": text("p.target", nullable=False, blank_is_absent=True),
     "wheels": Many("public.wheel AS w", "w.part_id = p.id", WHEELS),
@@ -109,6 +111,54 @@ def _request_class() -> Any:
 
 
 ListToysRequest = _request_class()
+
+
+def to_be_asked(message: Any, resource: Resource) -> dict[str, Any]:
+    """What was answered as an example: its JSON without what cannot be asked for."""
+    answered = json_format.MessageToDict(message)
+    return {name: _asked(value, resource.fields[name]) for name, value in answered.items() if _is_asked(resource, name)}
+
+
+def _is_asked(resource: Resource | Many | Group, name: str) -> bool:
+    return not isinstance(resource.fields[name], Unsearchable)
+
+
+def _asked(value: Any, field: Field) -> Any:
+    match field:
+        case Group():
+            return {name: _asked(inner, field.fields[name]) for name, inner in value.items() if _is_asked(field, name)}
+        case Many():
+            return [
+                {name: _asked(inner, field.fields[name]) for name, inner in item.items() if _is_asked(field, name)}
+                for item in value
+            ]
+        case _:
+            return value
+
+
+def undescribed(resource: Resource | Many | Group, descriptor: Any) -> set[str]:
+    """Paths that a message has and its description has not, or the other way round, lists and objects included."""
+    answered = {field.json_name: field for field in descriptor.fields}
+    found = set(answered) ^ set(resource.fields)
+    for name in set(answered) & set(resource.fields):
+        inner = resource.fields[name]
+        if isinstance(inner, Many | Group):
+            found |= {f"{name}.{path}" for path in undescribed(inner, answered[name].message_type)}
+    return found
+
+
+def every_way_of_asking(resource: Resource) -> Iterator[dict[str, Any]]:
+    """JSON of requests that between them touch every column of a resource: by null, in lists, in every order."""
+    nulls = {name: None for name, field in resource.fields.items() if not isinstance(field, Unsearchable)}
+    yield {"example": nulls}
+    yield {"example": nulls, "matcher": {"matchAny": True}}
+    for name, field in resource.fields.items():
+        if isinstance(field, Many):
+            yield {"example": {name: [{inner: None for inner in field.fields if _is_asked(field, inner)}]}}
+    for path, column in columns_of(resource.fields):
+        if column.orderable or path in resource.key:
+            yield {"orderBy": path}
+            yield {"orderBy": f"{path} desc"}
 
 
 def asking(example: Mapping[str, Any] | None = None, **fields: Any) -> Any:

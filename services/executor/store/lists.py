@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from services.chassis.example.query import Query, fetch
+from services.executor.examples import EXECUTIONS
 from services.executor.model import ExecutionView, RunView
 from services.executor.queries_reading import EXECUTION_COLUMNS, RUN_COLUMNS, SHOWN_STATE
 from services.executor.store.reads import executions_of, runs_of
 from valkyr.flow.states import ExecutionState, RunState
+
+CLOCK_SKEW = timedelta(days=1)
+"""By how much the clock of an executor may differ from the database's before a range of times misses executions."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ async def find_executions(connection: Any, query: Query, wanted: ExecutionScope)
         ("e.workflow_id = {}::uuid", wanted.workflow_id),
         ("e.state = ANY({}::text[])", sorted(stored)),
         (f"{SHOWN_STATE} = ANY({{}}::text[])", list(wanted.states)),
+        *_id_bounds(query),
     )
     statement = query.statement(EXECUTION_COLUMNS, "executor.workflow_execution AS e", scope, values)
     rows, next_page_token = query.page(await fetch(connection, statement))
@@ -70,6 +77,25 @@ async def find_runs(connection: Any, query: Query, wanted: RunScope) -> FoundRun
     )
     rows = await fetch(connection, query.statement(RUN_COLUMNS, f"executor.run AS r{of_execution}", scope, values))
     return FoundRuns(rows, await runs_of(connection, rows))
+
+
+def _id_bounds(query: Query) -> Iterator[tuple[str, UUID]]:
+    """What a range of creation times says of ids, so that the key's index leads to them: there is none on the times.
+
+    Ids begin with the clock of the executor that made them; the ranges themselves are by the database's.
+    """
+    for within in query.ranges:
+        if within.column is EXECUTIONS.fields["createTime"]:
+            if within.start is not None:
+                yield "e.id >= {}::uuid", _first_id_at(within.start, -CLOCK_SKEW)
+            if within.end is not None:
+                yield "e.id < {}::uuid", _first_id_at(within.end, CLOCK_SKEW)
+
+
+def _first_id_at(moment: datetime, later: timedelta) -> UUID:
+    """Below every UUIDv7 that was made then or thereafter."""
+    millis = (moment - _EPOCH + later) // timedelta(milliseconds=1)
+    return UUID(int=min(max(millis, 0), 2**48 - 1) << 80)
 
 
 def _scope(*conditions: tuple[str, Any]) -> tuple[str, list[Any]]:
