@@ -173,7 +173,7 @@ async def test_its_leases_of_an_older_incarnation_do_not_stop_the_start(make_sta
     async with make_stack(runner=IDLE) as stack:
         lab = Lab(stack)
         other, execution_id = await stack.start(a_graph("a")), await stack.start(a_conditional_graph())
-        for key in (execution_id, other):
+        for key in (other, execution_id):
             await lab.lease(key, "a", runner=f"{lab.lease_policy.runner_id}/older")
         await spoiled(stack, execution_id)
         async with asyncio.timeout(PATIENCE):
