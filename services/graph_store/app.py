@@ -23,19 +23,22 @@ from services.graph_store.feed import Feed
 from services.graph_store.graphs import Graphs
 from services.graph_store.hints import Hints
 from services.graph_store.history import History
+from services.graph_store.known_modules import KnownModules
 from services.graph_store.merging import Merging
+from services.graph_store.modules import ModuleCatalogue
 from services.graph_store.publishing import Publishing
 from services.graph_store.saving import Saving
 from services.graph_store.servicer import GraphStoreServicer, UseCases
 from services.graph_store.settings import GraphStoreSettings
 from services.graph_store.store import Store
 from services.graph_store.store_drafts import Drafts as DraftRows
+from services.graph_store.store_modules import StoredModules
 from services.graph_store.validation import Validation
 from services.graph_store.watch import Watching
 from services.graph_store.wire import MAX_WARNING_BYTES
 from services.graph_store.workflows import Workflows
 from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
-from valkyr.modules import catalogue
+from valkyr.modules.described import builtin_catalogue, builtin_schemas
 from valkyr.rpc.channel import MAX_MESSAGE_BYTES
 
 ROOM = "graph_store"
@@ -98,7 +101,7 @@ async def _parts(settings: GraphStoreSettings) -> AsyncIterator[_Parts]:
         hints = Hints(database, events)
         feed = Feed(events, hints.listen)
         store = Store(database, changed=partial(_changed, feed, hints))
-        use_cases = _use_cases(store, Watching(events, feed), events, settings)
+        use_cases = _use_cases(store, StoredModules(database), Watching(events, feed), events, settings)
         tasks = [
             asyncio.create_task(database.watch(health), name="database"),
             asyncio.create_task(_prune(store, settings, health), name="prune"),
@@ -123,8 +126,11 @@ def _changed(feed: Feed, hints: Hints) -> None:
     hints.changed()
 
 
-def _use_cases(store: Store, watching: Watching, events: Events, settings: GraphStoreSettings) -> UseCases:
-    validation = Validation(limits=settings.limits.of_graph(), catalogue=catalogue())
+def _use_cases(
+    store: Store, modules: StoredModules, watching: Watching, events: Events, settings: GraphStoreSettings
+) -> UseCases:
+    limits = settings.limits.of_graph()
+    validation = Validation(limits=limits, known=KnownModules(modules, builtin_schemas(), limits=limits))
     kept, largest = settings.requests.kept, MAX_MESSAGE_BYTES - ENVELOPE_BYTES
     saving = Saving(store, validation, new_id=_new_id, requests_kept=kept, max_answer_bytes=largest)
     merging = Merging(store, validation, max_answer_bytes=largest)
@@ -138,6 +144,15 @@ def _use_cases(store: Store, watching: Watching, events: Events, settings: Graph
         drafts=Drafts(store, rows, validation, new_id=_new_id, max_answer_bytes=largest),
         publishing=Publishing(store, rows, merging, saving, new_id=_new_id),
         archiving=Archiving(store, new_id=_new_id, requests_kept=kept),
+        modules=ModuleCatalogue(
+            store,
+            modules,
+            builtin_catalogue(),
+            limits=limits,
+            most=settings.catalogue.modules,
+            new_id=_new_id,
+            requests_kept=kept,
+        ),
     )
 
 

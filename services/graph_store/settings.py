@@ -42,6 +42,12 @@ class DraftSettings(SettingsModel):
     prune_interval: Interval = timedelta(hours=1)
 
 
+class CatalogueSettings(SettingsModel):
+    """How many module classes a namespace may register."""
+
+    modules: int = Field(default=10_000, ge=0, le=100_000)
+
+
 class GraphStoreSettings(RoomSettings):
     """What the graph store needs to start."""
 
@@ -49,3 +55,4 @@ class GraphStoreSettings(RoomSettings):
     limits: LimitSettings = LimitSettings()
     requests: RequestSettings = RequestSettings()
     drafts: DraftSettings = DraftSettings()
+    catalogue: CatalogueSettings = CatalogueSettings()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from services.graph_store.known_modules import KnownModules
 from valkyr.errors import InvalidGraph, Violation
 from valkyr.graph.findings import Finding
 from valkyr.graph.limits import Limits
@@ -16,13 +16,15 @@ from valkyr.graph.validate import validate
 class Validation:
     """The validator, with the limits of this service and the modules that a namespace knows."""
 
-    def __init__(self, *, limits: Limits, catalogue: Mapping[str, Any] | None) -> None:
+    def __init__(self, *, limits: Limits, known: KnownModules | None) -> None:
+        """Without `known` no module is unknown, and no config wrong."""
         self._limits = limits
-        self._catalogue = catalogue
+        self._known = known
 
     async def findings(self, namespace: str, graph: Graph) -> list[Finding]:
         """Every finding, errors first. In a thread, so that other calls go on beside ten thousand expressions."""
-        return await asyncio.to_thread(validate, graph, catalogue=self._catalogue, limits=self._limits)
+        catalogue = await self._known.catalogue_for(namespace, graph) if self._known else None
+        return await asyncio.to_thread(validate, graph, catalogue=catalogue, limits=self._limits)
 
     async def warnings(self, namespace: str, graph: Graph) -> list[Finding]:
         """The findings of a graph that may be saved. InvalidGraph if it may not."""

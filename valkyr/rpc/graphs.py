@@ -187,9 +187,9 @@ def _read_node(node: pb.Node, index: int, problems: fields.Problems) -> Node:
         node_id=node.node_id,
         label=node.label,
         position=_read_position(node.position, path, problems) if node.HasField("position") else None,
-        retry=_read_retry(node.retry, f"{path}.retry", problems) if node.HasField("retry") else None,
-        timeout=_read_duration(node.timeout, f"{path}.timeout", problems) if node.HasField("timeout") else None,
-        deadline=_read_duration(node.deadline, f"{path}.deadline", problems) if node.HasField("deadline") else None,
+        retry=read_retry(node.retry, f"{path}.retry", problems) if node.HasField("retry") else None,
+        timeout=read_duration(node.timeout, f"{path}.timeout", problems) if node.HasField("timeout") else None,
+        deadline=read_duration(node.deadline, f"{path}.deadline", problems) if node.HasField("deadline") else None,
         pool=node.pool or DEFAULT_POOL,
         priority=node.priority,
         join=_read_choice(node.join, _JOINS, f"{path}.join", problems),
@@ -231,23 +231,23 @@ def _read_config(module: pb.Module, path: str, problems: fields.Problems) -> dic
         return None
 
 
-def _read_retry(retry: pb.Retry, path: str, problems: fields.Problems) -> Retry:
+def read_retry(retry: pb.Retry, path: str, problems: fields.Problems) -> Retry:
     attempts = retry.max_attempts if retry.HasField("max_attempts") else None
     if attempts is not None:
         fields.check_attempts(attempts, f"{path}.maxAttempts", problems)
     base, cap = retry.backoff_base_delay, retry.backoff_max_delay
     return Retry(
         max_attempts=attempts,
-        backoff_base=_read_duration(base, f"{path}.backoffBaseDelay", problems, zero=True)
+        backoff_base=read_duration(base, f"{path}.backoffBaseDelay", problems, zero=True)
         if retry.HasField("backoff_base_delay")
         else None,
-        backoff_max=_read_duration(cap, f"{path}.backoffMaxDelay", problems, zero=True)
+        backoff_max=read_duration(cap, f"{path}.backoffMaxDelay", problems, zero=True)
         if retry.HasField("backoff_max_delay")
         else None,
     )
 
 
-def _read_duration(
+def read_duration(
     message: duration_pb2.Duration, path: str, problems: fields.Problems, *, zero: bool = False
 ) -> timedelta | None:
     if abs(message.seconds) > MAX_DURATION.total_seconds() * 2 or abs(message.nanos) >= 1_000_000_000:
@@ -272,10 +272,10 @@ def _read_choice(number: int, choices: Mapping[int, _Choice], path: str, problem
 def _read_settings(settings: pb.Settings, problems: fields.Problems) -> Settings:
     return Settings(
         failure_policy=_read_choice(settings.failure_policy, _POLICIES, "settings.failurePolicy", problems),
-        timeout=_read_duration(settings.timeout, "settings.timeout", problems)
+        timeout=read_duration(settings.timeout, "settings.timeout", problems)
         if settings.HasField("timeout")
         else None,
-        default_retry=_read_retry(settings.default_retry, "settings.defaultRetry", problems)
+        default_retry=read_retry(settings.default_retry, "settings.defaultRetry", problems)
         if settings.HasField("default_retry")
         else None,
     )
@@ -297,7 +297,7 @@ def _add_node(messages: Any, node: Node, task_id: str) -> None:
         task_id=task_id,
     )
     if node.retry is not None:
-        message.retry.CopyFrom(_retry_to_proto(node.retry))
+        message.retry.CopyFrom(retry_to_proto(node.retry))
     if node.timeout is not None:
         message.timeout.FromTimedelta(node.timeout)
     if node.deadline is not None:
@@ -330,7 +330,7 @@ def _carried(config: dict[str, Any]) -> dict[str, Any] | None:
     return None if is_deeper(config, CARRIED_DEPTH) else config
 
 
-def _retry_to_proto(retry: Retry) -> pb.Retry:
+def retry_to_proto(retry: Retry) -> pb.Retry:
     message = pb.Retry()
     if retry.max_attempts is not None:
         message.max_attempts = retry.max_attempts
@@ -346,5 +346,5 @@ def _settings_to_proto(settings: Settings) -> pb.Settings:
     if settings.timeout is not None:
         message.timeout.FromTimedelta(settings.timeout)
     if settings.default_retry is not None:
-        message.default_retry.CopyFrom(_retry_to_proto(settings.default_retry))
+        message.default_retry.CopyFrom(retry_to_proto(settings.default_retry))
     return message

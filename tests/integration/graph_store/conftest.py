@@ -76,14 +76,14 @@ class Saves:
 
 def graphs_of(store: Store, *, limits: Limits = DEFAULT_LIMITS) -> Graphs:
     """The use cases over a store, that of the fixture or another."""
-    return Graphs(store, Validation(limits=limits, catalogue=None), saving_of(store, limits=limits))
+    return Graphs(store, Validation(limits=limits, known=None), saving_of(store, limits=limits))
 
 
 def saving_of(store: Store, *, limits: Limits = DEFAULT_LIMITS) -> Saving:
     """The save over a store."""
     return Saving(
         store,
-        Validation(limits=limits, catalogue=None),
+        Validation(limits=limits, known=None),
         new_id=lambda: str(uuid_utils.uuid7()),
         requests_kept=KEPT,
         max_answer_bytes=16 * 1024 * 1024,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from valkyr.graph.schemas.assertions import KEYWORDS, OF_ANY, assertions_for, matches
-from valkyr.graph.schemas.fits import UNKNOWN, Fit
+from valkyr.graph.schemas.fits import UNKNOWN, Fit, holds_unknown, key_of, size_of
 from valkyr.graph.schemas.parts import Parts
 from valkyr.graph.schemas.steps import Steps
 
@@ -137,6 +137,9 @@ class Fitting:
             return Fit.OPEN
         if keyword == "pattern":
             return matches(self._parts.patterns[said], value, self._steps) if isinstance(value, str) else Fit.YES
+        if keyword == "enum" and not holds_unknown(value):
+            self._steps.take(size_of(value))
+            return Fit.of(key_of(value) in self._parts.options[id(said)])
         assertion = OF_ANY.get(keyword) or assertions_for(value).get(keyword)
         if assertion is None:
             return Fit.YES

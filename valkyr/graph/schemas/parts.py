@@ -9,6 +9,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 import jsonschema_rs
 
+from valkyr.graph.schemas.fits import key_of
 from valkyr.graph.schemas.patterns import BadPattern, Pattern, compile_pattern
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -35,6 +36,8 @@ class Parts:
     refs: dict[int, Any] = field(default_factory=dict)
     dynamic: dict[int, list[Any]] = field(default_factory=dict)
     patterns: dict[str, Pattern] = field(default_factory=dict)
+    options: dict[int, frozenset[Any]] = field(default_factory=dict)
+    """What an `enum` takes, by `key_of`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,8 @@ class _Walk:
         for keyword in ("$ref", "$dynamicRef"):
             if keyword in schema:
                 self._references.append(_Reference(keyword, schema, base, path))
+        if "enum" in schema:
+            self._parts.options[id(schema["enum"])] = frozenset(map(key_of, schema["enum"]))
         if "pattern" in schema:
             self._add_pattern(schema["pattern"], f"{path}.pattern")
         for text in schema.get("patternProperties", ()):

@@ -182,7 +182,7 @@ CREATE = (
         CONSTRAINT answered_request_pkey PRIMARY KEY (namespace, method, request_id)
     )
     """,
-    # One row for each namespace that has registered modules: locked by who registers, and compared by who has some of it
+    # One row for each namespace that has registered modules: locked by who registers, compared by who has some of them
     # in memory.
     """
     CREATE TABLE graph_store.catalogue (

@@ -267,7 +267,7 @@ def test_no_schema_and_no_config_makes_it_take_long(case: str) -> None:
 
 
 def test_a_config_that_takes_too_many_steps_is_over_a_limit() -> None:
-    schema, config = HOSTILE["many options, many items"]
+    schema, config = HOSTILE["many patterns, many names"]
     (found,) = validate(a_graph("a", modules={"a": ("M", config)}), catalogue={"M": compile_schema(schema)})
     assert (found.code, found.path, found.is_error) == ("LIMIT_EXCEEDED", "modules[0].config", True)
     assert "200,000 steps" in found.message

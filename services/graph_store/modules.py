@@ -1,0 +1,186 @@
+"""RegisterModules and ListModules: the catalogue of a namespace, and in every one what comes with Valkyr."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from heapq import merge
+
+import orjson
+
+from services.graph_store.model import AuditEvent, NewId, Request
+from services.graph_store.model_modules import ModulePage, Registration
+from services.graph_store.store import Store, Transaction
+from services.graph_store.store_modules import StoredModules, schema_text
+from valkyr.errors import LimitExceeded, RequestIdReused
+from valkyr.graph import fields
+from valkyr.graph.catalogue import CatalogueModule, check_modules, defaults_to_document
+from valkyr.graph.limits import Limits
+
+REGISTER = "RegisterModules"
+MAX_MESSAGE = 1_000
+
+
+class ModuleCatalogue:
+    """The use cases."""
+
+    def __init__(
+        self,
+        store: Store,
+        stored: StoredModules,
+        built_in: Mapping[str, CatalogueModule],
+        *,
+        limits: Limits,
+        most: int,
+        new_id: NewId,
+        requests_kept: timedelta,
+    ) -> None:
+        """`built_in` in the order of class names; a namespace may register `most` beside these."""
+        self._store = store
+        self._stored = stored
+        self._built_in = built_in
+        self._names = list(built_in)
+        self._limits = limits
+        self._most = most
+        self._new_id = new_id
+        self._requests_kept = requests_kept
+
+    async def register(self, registration: Registration) -> list[CatalogueModule]:
+        """All or none, as they are in the catalogue now. InvalidRequest, LimitExceeded, RequestIdReused."""
+        problems = fields.Problems()
+        for index, module in enumerate(registration.modules):
+            if module.class_name in self._built_in:
+                problems.add(
+                    f"modules[{index}].className",
+                    f"{module.class_name!r} comes with Valkyr and cannot be replaced; choose another name",
+                )
+        await asyncio.to_thread(check_modules, registration.modules, problems, limits=self._limits)
+        problems.raise_if_any()
+        request = Request(REGISTER, registration.request_id, _hash_of(registration.modules))
+        return await self._store.in_transaction(lambda tx: self._register(tx, registration, request))
+
+    async def list_modules(self, namespace: str, *, after: str, limit: int, with_schemas: bool) -> ModulePage:
+        """By class name, from after one on: what was registered, and what comes with Valkyr."""
+        revision, stored, more = await self._stored.list_modules(
+            namespace, after=after, limit=limit, with_schemas=with_schemas
+        )
+        last = stored[-1].class_name if stored and more else None
+        ours = [self._built_in[name] for name in self._names[bisect_right(self._names, after) :]]
+        if not with_schemas:
+            ours = [replace(module, config_schema=None) for module in ours]
+        registered = (module for module in stored if module.class_name not in self._built_in)
+        both = merge(registered, (m for m in ours if last is None or m.class_name <= last), key=lambda m: m.class_name)
+        found = list(both)
+        return ModulePage(revision, found[:limit], more or len(found) > limit)
+
+    async def revision(self, namespace: str) -> int:
+        """Of its catalogue: it grows with every change."""
+        return await self._stored.revision(namespace)
+
+    async def _register(self, tx: Transaction, wanted: Registration, request: Request) -> list[CatalogueModule]:
+        revision = await self._stored.lock(tx, wanted.namespace)
+        if request.id:
+            answered = await self._stored.find_request(tx, wanted.namespace, request, self._requests_kept)
+            if answered is not None:
+                return _repeated(wanted, request, *answered)
+        before = await self._stored.find(tx, wanted.namespace, [module.class_name for module in wanted.modules])
+        changed = [module for module in wanted.modules if not _same(before.get(module.class_name), module)]
+        if changed:
+            await self._check_number(tx, wanted.namespace, [m for m in changed if m.class_name not in before])
+            revision += 1
+            times = await self._stored.write(tx, wanted.namespace, changed, author=wanted.author, revision=revision)
+            await tx.insert_audit_event(wanted.namespace, self._event(wanted, changed, before, revision))
+        else:
+            times = {}
+        answer = [
+            _dated(module, wanted.author.principal, times[module.class_name])
+            if module.class_name in times
+            else before[module.class_name]
+            for module in wanted.modules
+        ]
+        if request.id:
+            remembered = [[module.registered_by, module.updated_at] for module in answer]
+            await self._stored.write_request(tx, wanted.namespace, request, revision=revision, answer=remembered)
+        return answer
+
+    async def _check_number(self, tx: Transaction, namespace: str, added: Sequence[CatalogueModule]) -> None:
+        if not added:
+            return
+        there = await self._stored.count(tx, namespace)
+        if there + len(added) > self._most:
+            raise LimitExceeded.of_field(
+                "modules",
+                f"{len(added):,} more would make {there + len(added):,} in this namespace; at most {self._most:,} are"
+                " allowed; replace some that are not used any more, or use another namespace",
+            )
+
+    def _event(
+        self,
+        wanted: Registration,
+        changed: Sequence[CatalogueModule],
+        before: Mapping[str, CatalogueModule],
+        revision: int,
+    ) -> AuditEvent:
+        replaced = [before[module.class_name] for module in changed if module.class_name in before]
+        return AuditEvent(
+            id=self._new_id(),
+            workflow_id=None,
+            action="modules.registered",
+            author=wanted.author,
+            from_version=revision - 1 or None,
+            to_version=revision,
+            from_hash=_hash_of(replaced).hex() if replaced else None,
+            to_hash=_hash_of(changed).hex(),
+            message=_words([m.class_name for m in changed], {m.class_name for m in replaced}),
+        )
+
+
+def _repeated(
+    wanted: Registration, request: Request, first_hash: bytes, answer: Sequence[Sequence[str]]
+) -> list[CatalogueModule]:
+    if first_hash != request.hash:
+        raise RequestIdReused(
+            f"request_id {request.id!r} was used before, with another request",
+            hint="make a new request_id for every registration; repeat one only with the same body",
+        )
+    return [
+        _dated(module, by, datetime.fromisoformat(when))
+        for module, (by, when) in zip(wanted.modules, answer, strict=True)
+    ]
+
+
+def _dated(module: CatalogueModule, by: str, when: datetime) -> CatalogueModule:
+    return replace(module, built_in=False, registered_by=by, updated_at=when)
+
+
+def _same(stored: CatalogueModule | None, module: CatalogueModule) -> bool:
+    return stored is not None and _text_of(stored) == _text_of(module)
+
+
+def _text_of(module: CatalogueModule) -> bytes:
+    return orjson.dumps(
+        [module.class_name, module.description, schema_text(module), defaults_to_document(module)],
+        option=orjson.OPT_SORT_KEYS,
+    )
+
+
+def _hash_of(modules: Sequence[CatalogueModule]) -> bytes:
+    """Of all that is said of them, in order."""
+    digest = hashlib.sha256()
+    for module in modules:
+        text = _text_of(module)
+        digest.update(b"%d:" % len(text) + text)
+    return digest.digest()
+
+
+def _words(names: Sequence[str], replaced: set[str]) -> str:
+    new = [name for name in names if name not in replaced]
+    parts = [f"adds {', '.join(new)}"] if new else []
+    if replaced:
+        parts.append(f"replaces {', '.join(name for name in names if name in replaced)}")
+    text = "; ".join(parts)
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}… ({len(names):,} in all)"
