@@ -10,8 +10,11 @@ from typing import Annotated, ClassVar, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from services.chassis.settings import Duration, Interval, RoomSettings, SettingsModel, StringList
+from valkyr.duration import format_duration
 
 MAX_CONCURRENCY = 10_000
+LEAST_KEPT = timedelta(hours=1)
+"""Longer than anybody repeats a call whose answer was lost: clients do so for minutes."""
 
 
 def _are_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
@@ -31,6 +34,15 @@ def _are_importable(modules: tuple[str, ...]) -> tuple[str, ...]:
                 f"{name} cannot be imported: {why}; put its file beside the Makefile, or its folder on PYTHONPATH"
             ) from error
     return modules
+
+
+def _outlives_repeats(kept: timedelta) -> timedelta:
+    if kept < LEAST_KEPT:
+        raise ValueError(
+            f"takes at least {format_duration(LEAST_KEPT)}: a request that is repeated after it was forgotten would be"
+            " carried out twice"
+        )
+    return kept
 
 
 class ExecutionSettings(SettingsModel):
@@ -111,7 +123,7 @@ class LimitSettings(SettingsModel):
 class RequestSettings(SettingsModel):
     """How long requests to pause and to resume are remembered, so that a repeated one changes nothing."""
 
-    kept: Duration = timedelta(hours=24)
+    kept: Annotated[Duration, AfterValidator(_outlives_repeats)] = timedelta(hours=24)
     prune_interval: Interval = timedelta(minutes=10)
 
 

@@ -13,14 +13,18 @@ import pytest
 
 from services.chassis import migrate
 from services.chassis.database import Database
+from services.chassis.example.query import read_query
 from services.chassis.settings import DatabaseSettings
 from services.executor import queries, queries_parking, queries_pausing, queries_reading
+from services.executor.examples import EXECUTIONS
 from services.executor.store.session import PINNED_PLANNER
 from services.executor.tables import SCHEMA, metadata
 from tests.builders import a_graph
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
 from tests.postgres import PostgresForTests
+from valkyr.api.common.v1.common_pb2 import TimeRange
+from valkyr.api.executor.v1.executor_pb2 import ListExecutionsRequest
 
 # Of the design's predecessor: reports and tools written against these go on working. A type may be wider.
 V1_COLUMNS = {
@@ -74,7 +78,7 @@ JOIN pg_class c ON c.oid = i.indexrelid
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
 WHERE c.relnamespace = 'executor'::regnamespace
 """
-EXECUTIONS = 1_000
+EXECUTIONS_OF_A_FULL_TABLE = 1_000
 FULL = "a full table of runs"
 
 
@@ -163,7 +167,7 @@ async def _filled(url: str, what: str) -> None:
                     ('01920000-0000-7000-8001-' || lpad(to_hex(e * 256 + n), 12, '0'))::uuid, n, 'n' || n,
                     CASE WHEN n % 10 = 0 THEN 'RareModule' ELSE 'NoopModule' END,
                     CASE WHEN n < 100 THEN 'SUCCESS' ELSE 'READY' END, 1, 1, now() - interval '1 h', 1, n % 3
-                FROM generate_series(1, {EXECUTIONS}) AS e, generate_series(0, 199) AS n"""
+                FROM generate_series(1, {EXECUTIONS_OF_A_FULL_TABLE}) AS e, generate_series(0, 199) AS n"""
         )
         await connection.execute("ANALYZE executor.run")
     finally:
@@ -425,6 +429,20 @@ async def test_the_next_retry_is_found_however_many_timers_wait(full: asyncpg.Co
     plan = await explain(full, queries.NEXT_RETRY)
     assert ways_into_run(plan) == {"run_retry"}
     assert buffers(plan) < 20
+
+
+async def test_what_started_within_a_range_of_times_is_found_by_the_index_of_starts(full: asyncpg.Connection) -> None:
+    await full.execute(
+        """INSERT INTO executor.workflow_execution (id, workflow_id, version, trace_id, traceparent, started_at)
+           SELECT DISTINCT ON (execution_id) execution_id, execution_id, 1, '', '', now() - node_index * interval '1 h'
+           FROM executor.run ORDER BY execution_id, random()"""
+    )
+    await full.execute("ANALYZE executor.workflow_execution")
+    request = ListExecutionsRequest(time_ranges=[TimeRange(field="startTime")])
+    request.time_ranges[0].start_time.FromDatetime(datetime.now(UTC) - timedelta(hours=2.5))
+    statement = read_query(request, EXECUTIONS).statement("e.id", "executor.workflow_execution AS e", "true")
+    plan = await explain(full, statement.text, *statement.parameters)
+    assert "workflow_execution_started" in {node.get("Index Name") for node in nodes_of(plan)}
 
 
 async def test_sessions_of_the_executor_have_the_planner_pinned(stack: Stack) -> None:

@@ -67,3 +67,9 @@ def test_networks_intervals_and_modules_that_cannot_work_are_named_at_once(tmp_p
 def test_a_module_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere_at_all cannot be imported: No module named 'nowhere_at_all'"):
         load("executor: {runner: {modules: [nowhere_at_all]}}", tmp_path)
+
+
+def test_requests_are_remembered_for_an_hour_at_least(tmp_path: Path) -> None:
+    assert load("executor: {requests: {kept: PT1H}}", tmp_path).requests.kept == timedelta(hours=1)
+    with pytest.raises(SettingsError, match=r"requests\.kept: 'PT59M59S' - takes at least PT1H: .* carried out twice"):
+        load("executor: {requests: {kept: PT59M59S}}", tmp_path)
