@@ -59,7 +59,8 @@ async def other(app: App) -> AsyncIterator[GraphStoreServiceStub]:
 
 
 async def latest(stub: GraphStoreServiceStub) -> pb.Graph:
-    return (await stub.GetGraph(pb.GetGraphRequest(workflow_id=ID))).graph
+    answer: pb.GetGraphResponse = await stub.GetGraph(pb.GetGraphRequest(workflow_id=ID))
+    return answer.graph
 
 
 async def test_a_draft_is_read_as_it_was_saved(stub: GraphStoreServiceStub) -> None:
