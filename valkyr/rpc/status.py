@@ -40,6 +40,8 @@ from valkyr.errors import (
 DOMAIN = "valkyr"
 DETAILS_KEY = "grpc-status-details-bin"
 MAX_VALUE_LENGTH = 200
+MAX_DESCRIPTION_LENGTH = 2 * MAX_VALUE_LENGTH
+"""Of a violation: it shows a value, and what is wrong with that comes after it."""
 MAX_MESSAGE_BYTES = 1200
 MAX_DETAILS_BYTES = 2900
 """Together under 6 KiB of trailers: the message travels twice, once percent-encoded, and the details in base64."""
@@ -154,7 +156,7 @@ def _bad_request(violations: Sequence[Violation], *, room: int) -> error_details
     answer = error_details_pb2.BadRequest()
     for violation in violations:
         entry = error_details_pb2.BadRequest.FieldViolation(
-            field=_cut(violation.field), description=_cut(violation.description)
+            field=_cut(violation.field), description=_cut(violation.description, MAX_DESCRIPTION_LENGTH)
         )
         if answer.ByteSize() + entry.ByteSize() + _FRAMING > room:
             break
@@ -250,9 +252,9 @@ def _size(message: Message) -> int:
     return message.ByteSize()
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, length: int = MAX_VALUE_LENGTH) -> str:
     text = _without_surrogates(text)
-    return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 1] + "…"
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _cut_message(text: str) -> str:

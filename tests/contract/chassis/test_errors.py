@@ -197,7 +197,7 @@ async def test_trailers_stay_under_six_kibibytes_and_say_what_they_leave_out(toy
     assert caught.value.details.metadata["truncated"] == "true"
     assert caught.value.details.metadata["total"] == "1000"
     assert caught.value.details.violations
-    assert all(len(violation.description) <= 200 for violation in caught.value.details.violations)
+    assert all(len(violation.description) <= 400 for violation in caught.value.details.violations)
 
 
 async def test_the_principal_and_the_time_left_reach_the_servicer(toy: ToyServicer, stub: ToyStub) -> None:
