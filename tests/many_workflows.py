@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-NAMESPACE = "default"
 _ID = "('00000000-0000-7000-8000-' || lpad(to_hex({0}), 12, '0'))::uuid"
 
 # Names, labels, times and classes are common and rare; none of them is in the order of another.
@@ -18,18 +17,20 @@ _STATEMENTS = (
         FROM generate_series(1, $1) AS i""",
     f"""INSERT INTO graph_store.task (namespace, id, workflow_id, node_id, label)
         SELECT 'default', {_ID.format("i * 100 + n")}, {_ID.format("i")},
-            CASE n WHEN 1 THEN 'start' ELSE 'step-' || (i * 13 + n) % 20000 END, 'Label ' || n
+            CASE WHEN n > 1 OR i % 2 = 0 THEN 'step-' || (i * 13 + n) % 20000 ELSE 'start' END, 'Label ' || n
         FROM generate_series(1, $1) AS i, generate_series(1, $2) AS n""",
     f"""INSERT INTO graph_store.module (namespace, id, workflow_id, task_id, class_name, target, config)
         SELECT 'default', {_ID.format("i * 100 + n")}, {_ID.format("i")}, {_ID.format("i * 100 + n")},
-            CASE WHEN n = 1 THEN 'HttpRequestModule' WHEN i % 5000 = 0 THEN 'RareModule' ELSE 'Class' || i % 40 END,
-            CASE WHEN i % 3000 = 0 THEN 'http:rare.example.com' WHEN n = 1 THEN 'http:api.example.com' ELSE '' END,
+            CASE WHEN i % 5000 = 0 THEN 'RareModule' WHEN (i + n) % 2 = 0 THEN 'HttpRequestModule'
+                ELSE 'Class' || i % 40 END,
+            CASE WHEN i % 3000 = 0 THEN 'http:rare.example.com' WHEN (i + n) % 2 = 0 THEN 'http:api.example.com'
+                ELSE '' END,
             '{{"url": "https://example.com/' || i || '"}}'
         FROM generate_series(1, $1) AS i, generate_series(1, $2) AS n""",
 )
 
 
-async def add_workflows(connection: Any, count: int, *, nodes: int = 2) -> None:
+async def add_workflows(connection: Any, count: int, *, nodes: int = 1) -> None:
     """`count` workflows with so many nodes each, a module on every node; and statistics of them."""
     for statement in _STATEMENTS:
         given = (count, nodes) if "$2" in statement else (count,)
