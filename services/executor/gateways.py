@@ -3,7 +3,7 @@ reached is Unavailable with its name."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -27,9 +27,11 @@ from valkyr.api.breaker.v1 import breaker_pb2, breaker_pb2_grpc
 from valkyr.api.dlq.v1 import dlq_pb2, dlq_pb2_grpc
 from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 from valkyr.errors import DeadlineExceeded, Unavailable
+from valkyr.graph.catalogue import CatalogueModule
 from valkyr.graph.model import Graph
 from valkyr.rpc.channel import open_channel
 from valkyr.rpc.graphs import graph_from_proto
+from valkyr.rpc.modules import module_from_proto
 from valkyr.rpc.status import rpc_errors
 
 DEADLINE = timedelta(seconds=5)
@@ -65,6 +67,8 @@ class GraphStoreGateway:
     def __init__(self, address: str) -> None:
         self._channel: Any = open_channel(address, principal="executor", deadline=DEADLINE)
         self._stub = graph_pb2_grpc.GraphStoreServiceStub(self._channel)
+        self.on_catalogue: Callable[[str, int], None] = lambda namespace, revision: None
+        """Called with the revision of a namespace's catalogue, as each answer about versions tells it."""
 
     async def close(self) -> None:
         await self._channel.close()
@@ -74,6 +78,7 @@ class GraphStoreGateway:
         request = graph_pb2.ResolveVersionsRequest(namespace=namespace, workflow_ids=[str(i) for i in workflow_ids])
         with _named("the graph store", _WITHOUT_GRAPH_STORE):
             response = await self._stub.ResolveVersions(request, timeout=RESOLVE_DEADLINE.total_seconds())
+        self.on_catalogue(namespace, response.catalogue_revision)
         archived = frozenset(response.archived_ids)
         return {
             UUID(workflow_id): LatestVersion(version, workflow_id in archived)
@@ -89,6 +94,21 @@ class GraphStoreGateway:
         task_ids = [UUID(node.task_id) if node.task_id else None for node in response.graph.nodes]
         workflow = response.graph.workflow
         return FetchedGraph(workflow.version, workflow.content_hash, graph, task_ids)
+
+    async def list_defaults(self, namespace: str) -> tuple[int, dict[str, CatalogueModule]]:
+        """What modules of a namespace say where nodes say nothing, and a revision of the catalogue that it is at least
+        as new as. Those that come with Valkyr are left out: their code is here. Unavailable."""
+        found: dict[str, CatalogueModule] = {}
+        first: int | None = None
+        request = graph_pb2.ListModulesRequest(namespace=namespace, page_size=1_000, without_schemas=True)
+        while first is None or request.page_token:
+            with _named("the graph store", _WITHOUT_GRAPH_STORE):
+                answer = await self._stub.ListModules(request)
+            first = answer.catalogue_revision if first is None else first
+            registered = [module for module in answer.modules if not module.built_in]
+            found.update((module.class_name, module_from_proto(module)) for module in registered)
+            request.page_token = answer.next_page_token
+        return first, found
 
 
 class BreakerGateway:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from services.chassis.loops import run_every
+from services.executor.defaults import LOOK_INTERVAL
 from services.executor.hints import HELLO_INTERVAL, RECONNECT
 from services.executor.parts import Parts
 from services.executor.reaper import FORGOTTEN_AFTER
@@ -43,6 +44,8 @@ def loops_of(parts: Parts) -> dict[str, Coroutine[Any, Any, None]]:
     # No health: without hints replicas look by themselves.
     loops["listen"] = run_every(RECONNECT, parts.hints.listen, name="listen")
     loops["hints"] = run_every(HELLO_INTERVAL, parts.hints.tell, name="hints", wake=parts.hints.wake)
+    # No health: without the graph store those defaults are used that were known last.
+    loops["catalogue"] = run_every(LOOK_INTERVAL, parts.defaults.look, name="catalogue")
     loops["requests"] = run_every(
         parts.settings.requests.prune_interval, parts.forget_requests, name="requests", health=health
     )

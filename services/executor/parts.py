@@ -13,6 +13,7 @@ from services.chassis.health import Health
 from services.chassis.settings import PORT_OFFSETS, SettingsError
 from services.executor.breakers.wiring import Breakers
 from services.executor.deadlines import Deadlines
+from services.executor.defaults import Defaults
 from services.executor.dispatcher import Dispatcher
 from services.executor.executions import Executions
 from services.executor.facts import ExecutionCache
@@ -71,7 +72,9 @@ class Parts:
         self.gateway = GraphStoreGateway(settings.graph_store or _neighbour(settings, "graph-store"))
         self.dlq = DlqGateway(settings.dlq or _neighbour(settings, "dlq"))
         self.breakers = Breakers(settings.breaker or _neighbour(settings, "breaker"))
-        self.plans = Plans(self.session, self.gateway, target_of=self.said.target_before)
+        self.defaults = Defaults(self.session, self.gateway)
+        self.gateway.on_catalogue = self.defaults.heard
+        self.plans = Plans(self.session, self.gateway, self.defaults, target_of=self.said.target_before)
         self.cache = ExecutionCache(self.session, self.plans)
         self._make_pool()
         self.worker.on_room = self.signals.runs_ready.set

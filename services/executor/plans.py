@@ -8,16 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import orjson
 
 from services.executor.compiled import plan_of
+from services.executor.defaults import Defaults, ModuleDefaults
 from services.executor.gateways import FetchedGraph, GraphStoreGateway
 from services.executor.store.reads import PinnedGraph, pin_graph, read_pinned_graph
 from services.executor.store.session import Session
 from valkyr.flow.plan import Plan, TargetOf
+from valkyr.graph.catalogue import with_defaults
 from valkyr.graph.document import graph_from_document, graph_to_document
 
 VersionKey = tuple[str, UUID, int]  # namespace, workflow, version
@@ -25,10 +27,12 @@ VersionKey = tuple[str, UUID, int]  # namespace, workflow, version
 
 @dataclass(frozen=True, slots=True)
 class PlannedVersion:
-    """A version ready to run. `task_ids` in the order of the plan's nodes."""
+    """A version ready to run. `task_ids` in the order of the plan's nodes; `defaults` stand in it where its author has
+    said nothing."""
 
     plan: Plan
     task_ids: Sequence[UUID | None]
+    defaults: ModuleDefaults = field(default_factory=dict)
 
 
 class Plans:
@@ -38,6 +42,7 @@ class Plans:
         self,
         session: Session,
         graph_store: GraphStoreGateway,
+        defaults: Defaults,
         *,
         target_of: TargetOf,
         nodes_in_memory: int = 100_000,
@@ -45,6 +50,8 @@ class Plans:
         self._target_of = target_of
         self._session = session
         self._graph_store = graph_store
+        self._defaults = defaults
+        defaults.on_change = self._forget
         self._planned: OrderedDict[VersionKey, PlannedVersion] = OrderedDict()
         self._nodes = 0
         self._limit = nodes_in_memory
@@ -53,7 +60,7 @@ class Plans:
     async def get(self, key: VersionKey) -> PlannedVersion:
         """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if new and not to be had."""
         planned = self._planned.get(key)
-        if planned is not None:
+        if planned is not None and self._defaults.holds(key[0], planned.defaults):
             self._planned.move_to_end(key)
             return planned
         task = self._under_way.get(key)
@@ -73,11 +80,21 @@ class Plans:
             pinned = _pinned(await self._graph_store.get_graph(*key))
             async with self._session.transaction() as tx:
                 await pin_graph(tx, key, pinned)
-        planned = await asyncio.to_thread(_plan, pinned, self._target_of)
-        self._remember(key, planned)
-        return planned
+        while True:
+            defaults = await self._defaults.of(key[0])
+            planned = await asyncio.to_thread(_plan, pinned, defaults, self._target_of)
+            if self._defaults.holds(key[0], defaults):
+                self._remember(key, planned)
+                return planned
+
+    def _forget(self, namespace: str) -> None:
+        """Plans with defaults that are others now: they are made anew when they are asked for."""
+        for key in [key for key in self._planned if key[0] == namespace]:
+            self._nodes -= len(self._planned.pop(key).plan.nodes) + 1
 
     def _remember(self, key: VersionKey, planned: PlannedVersion) -> None:
+        replaced = self._planned.pop(key, None)
+        self._nodes -= len(replaced.plan.nodes) + 1 if replaced else 0
         self._planned[key] = planned
         self._nodes += len(planned.plan.nodes) + 1
         while self._nodes > self._limit and len(self._planned) > 1:
@@ -93,7 +110,8 @@ def _pinned(fetched: FetchedGraph) -> PinnedGraph:
     )
 
 
-def _plan(pinned: PinnedGraph, target_of: TargetOf) -> PlannedVersion:
-    plan = plan_of(graph_from_document(orjson.loads(pinned.document)), target_of)
+def _plan(pinned: PinnedGraph, defaults: ModuleDefaults, target_of: TargetOf) -> PlannedVersion:
+    graph = with_defaults(graph_from_document(orjson.loads(pinned.document)), defaults)
+    plan = plan_of(graph, target_of)
     task_ids = [UUID(task_id) if task_id else None for task_id in orjson.loads(pinned.task_ids)]
-    return PlannedVersion(plan, task_ids)
+    return PlannedVersion(plan, task_ids, defaults)

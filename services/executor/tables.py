@@ -60,6 +60,15 @@ pinned_graph = Table(
     _when("created_date"),
 )
 
+module_defaults = Table(
+    "module_defaults",
+    metadata,
+    _text("namespace", key=True),
+    _integer("revision"),
+    _text("defaults"),
+    _when("last_modified_date"),
+)
+
 workflow_execution = Table(
     "workflow_execution",
     metadata,

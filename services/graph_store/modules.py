@@ -18,7 +18,8 @@ from services.graph_store.store import Store, Transaction
 from services.graph_store.store_modules import StoredModules, schema_text
 from valkyr.errors import LimitExceeded, RequestIdReused
 from valkyr.graph import fields
-from valkyr.graph.catalogue import CatalogueModule, check_modules, defaults_to_document
+from valkyr.graph.catalogue import CatalogueModule, defaults_to_document
+from valkyr.graph.catalogue_checks import check_modules
 from valkyr.graph.limits import Limits
 
 REGISTER = "RegisterModules"

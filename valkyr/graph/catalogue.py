@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from valkyr.graph import fields
-from valkyr.graph.limits import DEFAULT_LIMITS, Limits
 from valkyr.graph.model import DEFAULT_POOL, Graph, Module, Node, Retry, Settings
 from valkyr.graph.reading import Reader
-from valkyr.graph.schemas import BadSchema, compile_schema
 
-MAX_DESCRIPTION = 10_000
 _KEYS = ("className", "description", "configSchema", "pool", "target", "retry", "timeout")
 _RETRY_KEYS = ("maxAttempts", "backoffBaseDelay", "backoffMaxDelay")
 
@@ -50,29 +47,6 @@ def with_defaults(graph: Graph, modules: Mapping[str, CatalogueModule]) -> Graph
         nodes=tuple(_node(node, known.get(node.node_id), graph.settings) for node in graph.nodes),
         modules=tuple(_module(module, modules.get(module.class_name)) for module in graph.modules),
     )
-
-
-def check_modules(
-    modules: Sequence[CatalogueModule], problems: fields.Problems, *, limits: Limits = DEFAULT_LIMITS
-) -> None:
-    """Whether they can be registered together: names, sizes, schemas. What is wrong goes into `problems`."""
-    first: dict[str, int] = {}
-    for index, module in enumerate(modules):
-        path = f"modules[{index}]"
-        earlier = first.setdefault(module.class_name, index)
-        if not module.class_name:
-            problems.add(f"{path}.className", "is empty; name the class as graphs do")
-        elif earlier != index:
-            problems.add(
-                f"{path}.className", f"{fields.shown(module.class_name)} is modules[{earlier}] too; say it once"
-            )
-        _check_texts(module, path, problems, limits)
-        if module.config_schema is not None:
-            try:
-                compile_schema(module.config_schema)
-            except BadSchema as error:
-                at = error.path if error.path[:1] in ("", ".", "[") else f".{error.path}"
-                problems.add(f"{path}.configSchema{at}", str(error))
 
 
 def modules_from_document(document: Any) -> list[CatalogueModule]:
@@ -141,19 +115,6 @@ def _retry(*said: Retry | None) -> Retry:
         backoff_base=next((r.backoff_base for r in retries if r.backoff_base is not None), None),
         backoff_max=next((r.backoff_max for r in retries if r.backoff_max is not None), None),
     )
-
-
-def _check_texts(module: CatalogueModule, path: str, problems: fields.Problems, limits: Limits) -> None:
-    bounded = (
-        ("className", module.class_name, limits.id_chars),
-        ("description", module.description, MAX_DESCRIPTION),
-        ("pool", module.pool, limits.id_chars),
-        ("target", module.target, limits.target_chars),
-    )
-    for name, value, limit in bounded:
-        fields.check_text(value, f"{path}.{name}", problems)
-        if len(value) > limit:
-            problems.add(f"{path}.{name}", f"has {len(value):,} characters; at most {limit:,} are allowed")
 
 
 def _from_document(reader: Reader) -> CatalogueModule:
