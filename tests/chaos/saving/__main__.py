@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(folder: Path, strikes: int, seed: int) -> Campaign:
     async with open_house(folder) as house:
         async with open_campaign(house, seed) as campaign:
+            for number in (signal.SIGINT, signal.SIGTERM):  # all is checked that was done so far
+                asyncio.get_running_loop().add_signal_handler(number, campaign.stop)
             points = itertools.islice(itertools.cycle(campaign.points()), strikes)
             await campaign.strike_each(list(points), tell=lambda text: print(text, flush=True))
         return campaign

@@ -24,7 +24,7 @@ from valkyr.api.graph.v1 import graph_pb2 as pb
 
 WORKFLOWS = 6
 """Those that are saved anew, and read most, are the youngest."""
-RIVAL_PAUSE = 0.1
+RIVAL_PAUSE = 0.3
 TRIES = 20
 AUTHOR = "SELECT principal_name FROM graph_store.audit_event WHERE message = $1"
 
@@ -115,20 +115,20 @@ class Campaign:
         return strike.struck
 
     async def strike_each(self, points: Sequence[Point], tell: Callable[[str], None] = lambda _: None) -> None:
-        """Every point, again where it was missed; up to the first problem."""
+        """Every point, again where it was missed; up to the first problem, or until it is told to stop."""
         for position, point in enumerate(points, 1):
             for _ in range(TRIES):
                 if await self.strike(point):
                     break
             else:
                 self.ledger.problem(f"{point} is never reached")
-            if self.ledger.problems:
+            if self.ledger.problems or self._stopping.is_set():
                 return
             if position % 100 == 0:
                 tell(f"{position} of {len(points)}: {self.summary()}")
 
     def stop(self) -> None:
-        """The rival ends with the save that it is at."""
+        """Whoever saves ends with the save that he is at."""
         self._stopping.set()
 
     async def finish(self) -> None:

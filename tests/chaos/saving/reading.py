@@ -18,7 +18,7 @@ from valkyr.rpc.graphs import graph_from_proto
 from valkyr.rpc.status import from_rpc_error
 
 TIMEOUT = 10.0
-PAUSE = 0.02
+PAUSE = 0.1
 """Between two reads: they are to be among the saves, not in their way."""
 ROWS = """
 SELECT w.version, v.document, v.content_hash, w.content_hash AS current_hash, v.row_ids,
