@@ -91,13 +91,7 @@ class House:
     def calls(self) -> dict[str, dict[str, Any]]:
         """A good request for each RPC that needs the database."""
         return {
-            "graph_store": {
-                "SaveGraph": graph_pb2.SaveGraphRequest(**_parts_of(a_graph("a -> b"))),
-                "GetGraph": graph_pb2.GetGraphRequest(workflow_id=self.workflow_id),
-                "ResolveVersions": graph_pb2.ResolveVersionsRequest(workflow_ids=[self.workflow_id]),
-                "ListVersions": graph_pb2.ListVersionsRequest(workflow_id=self.workflow_id),
-                "FindWorkflows": graph_pb2.FindWorkflowsRequest(),
-            },
+            "graph_store": self._graph_calls(),
             "executor": self._executor_calls(),
             "breaker": {
                 "AcquirePermits": breaker_pb2.AcquirePermitsRequest(
@@ -125,6 +119,30 @@ class House:
             "RequeueDeadLetter": dlq_pb2.RequeueDeadLetterRequest(**letter),
             "FixDeadLetter": dlq_pb2.FixDeadLetterRequest(**letter, outputs=Value(bool_value=True)),
             "DiscardDeadLetter": dlq_pb2.DiscardDeadLetterRequest(**letter),
+        }
+
+    def _graph_calls(self) -> dict[str, Any]:
+        pb = graph_pb2
+        one, graph = {"workflow_id": self.workflow_id}, graph_to_proto(a_graph("a -> b"))
+        return {
+            "SaveGraph": pb.SaveGraphRequest(**_parts_of(a_graph("a -> b"))),
+            "GetGraph": pb.GetGraphRequest(**one),
+            "ResolveVersions": pb.ResolveVersionsRequest(workflow_ids=[self.workflow_id]),
+            "ListVersions": pb.ListVersionsRequest(**one),
+            "FindWorkflows": pb.FindWorkflowsRequest(),
+            "DiffVersions": pb.DiffVersionsRequest(**one),
+            "RestoreVersion": pb.RestoreVersionRequest(**one, version=1, current_version=1),
+            "MergeGraph": pb.MergeGraphRequest(**one, base_version=1, mine=graph),
+            "SaveDraft": pb.SaveDraftRequest(**one, graph=graph),
+            "GetDraft": pb.GetDraftRequest(**one),
+            "DiscardDraft": pb.DiscardDraftRequest(**one),
+            "PublishDraft": pb.PublishDraftRequest(**one),
+            "ArchiveWorkflow": pb.ArchiveWorkflowRequest(**one),
+            "UnarchiveWorkflow": pb.UnarchiveWorkflowRequest(**one),
+            "ListAuditEvents": pb.ListAuditEventsRequest(),
+            "WatchWorkflows": pb.WatchWorkflowsRequest(),
+            "RegisterModules": pb.RegisterModulesRequest(modules=[pb.ModuleSpec(class_name="OneModule")]),
+            "ListModules": pb.ListModulesRequest(),
         }
 
     def _executor_calls(self) -> dict[str, Any]:
