@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from services.local.home import PROJECT
 from services.local.stack import LocalStack
 from tests.builders import a_graph
 from tests.forked_cli import ForkedCli
@@ -204,6 +207,33 @@ def test_a_watch_tells_each_change_once_also_when_it_is_resumed(shell: Shell) ->
     watching.send_signal(signal.SIGINT)
     assert watching.wait(timeout=60) == 130
     assert all(version == 3 for version, _ in told())
+
+
+def test_the_program_that_the_docs_show_runs_as_written(shell: Shell) -> None:
+    page = (PROJECT / "docs" / "graphs_in_programs.md").read_text()
+    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    ports = int(shell.environment["VALKYR_PORT_BASE"])
+    addresses = f'"127.0.0.1:{ports}", "127.0.0.1:{ports + 1}", '
+    shell.write("program.py", program.replace("Client(", f"Client({addresses}"))
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=shell.folder,
+        env=shell.environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.split() == ["VALIDATING", "SENDING", "DONE"]
+    assert done.stdout.splitlines() == [
+        "saved as version 1",
+        'CHANGED NODE charge label "Charge the card"',
+        "3 ada merged",
+        "2 ada ",
+        "1 ada first",
+        "draft 1: 0 findings",
+        "published as version 5",
+    ]
 
 
 async def test_a_diff_and_conflicts_that_fit_no_status_come_whole(stack: LocalStack) -> None:

@@ -38,7 +38,7 @@ MEANINGS = {
     ExitCode.WORK_FAILED: "the work failed: the execution ended FAILED or CANCELLED",
     ExitCode.USAGE: "the command line is wrong",
     ExitCode.BAD_INPUT: "bad input: a file that cannot be read, an invalid graph or payload",
-    ExitCode.NOT_FOUND: "no such workflow, version, execution, run or letter",
+    ExitCode.NOT_FOUND: "no such workflow, version, draft, execution, run or letter",
     ExitCode.CONFLICT: "conflict or wrong state: somebody was faster, a name is taken, it has ended",
     ExitCode.UNAVAILABLE: "a service is away or overloaded, or the time ran out",
     ExitCode.FORBIDDEN: "not allowed",

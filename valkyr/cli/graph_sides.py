@@ -80,8 +80,7 @@ def side_of_file(file: GraphFile) -> Side:
 
 def side_of_version(stored: StoredGraph) -> Side:
     workflow = stored.workflow
-    info = WorkflowInfo(workflow.id, workflow.name or None, workflow.description, workflow.labels, workflow.version)
-    return Side(f"{workflow.name or workflow.id}@{workflow.version}", info, stored.graph)
+    return Side(f"{workflow.name or workflow.id}@{workflow.version}", workflow.edited, stored.graph)
 
 
 async def read_side(client: Client, text: str, files: Mapping[str, GraphFile]) -> Side:

@@ -11,7 +11,7 @@ from typing import Any
 from valkyr.flow.states import FINAL_RUN_STATES, SETTLED_EXECUTION_STATES, ExecutionState, RunState
 from valkyr.frozen import cheaply_made
 from valkyr.graph.findings import Finding
-from valkyr.graph.model import Graph
+from valkyr.graph.model import Graph, WorkflowInfo
 
 
 class TriggerType(StrEnum):
@@ -40,6 +40,11 @@ class Workflow:
     created_at: datetime | None
     updated_at: datetime | None
     archived: bool
+
+    @property
+    def edited(self) -> WorkflowInfo:
+        """What a save of its edited graph says of it: all as it is, and that this version was edited."""
+        return WorkflowInfo(self.id, self.name or None, self.description, self.labels, self.version)
 
 
 @dataclass(frozen=True, slots=True)
