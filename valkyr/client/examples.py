@@ -14,6 +14,7 @@ from valkyr.client.json_values import EXACT_INTEGERS, value_of
 from valkyr.client.wire import timestamp
 from valkyr.errors import InvalidRequest
 from valkyr.graph.fields import duration_text
+from valkyr.graph.limits import CARRIED_DEPTH
 
 
 class StringMode(StrEnum):
@@ -83,13 +84,14 @@ def _range_to_wire(asked: TimeRange, path: str) -> common_pb2.TimeRange:
     )
 
 
-def _plain(given: Any, path: str) -> Any:
-    """As JSON, with times, durations, UUIDs and large integers in the words that every list takes."""
+def _plain(given: Any, path: str, depth: int = 1) -> Any:
+    """As JSON, with times, durations, UUIDs and large integers in the words that every list takes. What is too deep for
+    a message stays as it is, to be refused."""
     match given:
-        case Mapping():
-            return {name: _plain(value, f"{path}.{name}") for name, value in given.items()}
-        case list() | tuple():
-            return [_plain(value, f"{path}[{i}]") for i, value in enumerate(given)]
+        case Mapping() if depth <= CARRIED_DEPTH:
+            return {name: _plain(value, f"{path}.{name}", depth + 1) for name, value in given.items()}
+        case list() | tuple() if depth <= CARRIED_DEPTH:
+            return [_plain(value, f"{path}[{i}]", depth + 1) for i, value in enumerate(given)]
         case datetime():
             if given.tzinfo is None:
                 hint = "give it one, such as datetime.now(UTC)"
