@@ -16,10 +16,11 @@ from valkyr.errors import Unavailable
 
 SLEEPY = {"poll_interval": "PT1H"}
 DELAY = ("DelayModule", {"duration": "PT0.2S"})
+IS_MEANT = "SELECT count(*) FROM executor.run WHERE is_control AND state <> 'PENDING'"
 
 
 def lose_the_answer(stack: Stack, how: str) -> list[str]:
-    """Of the first that is written by that method of the session, from now on; the answer says when it was lost."""
+    """Of the write that brings a delay its turn, by that method of the session; the answer says when it was lost."""
     session = stack.app.parts.session
     good = getattr(session, how)
     lost: list[str] = []
@@ -27,7 +28,7 @@ def lose_the_answer(stack: Stack, how: str) -> list[str]:
     async def losing_one(work: Any, **options: Any) -> Any:
         async def losing(connection: Any) -> Any:
             result = await work(connection)
-            if not lost:
+            if not lost and await connection.fetchval(IS_MEANT):
                 lost.append(how)
                 await LOSE[how](connection)
             return result
