@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,24 @@ async def test_two_files_are_compared_without_any_service(cli: Cli, files: tuple
     assert answer.stdout.splitlines()[:2] == [f"--- {files[0]}", f"+++ {files[1]}"]
     assert has_in_order(answer.stdout, ADDED_AND_CHANGED)
     assert "\x1b" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_red"),
+    [
+        ({"FORCE_COLOR": ""}, False),
+        ({"FORCE_COLOR": "1", "TERM": "xterm"}, True),
+        ({"FORCE_COLOR": "1", "TERM": "xterm", "NO_COLOR": "1"}, False),
+    ],
+    ids=["pipe", "terminal", "NO_COLOR"],
+)
+async def test_a_diff_has_colours_on_a_terminal_and_none_with_no_color(
+    environment: dict[str, str], is_red: bool, cli: Cli, files: tuple[str, str]
+) -> None:
+    answer = await cli("graph", "diff", *files, **environment)
+    assert ("\x1b[31m" in answer.stdout) == is_red
+    assert ("\x1b[32m" in answer.stdout) == is_red
+    assert '-label: "Old"' in re.sub("\x1b\\[[0-9;]*m", "", answer.stdout).splitlines()
 
 
 async def test_what_does_not_differ_prints_nothing(cli: Cli, files: tuple[str, str]) -> None:

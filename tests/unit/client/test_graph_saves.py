@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.builders import a_graph
+from tests.scripted_services import ScriptedServices
 from valkyr import errors
 from valkyr.api.common.v1 import common_pb2
 from valkyr.api.graph.v1 import graph_pb2 as pb
@@ -75,17 +78,15 @@ async def test_a_save_is_given_up_after_so_many_retries_and_names_its_request_id
 
 
 async def test_an_attempt_that_is_not_answered_in_time_is_followed_by_another(script: Any, client: Client) -> None:
-    async def hangs(_request: Any, context: Any) -> None:
-        await context.abort(errors_code_of(errors.DeadlineExceeded("late")), "late")
+    async def hangs(_request: Any, _context: Any) -> None:
+        await asyncio.Event().wait()
 
     script.answer("SaveGraph", hangs, SAVED)
-    assert (await client.graphs.save(A_GRAPH, workflow=ORDERS, initial_delay=0.01)).workflow.version == 3
-
-
-def errors_code_of(error: errors.ValkyrError) -> Any:
-    from valkyr.rpc.status import code_of
-
-    return code_of(error)
+    timeout = timedelta(seconds=0.3)
+    saved = await client.graphs.save(A_GRAPH, workflow=ORDERS, initial_delay=0.01, timeout=timeout)
+    assert saved.workflow.version == 3
+    first, again = script.requests("SaveGraph")
+    assert first == again
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,29 @@ async def test_a_server_that_was_never_there_is_not_waited_for_beyond_the_connec
         with pytest.raises(errors.Unavailable, match="cannot be reached"):
             await client.graphs.save(A_GRAPH, workflow=ORDERS, initial_delay=30, on_retry=told.append)
     assert not told
+
+
+async def test_a_save_waits_for_a_server_that_is_not_there_yet(script: Any) -> None:
+    script.answer("SaveGraph", SAVED)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([ScriptedServices(script)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    told: list[SaveRetry] = []
+    began = asyncio.Event()
+
+    def heard(retry: SaveRetry) -> None:
+        told.append(retry)
+        began.set()
+
+    async with Client(f"127.0.0.1:{port}", timeout=timedelta(seconds=0.2)) as client:
+        saving = asyncio.create_task(
+            client.graphs.save(A_GRAPH, workflow=ORDERS, max_retries=50, initial_delay=0.05, on_retry=heard)
+        )
+        await asyncio.wait_for(began.wait(), 30)
+        await server.start()
+        assert (await saving).workflow.version == 3
+    await server.stop(0)
+    assert isinstance(told[0].error, errors.Unavailable | errors.DeadlineExceeded)
 
 
 @pytest.mark.parametrize(
