@@ -60,7 +60,10 @@ class Plans:
     async def get(self, key: VersionKey) -> PlannedVersion:
         """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if new and not to be had."""
         planned = self._planned.get(key)
-        if planned is not None and self._defaults.holds(key[0], planned.defaults):
+        if planned is not None and not self._defaults.holds(key[0], planned.defaults):
+            await self._defaults.of(key[0])  # which forgets the plan, if they are others now
+            planned = self._planned.get(key)
+        if planned is not None:
             self._planned.move_to_end(key)
             return planned
         task = self._under_way.get(key)

@@ -21,6 +21,7 @@ from valkyr.cli import (
     graph_commands,
     graph_compare_commands,
     graph_history_commands,
+    module_commands,
     run_commands,
 )
 from valkyr.cli.exits import ExitCode, exit_code_table
@@ -52,6 +53,7 @@ graph_commands.app.add_typer(graph_compare_commands.app)
 graph_commands.app.add_typer(draft_commands.app, name="draft")
 graph_commands.app.add_typer(graph_history_commands.app)
 app.add_typer(graph_commands.app, name="graph")
+app.add_typer(module_commands.app, name="modules")
 app.add_typer(run_commands.app, name="run")
 app.add_typer(execution_commands.app, name="execution")
 app.command(name="trace", no_args_is_help=True)(command(trace))

@@ -1,5 +1,5 @@
-"""The client SDK: `client.graphs`, `client.executions`, `client.runs`, `client.breakers` and `client.dead_letters`,
-typed, with deadlines and safe repeats.
+"""The client SDK: `client.graphs`, `client.modules`, `client.executions`, `client.runs`, `client.breakers` and
+`client.dead_letters`, typed, with deadlines and safe repeats.
 """
 
 from valkyr.client.client import Client
@@ -40,6 +40,7 @@ from valkyr.client.results import (
     WorkflowVersion,
 )
 from valkyr.flow.states import ExecutionState, RunState
+from valkyr.graph.catalogue import CatalogueModule
 from valkyr.graph.findings import Finding, Severity
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Breaker",
     "BreakerPolicy",
     "BreakerState",
+    "CatalogueModule",
     "Client",
     "DeadLetter",
     "DeadLetterType",

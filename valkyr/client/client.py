@@ -17,6 +17,7 @@ from valkyr.client.dead_letters import DeadLetters
 from valkyr.client.executions import Executions
 from valkyr.client.graph_documents import Scope
 from valkyr.client.graphs import Graphs
+from valkyr.client.modules import Modules
 from valkyr.client.runs import Runs
 
 DEFAULT_GRAPH_STORE = "127.0.0.1:50051"
@@ -67,6 +68,7 @@ class Client:
         self._calls = (graphs, executions, breakers, letters)
         self.namespace = namespace or DEFAULT_NAMESPACE
         self.graphs = Graphs(graphs, Scope(self.namespace, named=bool(namespace)))
+        self.modules = Modules(graphs, self.namespace)
         self.executions = Executions(executions, self.namespace)
         self.runs = Runs(executions, self.namespace)
         self.breakers = Breakers(breakers, self.namespace)

@@ -23,8 +23,8 @@ from valkyr.client.wire_graphs import findings_of
 from valkyr.errors import InvalidGraph, LimitExceeded, VersionConflict, Violation
 from valkyr.graph.findings import Finding
 from valkyr.graph.model import Graph, WorkflowInfo
-from valkyr.graph.validate import validate
-from valkyr.modules import catalogue
+from valkyr.graph.validate import Catalogue, validate
+from valkyr.modules.described import builtin_schemas
 from valkyr.rpc.graphs import fill_from_graph, workflow_to_proto
 
 __all__ = ["GraphOrDocument", "Graphs"]
@@ -38,18 +38,24 @@ class Graphs(GraphHistory):
         self.drafts = Drafts(calls, scope)
 
     async def validate(
-        self, graph: GraphOrDocument, *, local: bool = False, timeout: timedelta | None = None
+        self,
+        graph: GraphOrDocument,
+        *,
+        local: bool = False,
+        catalogue: Catalogue | None = None,
+        timeout: timedelta | None = None,
     ) -> Sequence[Finding]:
         """Every finding, errors first; asks the graph store, which knows the catalogue of modules.
 
         A graph with a config too deep to be sent has that found here, among the rest.
-        `local` runs the same rules here, with no call: the modules known are those that come with Valkyr.
+        `local` runs the same rules here, with no call: the modules known are those that come with Valkyr, or those of
+        `catalogue`, which `client.modules.catalogue()` fetches.
         InvalidRequest for what cannot be read as a graph.
         """
         given = read_given(graph)
         namespace = self._scope.of(given.envelope)
         if local:
-            return validate(given.graph, catalogue=catalogue())
+            return validate(given.graph, catalogue=builtin_schemas() if catalogue is None else catalogue)
         return await self._validate_remotely(namespace, given.workflow, given.graph, timeout)
 
     async def save(
@@ -161,7 +167,7 @@ class Graphs(GraphHistory):
         try:
             _put(request, workflow, graph)
         except LimitExceeded:
-            return validate(graph, catalogue=catalogue())
+            return validate(graph, catalogue=builtin_schemas())
         answer = await self._calls.unary("ValidateGraph", request, timeout=timeout)
         return findings_of(answer.errors, answer.warnings)
 
@@ -180,7 +186,7 @@ def _refuse_errors(graph: Graph) -> None:
     """
     if not any(finding.is_error for finding in validate(graph)):
         return
-    findings = validate(graph, catalogue=catalogue())
+    findings = validate(graph, catalogue=builtin_schemas())
     errors = [finding for finding in findings if finding.is_error]
     more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
     refused = InvalidGraph(

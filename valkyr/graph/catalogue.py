@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -65,6 +65,14 @@ def modules_from_document(document: Any) -> list[CatalogueModule]:
     return found
 
 
+def module_from_document(document: Any, path: str) -> CatalogueModule:
+    """One of them. InvalidRequest names every bad path, below `path`."""
+    problems = fields.Problems()
+    module = _from_document(Reader.of(document, path, problems, known=_KEYS))
+    problems.raise_if_any()
+    return module
+
+
 def defaults_to_document(module: CatalogueModule) -> dict[str, Any]:
     """What nodes get where they say nothing, in the spelling of documents."""
     retry = module.retry or Retry()
@@ -86,11 +94,6 @@ def module_from_defaults(class_name: str, document: Mapping[str, Any]) -> Catalo
     module = _from_document(Reader.of({"className": class_name, **document}, "", problems, known=_KEYS))
     problems.raise_if_any()
     return module
-
-
-def named(modules: Iterable[CatalogueModule]) -> dict[str, CatalogueModule]:
-    """By class name."""
-    return {module.class_name: module for module in modules}
 
 
 def _node(node: Node, module: CatalogueModule | None, settings: Settings) -> Node:
