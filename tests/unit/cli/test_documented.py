@@ -1,4 +1,4 @@
-"""docs/cli.md names every command there is, and every command says what it does in a line that is not cut."""
+"""docs/cli.md names every graph command, and the help of each says what it does and teaches by an example."""
 
 from __future__ import annotations
 
@@ -36,3 +36,9 @@ def test_the_page_of_the_command_line_names_every_graph_command(name: str) -> No
 def test_the_first_line_of_help_is_a_sentence_of_its_own(name: str) -> None:
     first = (GRAPH_COMMANDS[name].help or "").splitlines()[0]
     assert first.endswith(".")
+
+
+@pytest.mark.parametrize("name", sorted(GRAPH_COMMANDS))
+def test_every_command_teaches_by_an_example(name: str) -> None:
+    examples = (GRAPH_COMMANDS[name].help or "").partition("Examples:\n")[2]
+    assert f"valkyr {name}" in examples

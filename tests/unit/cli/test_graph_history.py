@@ -262,28 +262,3 @@ async def test_a_draft_with_errors_is_3_with_its_findings(script: Any, cli: Cli)
     answer = await cli("graph", "draft", "publish", W)
     assert answer.returncode == 3
     assert f"{W}@draft modules[0].config: error BAD_MODULE_DATA: url is missing" in answer.stderr
-
-
-COMMANDS = (
-    "show",
-    "diff",
-    "merge",
-    "versions",
-    "restore",
-    "archive",
-    "unarchive",
-    "audit",
-    "watch",
-    "draft save",
-    "draft get",
-    "draft discard",
-    "draft publish",
-)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-async def test_every_command_teaches_by_an_example(command: str, cli: Cli) -> None:
-    answer = await cli("graph", *command.split(), "--help")
-    assert answer.returncode == 0
-    assert "Examples:\n    valkyr graph " in answer.stdout
-    assert f"valkyr graph {command}" in answer.stdout
