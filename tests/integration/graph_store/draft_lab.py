@@ -20,6 +20,7 @@ from services.graph_store.model_drafts import (
     SaveDraftCommand,
 )
 from services.graph_store.publishing import Publishing
+from services.graph_store.saving import Saving
 from services.graph_store.store import Store
 from services.graph_store.store_drafts import Drafts as Rows
 from services.graph_store.validation import Validation
@@ -62,13 +63,13 @@ class DraftLab:
         return (await self.archiving.set(said)).archived
 
 
-def lab_of(store: Store) -> DraftLab:
+def lab_of(store: Store, *, saving: Saving | None = None) -> DraftLab:
     validation = Validation(limits=DEFAULT_LIMITS, known=None)
     largest = 16 * 1024 * 1024
     rows = Rows(DRAFTS_KEPT)
     merging = Merging(store, validation, max_answer_bytes=largest)
     return DraftLab(
         Drafts(store, rows, validation, new_id=new_id, max_answer_bytes=largest),
-        Publishing(store, rows, merging, saving_of(store), new_id=new_id),
+        Publishing(store, rows, merging, saving or saving_of(store), new_id=new_id),
         Archiving(store, new_id=new_id, requests_kept=KEPT),
     )

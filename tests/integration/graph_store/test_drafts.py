@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,11 +12,11 @@ import pytest
 
 from services.chassis.database import Database
 from services.graph_store.graphs import Graphs
-from services.graph_store.model import Author, CorruptVersion, SavedVersion
+from services.graph_store.model import Author, CorruptVersion, Request, SavedVersion
 from services.graph_store.model_drafts import graph_of_draft
 from services.graph_store.store import Store
 from tests.builders import a_graph
-from tests.integration.graph_store.conftest import Saves
+from tests.integration.graph_store.conftest import Saves, saving_of
 from tests.integration.graph_store.draft_lab import DRAFTS_KEPT, ID, DraftLab, lab_of
 from tests.integration.graph_store.test_concurrency import before, statements
 from tests.postgres import PostgresForTests
@@ -112,6 +113,84 @@ async def test_a_draft_that_is_saved_while_it_is_published_is_never_lost(
         else:
             await lab.discard()
         assert f"second{round_}" in left
+
+
+class _Between:
+    """Saves as `Saving` does; but something else happens once it has been asked for an answer to the request."""
+
+    def __init__(self, store: Store, act: Callable[[], Awaitable[object]]) -> None:
+        self._saving = saving_of(store)
+        self.save = self._saving.save
+        self._act: Callable[[], Awaitable[object]] | None = act
+
+    async def answer_to(self, namespace: str, request: Request) -> SavedVersion | None:
+        answer = await self._saving.answer_to(namespace, request)
+        act, self._act = self._act, None
+        if act is not None:
+            await act()
+        return answer
+
+
+def interrupted(store: Store, lab: DraftLab, act: Callable[[], Awaitable[object]]) -> DraftLab:
+    """Drafts whose publishing meets `act` between the reading of the draft and the save."""
+    return replace(lab, publishing=lab_of(store, saving=_Between(store, act)).publishing)  # type: ignore[arg-type]
+
+
+async def test_a_draft_that_is_discarded_while_it_is_published_is_not_published(
+    save: Saves, lab: DraftLab, store: Store, sql: Sql
+) -> None:
+    await save("a", id=ID)
+    await lab.save("a, b")
+    with pytest.raises(DraftNotFound):
+        await interrupted(store, lab, lab.discard).publish()
+    assert await actions(sql) == ["workflow.created", "draft.saved", "draft.discarded"]
+
+
+async def test_a_draft_that_is_saved_while_it_is_published_is_published_as_it_is_then(
+    save: Saves, lab: DraftLab, store: Store
+) -> None:
+    await save("a", id=ID)
+    await lab.save("a, b")
+    answer = await interrupted(store, lab, lambda: lab.save("a, c")).publish()
+    assert {node.node_id for node in answer.graph.nodes} == {"a", "c"}
+    assert answer.stored.workflow.version == 2
+
+
+async def test_a_named_revision_that_is_overtaken_while_it_is_published_is_not_published(
+    save: Saves, lab: DraftLab, store: Store, graphs: Graphs
+) -> None:
+    await save("a", id=ID)
+    await lab.save("a, b")
+    with pytest.raises(DraftConflict):
+        await interrupted(store, lab, lambda: lab.save("a, c")).publish(revision=1)
+    assert (await graphs.get("default", ID, None))[0].workflow.version == 1
+    assert (await lab.get()).draft.revision == 2
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["changed", "created"])
+async def test_what_others_save_while_it_is_published_is_merged(
+    save: Saves, lab: DraftLab, store: Store, there: bool
+) -> None:
+    if there:
+        await save("a", id=ID)
+    await lab.save("a, mine")
+    theirs = interrupted(store, lab, lambda: save("a, theirs", id=ID, version=1 if there else None))
+    answer = await theirs.publish()
+    assert {node.node_id for node in answer.graph.nodes} == {"a", "mine", "theirs"}
+    assert (answer.merged, answer.stored.workflow.version) == (True, 2 + there)
+
+
+async def test_a_repeat_whose_first_is_published_meanwhile_gets_its_answer(
+    save: Saves, lab: DraftLab, store: Store
+) -> None:
+    await save("a", id=ID)
+    await lab.save("a, b")
+    first: list[SavedVersion] = []
+
+    async def publish() -> None:
+        first.append(await lab.publish(request_id="r"))
+
+    assert await interrupted(store, lab, publish).publish(request_id="r") == first[0]
 
 
 async def test_i09_racing_repeats_of_a_publish_get_one_answer(save: Saves, lab: DraftLab, sql: Sql) -> None:
