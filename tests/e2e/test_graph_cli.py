@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from tests.forked_cli import ForkedCli
 from tests.free_ports import a_port_base
 from tests.shell import Shell, error_of
 from tests.waiting import wait_until
-from valkyr.client import Client
+from valkyr.client import Client, SaveRetry
 from valkyr.errors import MergeConflict, VersionConflict
 from valkyr.graph.model import WorkflowInfo
 
@@ -256,3 +259,43 @@ async def test_a_diff_and_conflicts_that_fit_no_status_come_whole(stack: LocalSt
             await client.graphs.drafts.publish(first.workflow.id)
         assert {conflict.id for conflict in clash.value.disagreements} == set(names)
         assert not clash.value.is_truncated
+
+
+async def test_i01_saves_and_a_watch_go_on_while_the_graph_store_is_killed(stack: LocalStack) -> None:
+    killed: set[int] = set()
+
+    def kill() -> None:
+        wait_until(lambda: stack.pids["graph_store"] not in killed, "it was started again", 60)
+        killed.add(stack.pids["graph_store"])
+        os.kill(stack.pids["graph_store"], signal.SIGKILL)
+
+    told: list[int] = []
+    retries: list[SaveRetry] = []
+    begun = asyncio.Event()
+    async with Client(f"127.0.0.1:{stack.port_base}", principal="ada") as client:
+
+        async def listen(workflow_id: str) -> None:
+            async with aclosing(client.graphs.watch([workflow_id], on_token=lambda _: begun.set())) as watch:
+                async for change in watch:
+                    told.append(change.workflow.version)
+                    if told[-1] == 4:
+                        return
+
+        workflow = (await client.graphs.save(a_graph("a"), workflow=WorkflowInfo(name="killed"))).workflow
+        listening = asyncio.create_task(listen(workflow.id))
+        await asyncio.wait_for(begun.wait(), 60)
+        for number in range(3):
+            await asyncio.to_thread(kill)
+            saved = await client.graphs.save(
+                a_graph(f"a -> b{number}"),
+                workflow=workflow.edited,
+                max_retries=30,
+                initial_delay=0.2,
+                on_retry=retries.append,
+            )
+            workflow = saved.workflow
+        await asyncio.wait_for(listening, 60)
+        versions = [version.version async for version in client.graphs.versions(workflow.id)]
+    assert versions == [4, 3, 2, 1]
+    assert told == sorted(set(told))
+    assert len(retries) >= 3
