@@ -38,7 +38,7 @@ app = typer.Typer(
 async def register(
     session: Session,
     file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="YAML or JSON; - is standard input.", show_default=False)
+        str | None, typer.Argument(metavar="FILE", help="YAML or JSON; - is standard input.", show_default=False)
     ] = None,
     python: Annotated[
         list[str] | None,

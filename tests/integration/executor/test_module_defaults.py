@@ -105,7 +105,7 @@ async def test_a_change_reaches_what_is_under_way_though_nothing_is_started(make
         await stack.app.parts.defaults.look()
 
         async def is_new() -> bool:
-            return (await planned(stack, workflow_id)).timeout == 9 * SECOND
+            return bool((await planned(stack, workflow_id)).timeout == 9 * SECOND)
 
         await eventually(is_new, "the new timeout in the plan")
 

@@ -14,6 +14,7 @@ from valkyr.graph.schemas.patterns import BadPattern, Pattern, compile_pattern
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
+TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 ONE = ("not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames")
 ONE_UNEVALUATED = ("unevaluatedItems", "unevaluatedProperties", "contentSchema")
 LISTED = ("allOf", "anyOf", "oneOf", "prefixItems")
@@ -59,6 +60,8 @@ def check_words(schema: dict[str, Any], path: str) -> None:
         jsonschema_rs.meta.validate({key: value for key, value in schema.items() if key != "$schema"})
     except jsonschema_rs.ValidationError as error:
         place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.instance_path)
+        if place.endswith(".type"):
+            raise BadSchema(path + place, f"{error.instance!r:.200} is no type; takes {', '.join(TYPES)}") from None
         raise BadSchema(path + place, error.message[:300]) from None
 
 
