@@ -8,6 +8,7 @@ from dataclasses import replace
 from services.graph_store import wire
 from services.graph_store.model import Author, SavedVersion
 from services.graph_store.model_drafts import (
+    NO_VERSION,
     ArchiveCommand,
     DraftKey,
     MergeCommand,
@@ -40,12 +41,13 @@ def read_merge(request: pb.MergeGraphRequest, namespace: str) -> MergeCommand:
     problems = fields.Problems()
     workflow_id = _read_id(request.workflow_id, problems)
     workflow, graph = _read_graph(request, "mine", workflow_id, problems)
-    edited = _edited(request.base_version, "baseVersion", workflow, "mine.workflow.version", problems)
-    if edited is None:
-        problems.add("baseVersion", "is missing; name the version that the graph began as")
+    given = request.base_version if request.HasField("base_version") else None
+    edited = _edited(given, "baseVersion", workflow, "mine.workflow.version", problems)
+    if edited is None and given is None:
+        problems.add("baseVersion", "is missing; name the version that the graph began as, 0 if it began as nothing")
     problems.raise_if_any()
     said = _said(workflow) if request.mine.HasField("workflow") else None
-    return MergeCommand(namespace, workflow_id, edited or 0, graph, said)
+    return MergeCommand(namespace, workflow_id, edited or NO_VERSION, graph, said)
 
 
 def write_merged(merged: MergedGraph) -> pb.MergeGraphResponse:

@@ -17,7 +17,9 @@ from valkyr.rpc.graphs import fill_from_graph
 OTHER = "0198c5a2-7e1c-7f3a-9d52-0c4b7a1e6f81"
 
 
-def a_merge(arrows: str, *, base: int = 1, workflow: pb.Workflow | None = None, **fields: Any) -> pb.MergeGraphRequest:
+def a_merge(
+    arrows: str, *, base: int | None = 1, workflow: pb.Workflow | None = None, **fields: Any
+) -> pb.MergeGraphRequest:
     """A graph that began as version `base`; it says nothing of its workflow unless told to."""
     request = pb.MergeGraphRequest(workflow_id=ID, base_version=base, mine=pb.Graph(workflow=workflow), **fields)
     fill_from_graph(request.mine, a_graph(arrows))
@@ -131,10 +133,22 @@ async def test_an_archived_workflow_can_be_merged(stub: GraphStoreServiceStub) -
 async def test_the_version_may_stand_in_the_graph(stub: GraphStoreServiceStub) -> None:
     await stub.SaveGraph(a_save("a"))
     mine = pb.Workflow(id=ID, version=1)
-    assert (await stub.MergeGraph(a_merge("a, b", base=0, workflow=mine))).current_version == 1
+    assert (await stub.MergeGraph(a_merge("a, b", base=None, workflow=mine))).current_version == 1
     await stub.SaveGraph(a_save("b", version=1))
     error = await error_of(stub.MergeGraph(a_merge("a", base=2, workflow=mine)))
     assert [each.field for each in error.details.violations] == ["baseVersion"]
+
+
+async def test_what_began_as_nothing_is_merged_with_what_others_have_made_meanwhile(
+    stub: GraphStoreServiceStub,
+) -> None:
+    await stub.SaveGraph(a_save("a, theirs"))
+    answer = await stub.MergeGraph(a_merge("a, mine", base=0))
+    assert ids(answer.graph)[0] == ["a", "theirs", "mine"]
+    request = a_merge("a", base=0)
+    request.mine.nodes[0].label = "mine"
+    [conflict] = (await stub.MergeGraph(request)).conflicts
+    assert (conflict.kind, conflict.id) == (common_pb2.Conflict.BOTH_ADDED, "a")
 
 
 async def test_workflows_and_versions_that_are_not_there(stub: GraphStoreServiceStub) -> None:
