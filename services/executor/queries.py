@@ -42,7 +42,7 @@ FROM unnest($1::text[], $2::text[]) AS k(namespace, request_id)
 {look_up("executor.workflow_execution e", "namespace, request_id", "k.namespace, k.request_id")}
 """
 
-# Whole rows in one array: an array for each column takes the driver twice as long. See migration 0004.
+# Whole rows in one array: an array for each column takes the driver twice as long. See migration 0001.
 INSERT_RUNS = """
 INSERT INTO executor.run (
     execution_id, id, namespace, node_index, node_id, task_id, class_name, is_control, pool, rank, target, state, unmet,

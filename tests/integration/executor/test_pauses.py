@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.chassis import migrate
 from tests.builders import a_chain, a_graph
 from tests.executor_lab import DONE, Lab
 from tests.executor_modules import GATES
@@ -305,17 +304,6 @@ async def test_who_paused_and_why_is_kept(stack: Stack) -> None:
     await resume(stack, execution)
     rows = await stack.sql.fetch("SELECT kind, principal, reason FROM executor.execution_intervention ORDER BY id")
     assert [tuple(row) for row in rows] == [("PAUSE", "Eve", "to look at it"), ("RESUME", "Eve", "to look at it")]
-
-
-async def test_where_the_migration_is_undone_what_was_paused_runs_on(make_stack: OpenStack) -> None:
-    async with make_stack(runner={"concurrency": 0}) as stack:
-        execution = await stack.start(a_graph("a, b"))
-        await pause(stack, execution)
-        url = stack.database_url
-    await migrate.downgrade(url, "executor", revision="0002")
-    async with make_stack() as stack:  # migrates again
-        assert (await stack.wait(execution)).state is ExecutionState.SUCCESS
-        await pause(stack, await stack.start(a_graph("a", nodes={"a": {"pool": "elsewhere"}})), a_request("r"))
 
 
 async def test_in_one_batch_a_pause_comes_before_what_else_happens_and_a_resume_undoes_it(

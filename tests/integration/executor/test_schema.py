@@ -25,6 +25,7 @@ from tests.integration.executor.conftest import OpenStack
 from tests.postgres import PostgresForTests
 from valkyr.api.common.v1.common_pb2 import TimeRange
 from valkyr.api.executor.v1.executor_pb2 import ListExecutionsRequest
+from valkyr.client import ExecutionState
 
 # Of the design's predecessor: reports and tools written against these go on working. A type may be wider.
 V1_COLUMNS = {
@@ -141,6 +142,27 @@ async def test_the_migration_can_be_undone_with_data_and_done_again(make_stack: 
     await migrate.upgrade(url, "executor")
     async with make_stack() as stack:
         assert (await stack.run(a_graph("a"))).run_counts == {"SUCCESS": 1}
+
+
+async def test_the_migration_of_failures_can_be_undone_with_data_and_what_has_begun_goes_on(
+    make_stack: OpenStack,
+) -> None:
+    async with make_stack() as stack:
+        await stack.run(a_graph("a", modules={"a": "BrokenModule"}))
+        cancelled = await stack.start(a_graph("a", nodes={"a": {"pool": "elsewhere"}}))
+        await stack.client.executions.cancel(cancelled)
+        waiting = await stack.start(a_graph("w -> a", modules={"w": ("DelayModule", {"duration": "PT1S"})}))
+        url = stack.database_url
+    await migrate.downgrade(url, "executor", revision="0001")
+    connection = await asyncpg.connect(url)
+    try:
+        assert await connection.fetchval("SELECT to_regclass('executor.run_quarantine')") is None
+        assert await connection.fetchval("SELECT count(*) FROM executor.outbox WHERE payload = '{}'") == 1
+    finally:
+        await connection.close()
+    async with make_stack() as stack:  # migrates again
+        assert (await stack.wait(waiting)).state is ExecutionState.SUCCESS
+        assert (await stack.run(a_graph("a", modules={"a": "BrokenModule"}))).state is ExecutionState.FAILED
 
 
 @pytest.fixture
