@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -27,20 +28,8 @@ from tests.integration.executor.conftest import OpenStack
 from tests.simulator.clock import moment_of, seconds_of
 from tests.simulator.rows import ExecutionRow, RunRow, first_rows
 from tests.simulator.store import Store
+from valkyr.flow import events
 from valkyr.flow.effects import Prepared
-from valkyr.flow.events import (
-    ControlReady,
-    EndExecution,
-    Event,
-    LeaseEnded,
-    PauseExecution,
-    Request,
-    Resolution,
-    Resolve,
-    ResumeExecution,
-    RunDeadline,
-    TimerDue,
-)
 from valkyr.flow.intake import Answer
 from valkyr.flow.results import Failure, FailureType, Lost, Omitted, Release, Snooze, Success
 from valkyr.flow.states import MOVABLE_RUN_STATES, Ending, ExecutionState, RunState, StopReason
@@ -54,7 +43,7 @@ EXECUTIONS = 8
 EPSILON = 1e-4
 """Seconds by which times may differ: the simulator's are floating."""
 
-HOUR = timedelta(hours=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 DELAY = ("DelayModule", {"duration": "PT20S"})
 FIX = '{"fixed": true}'
 RESULTS = (
@@ -80,8 +69,11 @@ def a_mixed_graph() -> Graph:
         modules={"c": None, "wait": DELAY},
         nodes={
             "any": {"join": "ANY"},
+            "b": {"deadline": timedelta(seconds=40)},
             "d": {"deadline": timedelta(seconds=20)},
-            "f": {"deadline": timedelta(seconds=30)},
+            "e": {"deadline": timedelta(seconds=10)},
+            "f": {"deadline": timedelta(seconds=10)},
+            "j": {"deadline": timedelta(seconds=10)},
             "wait": {"deadline": timedelta(seconds=15)},
         },
         edges={
@@ -116,19 +108,22 @@ class Twins:
 
     async def begin(self) -> None:
         """As INSERT_STARTS and INSERT_RUNS have left them a moment ago."""
-        began = await self.tx.fetchval(
-            "SELECT min(ready_at) FROM executor.run WHERE execution_id = $1", self.execution.id
+        began, deadline = await self.tx.fetchrow(
+            """SELECT (SELECT min(ready_at) FROM executor.run WHERE execution_id = e.id), e.deadline
+               FROM executor.workflow_execution e WHERE e.id = $1""",
+            self.execution.id,
         )
+        self.execution.deadline = deadline and seconds_of(deadline)
         self.store.insert(self.execution, first_rows(self.execution, seconds_of(began)))
         await self.check("the start")
 
-    async def apply(self, events: Sequence[Event]) -> list[Answer]:
+    async def apply(self, taken: Sequence[events.Event]) -> list[Answer]:
         """A transaction of progress, with the room that there happens to be."""
         room, means = self.dice.choice((0, 0, 1, 5)), self.lab.progress._means
         transaction = Recorded(means, self.tx, {self.execution.id: self.known}, lambda: Grant(room))
-        answers = (await transaction.run(events, None)).answers
+        answers = (await transaction.run(taken, None)).answers
         self._write(transaction.written)
-        await self.check(f"{events} answered {answers}")
+        await self.check(f"{taken} answered {answers}")
         return answers
 
     def _write(self, writes: Writes) -> None:
@@ -164,6 +159,13 @@ class Twins:
         answers = await leases.heartbeat_runs(self.tx, held, self.lab.lease_policy.duration)
         assert answers == self.store.heartbeat_runs([(run, epoch) for _, run, epoch in held])
         await self.check("a heartbeat")
+
+    async def stop(self, rows: Sequence[RunRow]) -> None:
+        """Also those that are not leased, or were told already, which no transaction asks for."""
+        reason = self.dice.choice((StopReason.DEADLINE, StopReason.CANCEL))
+        await statements.stop_runs(self.tx, [row.key for row in rows], reason, CANCEL_GRACE)
+        self.store.stop_runs([row.key for row in rows], reason)
+        await self.check(f"stopped {[row.node.node_id for row in rows]}")
 
     async def park(self, row: RunRow) -> None:
         parked = Parking("default", *row.key, "somewhere", None, timedelta(seconds=15))
@@ -204,24 +206,27 @@ class Twins:
         await self._check_records(after)
 
     async def _check_records(self, after: str) -> None:
-        told = await self.tx.fetch("SELECT run_id, quarantine_number, kind FROM executor.outbox ORDER BY id")
+        mine = self.execution.id
+        read = "SELECT run_id, quarantine_number, kind FROM executor.outbox WHERE execution_id = $1 ORDER BY id"
+        told = await self.tx.fetch(read, mine)
         outbox = [(row.run, row.number, row.kind) for row in self.store.outbox.values()]
         assert [tuple(row) for row in told] == outbox, after
-        asked = await self.tx.fetch("SELECT kind, request_id FROM executor.execution_intervention")
+        read = "SELECT kind, request_id FROM executor.execution_intervention WHERE execution_id = $1"
+        asked = await self.tx.fetch(read, mine)
         assert {tuple(row) for row in asked} == self.store.asked.keys(), after
         quarantines = await self.tx.fetch(
             """SELECT run_id, quarantine_number, failure_type, error_type, error, revision, resolution, request_id
-               FROM executor.run_quarantine"""
+               FROM executor.run_quarantine WHERE execution_id = $1""",
+            mine,
         )
         assert {tuple(row) for row in quarantines} == {
             (run, number, q.failure_type, q.error_type, q.error, q.revision, q.resolution, q.request_id)
             for (run, number), q in self.execution.quarantines.items()
         }, after
-        read = "SELECT error_type, cancel_request_id FROM executor.workflow_execution WHERE id = $1"
-        assert tuple(await self.tx.fetchrow(read, self.execution.id)) == (
-            self.execution.error_type,
-            self.execution.cancel_request,
-        ), after
+        read = "SELECT error_type, cancel_request_id, deadline FROM executor.workflow_execution WHERE id = $1"
+        *shown, deadline = await self.tx.fetchrow(read, mine)
+        assert shown == [self.execution.error_type, self.execution.cancel_request], after
+        assert (deadline and seconds_of(deadline)) == pytest.approx(self.execution.deadline, abs=EPSILON), after
 
 
 def _told(facts: Any, *without: str) -> dict[str, Any]:
@@ -251,11 +256,15 @@ class Walk:
         ready = [row for row in rows if row.state is R.READY and row.node.control is None]
         held = [row for row in rows if row.state is R.LEASED]
         parked = [row for row in rows if row.parked_by == "BREAKER"]
-        match dice.choice(("lease", "lease", "lease", "heartbeat", "park", "let go", "time", "time", *["events"] * 8)):
+        beats = 6 if any(row.stop_reason for row in held) else 1
+        common = ("lease", "lease", "lease", "park", "let go", "time", "time", "stop", *["events"] * 8)
+        match dice.choice((*common, *["heartbeat"] * beats)):
             case "lease" if ready:
                 await self.twins.lease(dice.sample(ready, dice.randint(1, len(ready))))
             case "heartbeat" if held:
                 await self.twins.heartbeat(held)
+            case "stop":
+                await self.twins.stop(dice.sample(rows, 2))
             case "park" if ready:
                 await self.twins.park(dice.choice(ready))
             case "let go" if parked:
@@ -263,59 +272,64 @@ class Walk:
             case "time":
                 await self.twins.pass_time(timedelta(seconds=dice.random() * 15))
             case _:
-                await self.twins.apply(self.events())
+                await self.twins.apply(self.some_events())
 
-    def events(self) -> list[Event]:
+    def some_events(self) -> list[events.Event]:
         """Those of whole executions first, as a transaction takes them."""
         rows = self.moving() if self.dice.random() < 0.9 else self.twins.execution.runs
         of_runs = [self.event_of(row) for row in self.dice.sample(rows, self.dice.randint(1, min(4, len(rows))))]
-        id_, rare = self.twins.execution.id, self.dice.random()
+        return [*self.of_execution(self.twins.execution), *of_runs]
+
+    def of_execution(self, execution: ExecutionRow) -> list[events.Event]:
+        rare = self.dice.random()
         if rare < 0.05:
-            return [PauseExecution(id_, self.request()), *of_runs]
+            return [events.PauseExecution(execution.id, self.request())]
         if rare < 0.25:
-            return [ResumeExecution(id_, self.request()), *of_runs]
-        if rare > 0.98:
-            return [EndExecution(id_, Ending.CANCEL, self.request()), *of_runs]
-        return list(of_runs)
+            return [events.ResumeExecution(execution.id, self.request())]
+        if rare < 0.35:
+            return [events.EndExecution(execution.id, Ending.DEADLINE)]
+        if rare > 0.97:
+            return [events.EndExecution(execution.id, Ending.CANCEL, self.request())]
+        return []
 
     def moving(self) -> list[RunRow]:
         """Runs to which something can happen yet."""
         return [row for row in self.twins.execution.runs if row.state in _MOVING]
 
-    def event_of(self, row: RunRow) -> Event:
+    def event_of(self, row: RunRow) -> events.Event:
+        late = row.deadline is not None and row.deadline <= self.twins.store.now
         match row.state:
-            case R.LEASED if row.stop_reason is None and self.dice.random() < 0.2:
-                return RunDeadline(*row.key)
+            case R.LEASED if self.dice.random() < (0.8 if late else 0.1):
+                return events.RunDeadline(*row.key)
             case R.LEASED:
-                return LeaseEnded(*row.key, row.epoch, self.dice.choice(RESULTS), duration_ms=3)
+                return events.LeaseEnded(*row.key, row.epoch, self.dice.choice(RESULTS), duration_ms=3)
             case R.WAITING:
-                return TimerDue(*row.key)
+                return events.TimerDue(*row.key)
             case R.READY if row.node.control is not None:
-                return ControlReady(*row.key)
+                return events.ControlReady(*row.key)
             case R.QUARANTINED:
                 return self.resolution_of(row)
             case _:
-                return RunDeadline(*row.key)
+                return events.RunDeadline(*row.key)
 
-    def resolution_of(self, row: RunRow) -> Resolve:
-        way = self.dice.choice((*[Resolution.REQUEUED] * 4, Resolution.FIXED, Resolution.DISCARDED))
-        requeued = way is Resolution.REQUEUED
-        return Resolve(
-            *row.key,
-            row.quarantine_number,
-            way,
-            self.request(),
-            outputs=FIX if way is Resolution.FIXED else None,
-            inputs='{"trigger": null, "nodes": {}}' if requeued and self.dice.random() < 0.3 else None,
-            new_key=requeued and self.dice.random() < 0.3,
-            deadline=moment_of(self.twins.store.now) + HOUR if requeued and self.dice.random() < 0.3 else None,
-            force=requeued,
+    def resolution_of(self, row: RunRow) -> events.Resolve:
+        way = self.dice.choice(
+            (*[events.Resolution.REQUEUED] * 4, events.Resolution.FIXED, events.Resolution.DISCARDED)
         )
+        resolve = events.Resolve(*row.key, row.quarantine_number, way, self.request())
+        if way is events.Resolution.FIXED:
+            return replace(resolve, outputs=FIX)
+        if way is events.Resolution.DISCARDED:
+            return resolve
+        deadline = moment_of(self.twins.store.now) + timedelta(seconds=self.dice.choice((20, 3_600)))
+        extras: dict[str, Any] = {"inputs": '{"trigger": null, "nodes": {}}', "new_key": True, "deadline": deadline}
+        chosen = {name: value for name, value in extras.items() if self.dice.random() < 0.3}
+        return replace(resolve, force=True, **chosen)
 
-    def request(self) -> Request:
+    def request(self) -> events.Request:
         self.requests += 1
         name = f"request {self.requests}"
-        return Request("Eve", "", name, name.encode())
+        return events.Request("Eve", "", name, name.encode())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -324,7 +338,8 @@ async def test_the_simulator_s_store_does_what_the_statements_do(make_stack: Ope
     async with make_stack(runner={"concurrency": 0, "poll_interval": HOUR}) as stack:
         lab, graph, steps = Lab(stack), a_mixed_graph(), 0
         for _ in range(EXECUTIONS):
-            execution_id = UUID(await stack.start(graph))
+            deadline = datetime.now(UTC) + dice.choice((MINUTE, HOUR))
+            execution_id = UUID(await stack.start(graph, deadline=deadline))
             known = (await stack.app.parts.cache.get_many([execution_id]))[execution_id]
             transaction = stack.sql.transaction()
             await transaction.start()
