@@ -96,6 +96,15 @@ def test_a_token_leads_behind_the_last_row_of_its_page() -> None:
     assert read_query(asking({"name": "x"}, pageSize=7, pageToken=token), TOYS).place == (DAY, ONE)
 
 
+def test_a_page_that_holds_fewer_than_were_asked_for_goes_on_behind_those_that_it_holds() -> None:
+    query = read_query(asking(pageSize=3), TOYS)
+    later = {**ROW, "place_1": DAY + timedelta(days=1)}
+    rows, token = query.page([ROW, later], kept=1)
+    assert rows == [ROW]
+    assert read_query(asking(pageToken=token), TOYS).place == (DAY, ONE)
+    assert query.page([ROW, later], kept=2) == ([ROW, later], "")
+
+
 @pytest.mark.parametrize(
     ("example", "change"),
     [
