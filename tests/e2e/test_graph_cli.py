@@ -178,8 +178,12 @@ def test_an_archived_workflow_is_saved_no_more_until_it_is_back(shell: Shell) ->
     edit(shell, "shop.yaml", "Charge the card", "Charge it")
     refused = shell.run("graph", "save", "shop.yaml")
     assert refused.returncode == 5
-    assert "unarchive" in refused.stderr
+    assert "`valkyr graph unarchive" in refused.stderr
+    started = shell.run("run", "shop")
+    assert started.returncode == 5
+    assert "`valkyr graph unarchive shop` puts it back in use" in started.stderr
     ok(shell.run("graph", "unarchive", "shop"))
+    ok(shell.run("run", "shop", "--wait"))
     ok(shell.run("graph", "save", "shop.yaml"))
     actions = [event["action"] for event in shell.json("graph", "audit", "shop")["events"]]
     assert actions == ["workflow.saved", "workflow.unarchived", "workflow.archived", "workflow.created"]
