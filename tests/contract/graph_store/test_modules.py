@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -156,7 +157,7 @@ async def test_a_replica_knows_at_once_what_another_has_registered(
 ) -> None:
     graph = counting({"count": "many"})
     async with another_replica(graph_store_database_url) as other:
-        for number, replica in enumerate([other, stub] * 5):
+        for number, replica in enumerate([other, other, stub, stub, other, other, stub, stub, stub, other]):
             await register(stub, a_module("Counter", configSchema=COUNT if number % 2 else {"type": "object"}))
             expected = [("BAD_MODULE_DATA", "modules[0].config.count")] if number % 2 else []
             assert await errors_of(replica, graph) == expected
@@ -211,6 +212,46 @@ async def test_i04_a_registration_leaves_one_audit_event_and_what_changes_nothin
     connection = await asyncpg.connect(graph_store_database_url)
     assert await connection.fetchval("SELECT count(*) FROM graph_store.audit_event") == 2
     await connection.close()
+
+
+async def test_registrations_at_once_follow_each_other(
+    stub: GraphStoreServiceStub, graph_store_database_url: str
+) -> None:
+    async with another_replica(graph_store_database_url) as other:
+        await asyncio.gather(
+            *[
+                register(replica, a_module("Same", description=str(i)), a_module(f"M{i}"))
+                for i, replica in enumerate([stub, other] * 5)
+            ]
+        )
+        listed = await other.ListModules(pb.ListModulesRequest(without_schemas=True))
+        events = (await stub.ListAuditEvents(pb.ListAuditEventsRequest())).events
+    assert listed.catalogue_revision == 10
+    assert {f"M{i}" for i in range(10)} < {module.class_name for module in listed.modules}
+    assert [(event.from_version, event.to_version) for event in events] == [(i - 1, i) for i in range(10, 0, -1)]
+
+
+async def test_a_request_sent_twice_at_once_is_one_registration(
+    stub: GraphStoreServiceStub, graph_store_database_url: str
+) -> None:
+    request = pb.RegisterModulesRequest(modules=[a_module("M")], request_id="r")
+    async with another_replica(graph_store_database_url) as other:
+        answers = await asyncio.gather(*[replica.RegisterModules(request) for replica in [stub, other] * 4])
+        events = (await stub.ListAuditEvents(pb.ListAuditEventsRequest())).events
+    assert all(answer == answers[0] for answer in answers)
+    assert len(events) == 1
+
+
+async def test_a_change_of_the_catalogue_is_no_change_of_a_workflow(stub: GraphStoreServiceStub) -> None:
+    watch = stub.WatchWorkflows(pb.WatchWorkflowsRequest())
+    await anext(aiter(watch))
+    await register(stub, a_module("M"))
+    saved = await stub.SaveGraph(a_save(a_graph("a")))
+    told = []
+    while not told:
+        told += [change.workflow.id for change in (await anext(aiter(watch))).changes]
+    assert told == [saved.workflow.id]
+    watch.cancel()
 
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -317,9 +358,9 @@ async def test_large_schemas_come_in_pages_that_fit_into_messages(stub: GraphSto
 
 
 async def test_a_hostile_schema_costs_a_save_of_its_class_and_nobody_else(stub: GraphStoreServiceStub) -> None:
-    parts = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(40)}
+    parts: dict[str, Any] = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(40)}
     doubling = {"$defs": {**parts, "a40": {"required": ["x"]}}, "$ref": "#/$defs/a0", "unevaluatedProperties": False}
-    patterns = {"patternProperties": {f"^a{i}x": {} for i in range(1_000)}}
+    patterns: dict[str, Any] = {"patternProperties": {f"^a{i}x": {} for i in range(1_000)}}
     await register(stub, a_module("Doubling", configSchema=doubling), a_module("Patterns", configSchema=patterns))
     assert await errors_of(stub, counting({}, name="Doubling")) == [("BAD_MODULE_DATA", "modules[0].config")]
     many = counting({f"a{i}": 1 for i in range(1_000)}, name="Patterns")
