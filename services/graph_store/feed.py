@@ -23,7 +23,9 @@ LEAST_PAUSE = timedelta(milliseconds=20)
 PATIENCE = timedelta(seconds=3)
 """How long looks may fail before those who watch are told."""
 RELISTEN = timedelta(seconds=5)
-AT_ONCE = 5_000
+LEAVING = timedelta(seconds=1)
+"""In which streams end when the service does."""
+AT_ONCE = 1_000
 """Changes that one look takes, and that a stream may leave untaken; beyond that the stream reads them itself."""
 
 log = get_logger(__name__)
@@ -99,6 +101,7 @@ class Feed:
         self._failing_since: float | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._left = asyncio.Event()
 
     @property
     def watched(self) -> int:
@@ -126,12 +129,16 @@ class Feed:
             self._subscriptions.discard(subscription)
             if not self._subscriptions:
                 self._stop()
+                self._left.set()
 
     async def close(self) -> None:
         """Ends every stream, so that its reader turns to another replica before this one is gone."""
         self._closed = True
         self._fail(_stopping())
         self._stop()
+        if self._subscriptions:
+            self._left.clear()
+            await _wait_for(self._left, LEAVING)
 
     def _require_open(self) -> None:
         if self._closed:
