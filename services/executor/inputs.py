@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import partial
 from typing import TypeGuard
+from uuid import UUID
 
 import orjson
 
@@ -59,7 +60,6 @@ def prepare(
     )
     inputs_hash = digest_of(inputs)
     config_hash = _digest(node, config)
-    scope = f"{execution_id}/{node.node_id}/-1"
     return Prepared(
         execution_id=execution_id,
         id=run,
@@ -70,16 +70,21 @@ def prepare(
         inputs=inputs,
         inputs_hash=inputs_hash,
         config_hash=config_hash,
-        idempotency_key=idempotency_key(
-            scope=f"{scope}/{replay.key_number}" if replay.key_number else scope,
-            class_name=node.class_name,
-            inputs_hash=inputs_hash,
-            config_hash=config_hash,
-        ),
+        idempotency_key=_key(execution_id, node, replay, inputs_hash=inputs_hash, config_hash=config_hash),
         problem=problem,
         target="" if problem else modules.target_of(node, config),
         replay=replay,
         deadline=deadline,
+    )
+
+
+def _key(execution_id: UUID, node: PlannedNode, replay: Replay, *, inputs_hash: str, config_hash: str) -> str:
+    scope = f"{execution_id}/{node.node_id}/-1"
+    return idempotency_key(
+        scope=f"{scope}/{replay.key_number}" if replay.key_number else scope,
+        class_name=node.class_name,
+        inputs_hash=inputs_hash,
+        config_hash=config_hash,
     )
 
 

@@ -79,7 +79,9 @@ class Parts:
         self._make_pool()
         self.worker.on_room = self.signals.runs_ready.set
         self._make_progress()
-        self._make_loops()
+        self._make_answers()
+        self._make_leasing()
+        self._make_upkeep()
         self._tasks: list[asyncio.Task[None]] = []
         self._database_was_away = False
         self.died = asyncio.Event()
@@ -133,11 +135,23 @@ class Parts:
             runs_limit=settings.limits.runs_per_start,
         )
 
-    def _make_loops(self) -> None:
-        runner = self.settings.runner
+    def _make_answers(self) -> None:
+        """What clients ask, and are told."""
         self.feed = Feed(self.session, self.signals)
         self.hints = Hints(self.database, self.session, self.signals, self.feed, me=self.lease.incarnation)
         self.executions = Executions(self.session, self.cache, self.feed)
+        database = self.settings.database
+        self.interventions = Interventions(
+            self.session,
+            self.cache,
+            self.progress,
+            self.executions,
+            at_once=max(1, database.pool_size // 2),
+            patience=database.acquire_timeout,
+        )
+
+    def _make_leasing(self) -> None:
+        """What brings runs to the own pool."""
         self.leasing = Leasing(self.handoff, self.progress, self.lease)
         self.dispatcher = Dispatcher(
             self.session,
@@ -158,22 +172,16 @@ class Parts:
             outcomes=self.breakers.outcomes,
             permits=self.breakers.gateway,
             turn=self.breakers.turn,
-            slots=runner.concurrency,
+            slots=self.settings.runner.concurrency,
             timeouts=self._timeouts,
         )
-        self.quiet = QuietPeriod(max(LEAST_QUIET, 5 * runner.lease.heartbeat_interval))
+
+    def _make_upkeep(self) -> None:
+        """What goes on whether or not anybody asks."""
+        self.quiet = QuietPeriod(max(LEAST_QUIET, 5 * self.settings.runner.lease.heartbeat_interval))
         self.timers = Timers(self.session, self.progress)
         self.deadlines = Deadlines(self.session, self.progress)
         self.outbox = Outbox(self.session, self.cache, self.dlq)
-        database = self.settings.database
-        self.interventions = Interventions(
-            self.session,
-            self.cache,
-            self.progress,
-            self.executions,
-            at_once=max(1, database.pool_size // 2),
-            patience=database.acquire_timeout,
-        )
         self.reaper = Reaper(
             self.session,
             self.progress,
