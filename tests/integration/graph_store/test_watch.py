@@ -304,6 +304,31 @@ async def test_what_commits_late_is_told_when_it_commits(replica: Replica, sql: 
         assert [change.workflow.id for change in (await next_changes(batches))[0]] == [late, early]
 
 
+async def test_a_save_gets_its_transaction_id_only_when_it_has_the_lock(
+    save: Saves, sql: Sql, graph_store_database_url: str
+) -> None:
+    """So that the events of a workflow are in order by transaction."""
+    await save("a", id=ID)
+    holder = await asyncpg.connect(graph_store_database_url)
+    waiting = (
+        "select backend_xid from pg_stat_activity where application_name = 'graph store under test'"
+        " and datname = current_database() and wait_event_type = 'Lock'"
+    )
+    try:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.execute("select 1 from graph_store.workflow for update")
+        saving = asyncio.create_task(save("b", id=ID, version=1, request_id="r"))
+        async with asyncio.timeout(20):
+            while not (found := await sql(waiting)):
+                await asyncio.sleep(0.01)
+        assert [row[0] for row in found] == [None]
+        await transaction.rollback()
+        assert (await saving).stored.workflow.version == 2
+    finally:
+        await holder.close()
+
+
 async def test_what_was_committed_before_the_watch_began_is_not_told(
     replica: Replica, sql: Sql, writers: list[Writer]
 ) -> None:
