@@ -70,7 +70,7 @@ WORKFLOWS = Resource(
     fields={
         "id": uuid("w.id", nullable=False),
         "namespace": Unsearchable("the request's own namespace says it"),
-        "name": text("w.name", orderable=True),
+        "name": text("w.name", orderable=True, blank_is_absent=True),
         "description": text("w.description", nullable=False, blank_is_absent=True),
         "labels": Labels("w.labels"),
         "version": integer("w.version", nullable=False, orderable=True),

@@ -138,7 +138,9 @@ class _Reading:
 
     def _column(self, value: Any, column: Column, path: str) -> Iterator[Predicate]:
         coerced = coerce(value, column, path, self.problems)
-        if coerced is not None:
+        if coerced == "" and column.blank_is_absent and self.matcher.mode is StringMode.EXACT:
+            yield Absent(column)  # as it is answered
+        elif coerced is not None:
             is_text = column.kind is Kind.TEXT
             yield self._text(column, coerced) if is_text else Equals(column, coerced)
 

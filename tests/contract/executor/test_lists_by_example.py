@@ -87,7 +87,7 @@ async def test_the_state_that_is_shown_is_the_state_that_is_matched(stack: Stack
     assert await runs(stub, {"attempts": [{"outcome": "RUNNING"}]}) == ["a"]
     GATES.open.set()
     await stack.wait(running)
-    assert await executions(stub, {"state": "SUCCESS"}) == [running]
+    assert await executions(stub, {"state": "SUCCESS", "errorMessage": "", "cancelledBy": ""}) == [running]
     assert await runs(stub, {"attempts": [{"outcome": "SUCCESS"}], "state": "success"}) == ["a"]
 
 

@@ -134,7 +134,8 @@ async def test_every_kind_of_value_finds_its_row_and_no_other(connection: asyncp
 
 async def test_null_labels_and_blank_texts_are_absent(connection: asyncpg.Connection) -> None:
     await add(connection, toy(1, note="n", labels='{"k": "v", "l": ""}'), toy(2))
-    assert await ask(connection, {"note": None}) == [2]
+    assert await ask(connection, {"note": None}) == await ask(connection, {"note": ""}) == [2]
+    assert await ask(connection, {"note": ""}, matcher={"stringMode": "CONTAINS"}) == [1, 2]
     assert await ask(connection, {"labels": None}) == [2]
     assert await ask(connection, {"labels": {"k": None}}) == [2]
     assert await ask(connection, {"labels": {"l": ""}}) == [1]

@@ -37,6 +37,8 @@ ORDERS = a_graph(
         ({"name": "orders"}, ["orders"]),
         ({"version": "1", "archived": "FALSE"}, ["orders", "other"]),
         ({"description": None}, ["other"]),
+        ({"description": ""}, ["other"]),
+        ({"name": ""}, []),
         ({"labels": {"team": "shop"}}, ["orders"]),
         ({"modules": [{"className": "HttpRequestModule"}]}, ["orders"]),
         ({"modules": [{"className": "HttpRequestModule", "nodeId": "store"}]}, []),
