@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 UNIT_TESTS := tests/unit tests/integration tests/contract tests/simulator
 PROCESS_TESTS := tests/e2e tests/chaos
 
-.PHONY: help setup protos lint test campaign-kill campaign-simulator campaign-mutants up demo bench bench-peers bench-peers-publish bench-publish k8s-validate lock clean
+.PHONY: help setup protos lint test campaign-kill campaign-simulator campaign-mutants campaign-save campaign-graphs up demo bench bench-graph bench-graph-publish bench-peers bench-peers-publish bench-publish k8s-validate lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-20s %s\n' "$$name" "$$text"; done
@@ -69,6 +69,12 @@ campaign-simulator: $(STAMP) ## simulate SEEDS=1000000 schedules of the executor
 campaign-mutants: $(STAMP) ## plant bugs in the executor's core one by one; each must be found by the simulator
 	@$(BIN)/python -m tests.simulator.mutants
 
+campaign-save: $(STAMP) ## kill graph store and PostgreSQL at any statement of a save, STRIKES=1500 times; fifty writers, ROUNDS=200
+	@$(BIN)/python -m tests.chaos.saving --strikes $(or $(STRIKES),1500) --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),200)
+
+campaign-graphs: $(STAMP) ## hold the validator against networkx on GRAPHS=100000 random graphs from FIRST=1 on
+	@$(BIN)/python -m tests.unit.graph.oracle --graphs $(or $(GRAPHS),100000) --first $(or $(FIRST),1)
+
 up: $(STAMP) ## start PostgreSQL and the services; Ctrl-C stops them
 	@exec $(BIN)/python -m services
 
@@ -77,6 +83,12 @@ demo: $(STAMP) ## start a stack of its own and run example workflows
 
 bench: $(STAMP) ## measure WORKLOADS="W1 W3" (all) in ROUNDS=3; QUICK=1 only shows that it works; JSON=FILE keeps raw figures
 	@$(BIN)/python -m benchmarks $(WORKLOADS) --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
+bench-graph: $(STAMP) ## measure the graph store by size, SIZES="G1 G3" (all) in ROUNDS=3; QUICK=1 only shows that it works; JSON=FILE
+	@$(BIN)/python -m benchmarks.graph_store $(SIZES) --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
+bench-graph-publish: $(STAMP) ## make the record JSON=FILE the one of docs/performance/graph_store.md
+	@$(BIN)/python -m benchmarks.graph_store.publish $(JSON)
 
 bench-peers: $(STAMP) ## measure PEERS="dbos celery" (all) and Valkyr in turns, ROUNDS=3; QUICK=1 only shows that it works
 	@$(BIN)/python -m benchmarks.peers $(PEERS) --rounds $(or $(ROUNDS),3) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))

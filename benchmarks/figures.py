@@ -110,10 +110,10 @@ class Summary:
         return None if self.ratio is None else self.ratio >= 1
 
 
-def summarise(rounds: Sequence[Mapping[str, float]]) -> Sequence[Summary]:
-    """Of all figures that any round has, in the order of FIGURES."""
-    found = {key: [figures[key] for figures in rounds if key in figures] for key in FIGURES}
-    return [Summary(FIGURES[key], values) for key, values in found.items() if values]
+def summarise(rounds: Sequence[Mapping[str, float]], known: Mapping[str, Figure] = FIGURES) -> Sequence[Summary]:
+    """Of all `known` figures that any round has, in their order."""
+    found = {key: [figures[key] for figures in rounds if key in figures] for key in known}
+    return [Summary(known[key], values) for key, values in found.items() if values]
 
 
 def quantile(values: Sequence[float], share: float) -> float:

@@ -84,7 +84,7 @@ def figures(record: Record) -> str:
     summaries = summarise(record.figures())
     pictures = [f"![{workload}]({name}.svg)" for workload, name in PICTURES.items() if record.of(workload)]
     parts = [
-        _origin(record),
+        origin(record, RECORD),
         markdown(HEADINGS, rows(summaries)),
         textwrap.fill(verdict(record), WIDTH),
         *(["\n".join(f"- {line}" for line in doubtful)] if (doubtful := doubts(record)) else []),
@@ -96,8 +96,8 @@ def figures(record: Record) -> str:
     return "\n\n".join(parts + pictures)
 
 
-def _origin(record: Record) -> str:
-    """Where the figures come from."""
+def origin(record: Record, name: str) -> str:
+    """Where the figures come from; `name` is that of the file beside the page that has them all."""
     machine, versions, postgres = record.machine, record.versions, record.settings["postgres"]
     sentences = (
         f"Measured on {record.began[:10]} at commit {versions['commit']}, {len(record.rounds)} rounds.",
@@ -106,7 +106,7 @@ def _origin(record: Record) -> str:
         f"PostgreSQL {postgres['server_version']}, fsync {postgres['fsync']},",
         f"synchronous_commit {postgres['synchronous_commit']};",
         f"Python {versions['python']}, grpcio {versions['grpcio']}, asyncpg {versions['asyncpg']}.",
-        f"Raw figures: [{RECORD}]({RECORD}).",
+        f"Raw figures: [{name}]({name}).",
     )
     return textwrap.fill(" ".join(sentences), WIDTH)
 

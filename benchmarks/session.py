@@ -19,14 +19,14 @@ from benchmarks.errors import BenchError
 from benchmarks.figures import BUSY, Measured
 from benchmarks.machine import machine, postgres_settings, versions
 from benchmarks.record import Record
-from benchmarks.sizes import Sizes
 from benchmarks.stack import CONCURRENCY, SETTINGS
 from services.local.errors import StackError
 from services.local.home import Home
 from services.local.postgres import Cluster
 from valkyr.errors import ValkyrError
 
-Measure = Callable[[Database, Sizes], Coroutine[Any, Any, Measured]]
+Measure = Callable[[Database, Any], Coroutine[Any, Any, Measured]]
+"""Takes an empty database, and the session's sizes."""
 Tell = Callable[[str], None]
 
 FAILURES = (BenchError, StackError, ValkyrError, asyncpg.PostgresError)
@@ -65,14 +65,16 @@ async def measure_all(
     folder: Path,
     *,
     rounds: int,
-    sizes: Sizes,
+    sizes: Any,
     attempts: int,
     tell: Tell,
     keep: Callable[[Record], None],
+    find: Callable[[str], Measure] | None = None,
 ) -> Record:
     """All workloads, round after round, so that what changes on the machine meanwhile hits all of them. `keep` is given
     what there is after each: a session that is interrupted has measured something. One that fails stands among the
-    record's `errors`, and the others go on. `attempts`: see `least_disturbed`."""
+    record's `errors`, and the others go on. `attempts`: see `least_disturbed`. `sizes`: a dataclass, as the measures
+    that `find` answers take it; without it they are those of WORKLOADS."""
     async with open_postgres(folder) as cluster:
         record = await _begun(cluster, folder, sizes)
         databases = Databases(cluster)
@@ -81,7 +83,7 @@ async def measure_all(
             for workload in workloads:
                 tell(f"round {number + 1} of {rounds}: {workload} ...")
                 try:
-                    measure = partial(_measured, workload, databases, sizes)
+                    measure = partial(_measured, (find or measure_of)(workload), databases, sizes)
                     record.rounds[-1][workload] = await least_disturbed(measure, attempts=attempts, tell=tell)
                 except FAILURES as error:
                     record.errors.append(f"{workload} in round {number + 1}: {error}")
@@ -90,7 +92,7 @@ async def measure_all(
     return record
 
 
-async def _begun(cluster: Cluster, folder: Path, sizes: Sizes) -> Record:
+async def _begun(cluster: Cluster, folder: Path, sizes: Any) -> Record:
     settings = {
         "postgres": await postgres_settings(cluster.url),
         "concurrency": CONCURRENCY,
@@ -118,9 +120,9 @@ async def least_disturbed(
     return best
 
 
-async def _measured(workload: str, databases: Databases, sizes: Sizes) -> Measured:
+async def _measured(measure: Measure, databases: Databases, sizes: Any) -> Measured:
     async with databases.fresh() as database:
-        measured = await measure_of(workload)(database, sizes)
+        measured = await measure(database, sizes)
         return replace(measured, detail={**measured.detail, "statements": await database.top_statements()})
 
 

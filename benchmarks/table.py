@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
+from typing import Any
 
 from benchmarks.figures import BUSY, FIGURES, Measured, Summary, summarise
 from benchmarks.record import Record
@@ -53,14 +54,14 @@ def costs(rounds: Sequence[Mapping[str, Measured]]) -> list[tuple[str, ...]]:
     ]
 
 
-def doubts(record: Record) -> list[str]:
+def doubts(record: Record, full: Any = FULL) -> list[str]:
     """What could not be measured, and what makes the rest doubtful, one line each."""
     names = list(dict.fromkeys(name for round_ in record.rounds for name in round_))
     others = {name: max(measured.others for measured in record.of(name)) for name in names}
     busy = [f"{name} {share:.0%}" for name, share in others.items() if share > BUSY]
     lines = [f"Not measured: {' '.join(error.split())}" for error in record.errors]
     lines += [f"Doubtful, as others used much of the machine meanwhile: {', '.join(busy)}."] if busy else []
-    if record.settings["sizes"] != asdict(FULL):
+    if record.settings["sizes"] != asdict(full):
         lines.append("Doubtful, as the sizes were small: this shows that all of it works, and no more.")
     if record.machine["filesystem"] == "tmpfs":
         lines.append("Doubtful, as the data folder is in memory: fsync costs nothing there.")

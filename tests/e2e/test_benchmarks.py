@@ -20,6 +20,7 @@ from benchmarks.copies import copy_execution
 from benchmarks.database import Database
 from benchmarks.errors import BenchError
 from benchmarks.figures import FIGURES
+from benchmarks.graph_store.figures import FIGURES as GRAPH_FIGURES
 from benchmarks.graphs import chain, single
 from benchmarks.machine import postgres_settings
 from benchmarks.sizes import QUICK
@@ -72,6 +73,25 @@ def test_two_workloads_run_through_at_small_sizes(tmp_path: Path) -> None:
     assert written["settings"]["postgres"]["fsync"] == written["settings"]["postgres"]["synchronous_commit"] == "on"
     wait_until(lambda: not processes_in(temporary), f"nothing is left running: {processes_in(temporary)}")
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.timeout(300)
+def test_the_smallest_graphs_are_measured(tmp_path: Path) -> None:
+    record = tmp_path / "record.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.graph_store", "G1", "--quick", "--rounds", "1", "--json", record],
+        cwd=PROJECT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1,200 ms, " in done.stdout
+    [round_] = json.loads(record.read_text())["rounds"]
+    assert set(round_["G1"]["figures"]) == {key for key, figure in GRAPH_FIGURES.items() if figure.workload == "G1"}
+    assert all(value > 0 for value in round_["G1"]["figures"].values())
 
 
 async def test_an_answer_that_is_wrong_or_a_workflow_that_is_not_there_ends_the_measurement(database_url: str) -> None:

@@ -11,11 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import asyncpg
-
 from tests.chaos.saving.checks import check
 from tests.chaos.saving.graphs import Kind
-from tests.chaos.saving.house import FIRST, House, Replica
+from tests.chaos.saving.house import FIRST, GONE, House, Replica, connected
 from tests.chaos.saving.ledger import Answer, Ledger, Sent
 from tests.chaos.saving.proxy import Phase, Strike
 from tests.chaos.saving.reading import Reader, read_rows
@@ -30,11 +28,15 @@ AUTHOR = "SELECT principal_name FROM graph_store.audit_event WHERE message = $1"
 
 
 class Victim(StrEnum):
-    """Who dies: the graph store, PostgreSQL with all its processes, or only the connection between them."""
+    """Who dies: the graph store, PostgreSQL with all its processes, one of these, or only the connection to it."""
 
     GRAPH_STORE = "graph store"
     POSTGRES = "PostgreSQL"
+    BACKEND = "session of PostgreSQL"
     CONNECTION = "connection"
+
+
+DATABASES = (Victim.POSTGRES, Victim.BACKEND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,10 @@ class Campaign:
             self.statements[kind] = strike.statements[1:]
             self._note_workflow(sent)
 
-    def points(self) -> list[Point]:
+    def points(self, victims: Sequence[Victim] = tuple(Victim)) -> list[Point]:
         """All that there are, in an order that the seed decides."""
         places = [(kind, statement) for kind, each in self.statements.items() for statement in each]
-        points = [Point(*place, phase, victim) for place in places for phase in Phase for victim in Victim]
+        points = [Point(*place, phase, victim) for place in places for phase in Phase for victim in victims]
         self._chance.shuffle(points)
         return points
 
@@ -133,13 +135,10 @@ class Campaign:
 
     async def finish(self) -> None:
         """Everything is held against the ledger."""
-        connection = await asyncpg.connect(self.house.url)
-        try:
+        async with connected(self.house.url) as connection:
             await check(connection, self.ledger)
             for workflow_id in self.ledger.floors:
                 await read_rows(connection, self.ledger, workflow_id)
-        finally:
-            await connection.close()
 
     def summary(self) -> str:
         tally, ledger = self.tally, self.ledger
@@ -163,12 +162,12 @@ class Campaign:
         """Again and again, until cancelled; away while PostgreSQL is."""
         while True:
             try:
-                connection = await asyncpg.connect(self.house.url, timeout=5)
-                while True:
-                    for workflow_id in self._workflows[-WORKFLOWS:]:
-                        await read_rows(connection, self.ledger, workflow_id)
-                    await asyncio.sleep(RIVAL_PAUSE)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                async with connected(self.house.url) as connection:
+                    while True:
+                        for workflow_id in self._workflows:
+                            await read_rows(connection, self.ledger, workflow_id)
+                        await asyncio.sleep(RIVAL_PAUSE)
+            except GONE:
                 await asyncio.sleep(RIVAL_PAUSE)
 
     async def _struck(self, replica: Replica, strike: Strike, sent: Sent, request: pb.SaveGraphRequest) -> None:
@@ -184,6 +183,8 @@ class Campaign:
                 return replica.kill
             case Victim.POSTGRES:
                 return self.house.kill_postgres
+            case Victim.BACKEND:
+                return self.house.kill_backend
             case Victim.CONNECTION:
                 return lambda: None  # the proxy cuts what is struck
 
@@ -192,20 +193,19 @@ class Campaign:
             replica.revive()
         if point.victim is Victim.POSTGRES:
             await self.house.restart_postgres()
+        if point.victim is Victim.BACKEND:
+            await self.house.postgres_recovered()
 
     async def _note(self, point: Point, sent: Sent) -> None:
         """Whether the first try was committed must be what PostgreSQL was told."""
         self.tally.struck[point.victim] += 1
         self.tally.places[point.kind, point.statement] += 1
-        connection = await asyncpg.connect(self.house.url)
-        try:
+        async with connected(self.house.url) as connection:
             author = await connection.fetchval(AUTHOR, sent.request_id)
-        finally:
-            await connection.close()
         if author is None:
             return  # it changed nothing, or was refused
         told_to_commit = point.statement.startswith("COMMIT") and point.phase is not Phase.BEFORE
-        may_be_either = told_to_commit and point.phase is Phase.SENT and point.victim is Victim.POSTGRES
+        may_be_either = told_to_commit and point.phase is Phase.SENT and point.victim in DATABASES
         if (author == FIRST) != told_to_commit and not may_be_either:
             self.ledger.problem(f"{point}: {sent.request_id} was stored by the try {author!r}")
         self.tally.lost += author == FIRST
@@ -225,17 +225,12 @@ async def open_campaign(house: House, seed: int) -> AsyncIterator[Campaign]:
     campaign = Campaign(house, seed)
     await campaign.calibrate()
     readers = [Reader(campaign.ledger, replica, seed + number).run() for number, replica in enumerate(house.replicas)]
-    tasks = [asyncio.create_task(work) for work in (*readers, campaign.read_rows())]
-    rival = asyncio.create_task(campaign.rival())
-    try:
+    async with asyncio.TaskGroup() as group:  # a reader that fails ends all
+        reading = [group.create_task(work) for work in (*readers, campaign.read_rows())]
+        rival = group.create_task(campaign.rival())
         yield campaign
         campaign.stop()
         await rival
-    finally:
-        for task in (*tasks, rival):
+        for task in reading:
             task.cancel()
-        ends = await asyncio.gather(*tasks, rival, return_exceptions=True)
-    for end in ends:
-        if isinstance(end, Exception):
-            raise end
     await campaign.finish()

@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
+
 from services.local.errors import StackError
 from services.local.home import Home
 from services.local.postgres import Cluster
@@ -18,14 +20,19 @@ from services.local.process import ServiceProcess
 from services.local.rooms import Room
 from tests.chaos.rooms import HEALTHY, RESTARTS
 from tests.chaos.saving.proxy import StatementProxy
+from tests.executor_stack import eventually
 from tests.free_ports import a_port_base
 from tests.postgres import SETTINGS
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
 from valkyr.rpc.channel import open_channel
 
+SESSION = b"postgres: valkyr: valkyr"
+"""How the processes of sessions are titled: the cluster's name, then the role's."""
 SOCKET = ".s.PGSQL.5432"
 FIRST, AGAIN = "first", "again"
 """The principals of a save's first try, and of all other calls: what was stored says which it was."""
+GONE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What a connection to a PostgreSQL that was killed says; the last when it was cut in the midst of an answer."""
 NO_REPEATS = [("grpc.enable_retries", 0)]
 """What is answered is to be seen as it is."""
 
@@ -91,17 +98,50 @@ class House:
 
     def kill_postgres(self) -> None:
         """kill -9 of the postmaster and of all its children, now."""
-        postmaster = self.cluster.server_pid
-        assert postmaster is not None
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        for pid in (postmaster, *map(int, children)):  # the postmaster first: it would start others
+        for pid in self._postgres():  # the postmaster first: it would start others
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def kill_backend(self) -> None:
+        """kill -9 of one session's process, now: the postmaster ends all the others, and recovers by itself."""
+        for pid in self._postgres()[1:]:
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(SESSION):
+                    os.kill(pid, signal.SIGKILL)
+                    return
 
     async def restart_postgres(self) -> None:
         """Recovers what was committed; returns when it takes connections."""
         await asyncio.to_thread(self.cluster.stop)
         await asyncio.to_thread(self.cluster.start)
+
+    async def postgres_recovered(self) -> None:
+        """Returns when it takes connections."""
+        await eventually(self._is_up, "PostgreSQL recovers", HEALTHY)
+
+    async def _is_up(self) -> bool:
+        try:
+            async with connected(self.url):
+                return True
+        except GONE:
+            return False
+
+    def _postgres(self) -> list[int]:
+        """The postmaster, and its children."""
+        postmaster = self.cluster.server_pid
+        assert postmaster is not None
+        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        return [postmaster, *map(int, children)]
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own, given up at the end whatever has become of it."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        yield connection
+    finally:
+        connection.terminate()
 
 
 @asynccontextmanager
