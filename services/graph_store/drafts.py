@@ -17,6 +17,7 @@ from services.graph_store.model_drafts import (
     base_of,
     check_revision,
     draft_not_found,
+    graph_of_draft,
     is_same_draft,
 )
 from services.graph_store.saving import check_answer_size
@@ -55,13 +56,13 @@ class Drafts:
         check_answer_size(command.graph, document, limit=self._max_answer_bytes)
         findings = await self._validation.findings(command.namespace, command.graph)
 
-        async def work(tx: Transaction) -> SavedDraft:
+        async def work(tx: Transaction) -> tuple[Draft, int]:
             return await self._save(tx, command, document)
 
         for _ in range(MAX_RACES):
             try:
-                saved = await self._store.in_transaction(work)
-                return SavedDraft(saved.draft, saved.current_version, findings)
+                draft, current_version = await self._store.in_transaction(work)
+                return SavedDraft(draft, command.graph, current_version, findings)
             except _Raced:
                 continue
         raise Unavailable("others keep saving the same draft at the same time", retry_after=timedelta(milliseconds=100))
@@ -70,9 +71,12 @@ class Drafts:
         """DraftNotFound."""
         async with self._store.transaction() as tx:
             found = await self._rows.find(tx, key)
-        if found is None or found[0].draft is None:
+        if found is None:
             raise draft_not_found(key.workflow_id)
-        return SavedDraft(found[0].draft, found[1])
+        row, current_version = found
+        if row.draft is None:
+            raise draft_not_found(key.workflow_id)
+        return SavedDraft(row.draft, await asyncio.to_thread(graph_of_draft, row.draft), current_version)
 
     async def discard(self, key: DraftKey, author: Author) -> None:
         """Leaves nothing of it. DraftNotFound."""
@@ -98,13 +102,14 @@ class Drafts:
 
         return len(await self._store.in_transaction(work))
 
-    async def _save(self, tx: Transaction, command: SaveDraftCommand, document: bytes) -> SavedDraft:
+    async def _save(self, tx: Transaction, command: SaveDraftCommand, document: bytes) -> tuple[Draft, int]:
+        """The draft as it is stored, and the version that is published."""
         content_hash = hash_of(document)
         row = await self._rows.lock(tx, command.key)
         workflow = await tx.find_workflow(command.namespace, command.workflow_id)
         current_version = NO_VERSION if workflow is None else workflow.version
         if row is not None and row.draft is not None and is_same_draft(row, command, content_hash):
-            return SavedDraft(row.draft, current_version)
+            return row.draft, current_version
         check_revision(row, command.revision)
         base = base_of(command, row, workflow)
         new = NewDraft(
@@ -121,7 +126,7 @@ class Drafts:
             raise _Raced
         event = self._event("draft.saved", command.author, row.draft if row else None, draft)
         await tx.insert_audit_event(command.namespace, event)
-        return SavedDraft(draft, current_version)
+        return draft, current_version
 
     async def _described(
         self, tx: Transaction, row: DraftRow | None, workflow: StoredWorkflow | None, base: int

@@ -71,9 +71,10 @@ class SaveDraftCommand:
 
 @dataclass(frozen=True, slots=True)
 class SavedDraft:
-    """A draft beside the version that is published (0 if none is), and what the validator says of it."""
+    """A draft with its graph, beside the version that is published (0 if none is), and what the validator says."""
 
     draft: Draft
+    graph: Graph
     current_version: int
     findings: Sequence[Finding] = ()
 

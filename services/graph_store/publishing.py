@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -87,7 +88,7 @@ class Publishing:
     ) -> SaveCommand:
         """What is to be saved over the current version. MergeConflict."""
         current = NO_VERSION if workflow is None else workflow.version
-        graph = graph_of_draft(draft)
+        graph = await asyncio.to_thread(graph_of_draft, draft)
         info = replace(draft.workflow, id=command.workflow_id, version=current or None)
         merged = draft.base_version != current
         if merged:

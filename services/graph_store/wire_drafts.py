@@ -16,7 +16,6 @@ from services.graph_store.model_drafts import (
     PublishCommand,
     SavedDraft,
     SaveDraftCommand,
-    graph_of_draft,
 )
 from valkyr.api.common.v1 import common_pb2
 from valkyr.api.graph.v1 import graph_pb2 as pb
@@ -108,7 +107,7 @@ def write_draft(saved: SavedDraft) -> pb.Draft:
     said = replace(draft.workflow, id=draft.key.workflow_id, version=draft.base_version)
     message.graph.workflow.CopyFrom(graph_wire.workflow_to_proto(said))
     message.graph.workflow.namespace = draft.key.namespace
-    graph_wire.fill_from_graph(message.graph, graph_of_draft(draft))
+    graph_wire.fill_from_graph(message.graph, saved.graph)
     return message
 
 

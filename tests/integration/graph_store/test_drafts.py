@@ -13,7 +13,6 @@ import pytest
 from services.chassis.database import Database
 from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author, CorruptVersion, Request, SavedVersion
-from services.graph_store.model_drafts import graph_of_draft
 from services.graph_store.store import Store
 from tests.builders import a_graph
 from tests.integration.graph_store.conftest import Saves, saving_of
@@ -107,7 +106,7 @@ async def test_a_draft_that_is_saved_while_it_is_published_is_never_lost(
         await lab.save(f"a, first{round_}")
         await asyncio.gather(lab.publish(), lab.save(f"a, second{round_}"))
         try:
-            left = {node.node_id for node in graph_of_draft((await lab.get()).draft).nodes}
+            left = {node.node_id for node in (await lab.get()).graph.nodes}
         except DraftNotFound:
             left = {node.node_id for node in (await graphs.get("default", ID, None))[1].nodes}
         else:
@@ -278,11 +277,14 @@ async def test_i09_racing_repeats_of_an_archiving_leave_one_event(save: Saves, l
 
 
 async def test_an_archiving_changes_neither_when_nor_by_whom_the_version_was_saved(
-    save: Saves, lab: DraftLab, graphs: Graphs
+    save: Saves, lab: DraftLab, graphs: Graphs, sql: Sql
 ) -> None:
     await save("a", id=ID, author=Author("first"))
     before_, _ = await graphs.get("default", ID, None)
+    row = "select last_modified_date, last_modified_by_name from graph_store.workflow"
+    saved = await sql(row)
     await lab.archive()
+    assert await sql(row) == saved
     await lab.archive(archived=False)
     assert (await graphs.get("default", ID, None))[0] == before_
     assert (await save("a", id=ID, author=Author("first"))).unchanged
@@ -350,12 +352,15 @@ async def test_nothing_of_what_a_draft_said_is_left(save: Saves, lab: DraftLab, 
         assert "secret" not in str((await sql("select * from graph_store.draft"))[0])
 
 
-async def test_a_draft_that_does_not_match_its_hash_is_not_published(save: Saves, lab: DraftLab, sql: Sql) -> None:
+async def test_a_draft_that_does_not_match_its_hash_is_neither_answered_nor_published(
+    save: Saves, lab: DraftLab, sql: Sql
+) -> None:
     await save("a", id=ID)
     await lab.save("a -> b")
     await sql("update graph_store.draft set document = replace(document, '\"b\"', '\"c\"')")
-    with pytest.raises(CorruptVersion):
-        await lab.publish()
+    for call in (lab.get, lab.publish):
+        with pytest.raises(CorruptVersion):
+            await call()
 
 
 @pytest.mark.parametrize("size", [10, 1_000])
