@@ -150,6 +150,7 @@ def _use_cases(
             builtin_catalogue(),
             limits=limits,
             most=settings.catalogue.modules,
+            most_bytes=settings.catalogue.schema_bytes,
             new_id=_new_id,
             requests_kept=kept,
         ),

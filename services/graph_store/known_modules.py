@@ -20,7 +20,7 @@ from valkyr.graph.schemas import BadSchema, ConfigSchema, compile_schema
 from valkyr.graph.validate import Catalogue
 from valkyr.telemetry import get_logger
 
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 8 * 1024 * 1024
 """Of schemas as JSON, of all namespaces; compiled they take some ten times as much."""
 
 log = get_logger(__name__)

@@ -37,16 +37,19 @@ class ModuleCatalogue:
         *,
         limits: Limits,
         most: int,
+        most_bytes: int,
         new_id: NewId,
         requests_kept: timedelta,
     ) -> None:
-        """`built_in` in the order of class names; a namespace may register `most` beside these."""
+        """`built_in` in the order of class names; a namespace may register `most` beside these, whose schemas have at
+        most `most_bytes` in all."""
         self._store = store
         self._stored = stored
         self._built_in = built_in
         self._names = list(built_in)
         self._limits = limits
         self._most = most
+        self._most_bytes = most_bytes
         self._new_id = new_id
         self._requests_kept = requests_kept
 
@@ -91,9 +94,9 @@ class ModuleCatalogue:
         before = await self._stored.find(tx, wanted.namespace, [module.class_name for module in wanted.modules])
         changed = [module for module in wanted.modules if not _same(before.get(module.class_name), module)]
         if changed:
-            await self._check_number(tx, wanted.namespace, [m for m in changed if m.class_name not in before])
             revision += 1
             times = await self._stored.write(tx, wanted.namespace, changed, author=wanted.author, revision=revision)
+            await self._check_size(tx, wanted.namespace)
             await tx.insert_audit_event(wanted.namespace, self._event(wanted, changed, before, revision))
         else:
             times = {}
@@ -108,15 +111,20 @@ class ModuleCatalogue:
             await self._stored.write_request(tx, wanted.namespace, request, revision=revision, answer=remembered)
         return answer
 
-    async def _check_number(self, tx: Transaction, namespace: str, added: Sequence[CatalogueModule]) -> None:
-        if not added:
-            return
-        there = await self._stored.count(tx, namespace)
-        if there + len(added) > self._most:
+    async def _check_size(self, tx: Transaction, namespace: str) -> None:
+        """Of what is written by now: what is too much is undone."""
+        number, size = await self._stored.measure(tx, namespace)
+        if number > self._most:
             raise LimitExceeded.of_field(
                 "modules",
-                f"{len(added):,} more would make {there + len(added):,} in this namespace; at most {self._most:,} are"
-                " allowed; replace some that are not used any more, or use another namespace",
+                f"with these the namespace would have {number:,} modules; at most {self._most:,} are allowed; use"
+                " another namespace for some of them",
+            )
+        if size > self._most_bytes:
+            raise LimitExceeded.of_field(
+                "modules",
+                f"with these the schemas of the namespace would have {size:,} bytes as JSON; at most"
+                f" {self._most_bytes:,} are allowed; make them smaller, or use another namespace for some of them",
             )
 
     def _event(

@@ -50,7 +50,10 @@ FIND_MODULES = text(
     WHERE m.namespace = :namespace AND m.class_name = ANY(CAST(:names AS text[]))"""  # noqa: S608 - of constants
 )
 
-COUNT_MODULES = text("SELECT count(*) FROM graph_store.module_spec WHERE namespace = :namespace")
+MEASURE_MODULES = text(
+    """SELECT count(*) AS number, coalesce(sum(octet_length(config_schema)), 0) AS bytes
+    FROM graph_store.module_spec WHERE namespace = :namespace"""
+)
 
 WRITE_MODULES = text(
     """INSERT INTO graph_store.module_spec AS m

@@ -43,9 +43,10 @@ class DraftSettings(SettingsModel):
 
 
 class CatalogueSettings(SettingsModel):
-    """How many module classes a namespace may register."""
+    """How many module classes a namespace may register, and how large their schemas may be together."""
 
     modules: int = Field(default=10_000, ge=0, le=100_000)
+    schema_bytes: int = Field(default=8 * 1024 * 1024, ge=0, le=64 * 1024 * 1024, description="as JSON, in all")
 
 
 class GraphStoreSettings(RoomSettings):

@@ -57,8 +57,10 @@ class StoredModules:
         result = await tx.connection.execute(queries.FIND_MODULES, {"namespace": namespace, "names": list(class_names)})
         return {row.class_name: _module(dict(row._mapping)) for row in result}
 
-    async def count(self, tx: Transaction, namespace: str) -> int:
-        return int((await tx.connection.execute(queries.COUNT_MODULES, {"namespace": namespace})).scalar_one())
+    async def measure(self, tx: Transaction, namespace: str) -> tuple[int, int]:
+        """How many there are, and how many bytes of schemas they have."""
+        row = (await tx.connection.execute(queries.MEASURE_MODULES, {"namespace": namespace})).one()
+        return int(row.number), int(row.bytes)
 
     async def write(
         self, tx: Transaction, namespace: str, modules: Sequence[CatalogueModule], *, author: Author, revision: int

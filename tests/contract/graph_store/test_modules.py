@@ -247,7 +247,7 @@ async def test_a_change_of_the_catalogue_is_no_change_of_a_workflow(stub: GraphS
     await anext(aiter(watch))
     await register(stub, a_module("M"))
     saved = await stub.SaveGraph(a_save(a_graph("a")))
-    told = []
+    told: list[str] = []
     while not told:
         told += [change.workflow.id for change in (await anext(aiter(watch))).changes]
     assert told == [saved.workflow.id]
@@ -320,8 +320,14 @@ async def test_the_number_of_modules_is_bounded_at_once_and_in_all(
         await register(other, a_module("M0", pool="p"), a_module("One"))
         error = await refusal(register(other, a_module("Two")))
         assert isinstance(error, LimitExceeded)
-        assert "1,002 in this namespace; at most 1,001" in error.message
+        assert "would have 1,002 modules; at most 1,001" in error.message
         await register(other, a_module("One", pool="p"))
+    sizes = CatalogueSettings(modules=2_000, schema_bytes=len('{"description":""}') + 100)
+    async with another_replica(graph_store_database_url, catalogue=sizes) as other:
+        await register(other, a_module("Large", configSchema={"description": "x" * 100}))
+        error = await refusal(register(other, a_module("Large", configSchema={"description": "x" * 101})))
+        assert isinstance(error, LimitExceeded)
+        assert "would have 119 bytes as JSON; at most 118" in error.message
 
 
 async def test_a_list_goes_on_where_its_page_ended(stub: GraphStoreServiceStub) -> None:

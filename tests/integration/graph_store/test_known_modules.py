@@ -54,6 +54,7 @@ def catalogue(store: Store, stored: Counted) -> ModuleCatalogue:
         builtin_catalogue(),
         limits=DEFAULT_LIMITS,
         most=100,
+        most_bytes=1_000_000,
         new_id=lambda: str(uuid_utils.uuid7()),
         requests_kept=KEPT,
     )

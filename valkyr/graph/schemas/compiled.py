@@ -15,7 +15,7 @@ from valkyr.graph.schemas.fits import UNKNOWN, Fit
 from valkyr.graph.schemas.fitting import Fitting
 from valkyr.graph.schemas.misfits import Misfit, Misfits
 from valkyr.graph.schemas.parts import DRAFT, BadSchema, Parts, parts_of
-from valkyr.graph.schemas.quick import is_quick
+from valkyr.graph.schemas.quick import written_out
 from valkyr.graph.schemas.steps import Steps, TooManySteps
 
 __all__ = ["BadSchema", "ConfigSchema", "compile_schema"]
@@ -24,6 +24,8 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 32
 MAX_QUICK_BYTES = 16 * 1024
 """Of a config that the fast validator may look at, where the schema is not ours."""
+PER_STEP = 500
+"""Bytes of a config times parts of a schema that compiled code is through with while one step is counted."""
 _BACKTRACKS = 5_000
 
 
@@ -38,9 +40,13 @@ class ConfigSchema:
         self._trusted = trusted
 
     @cached_property
+    def _written_out(self) -> int | None:
+        return written_out(self._root, self._parts)
+
+    @cached_property
     def _quick(self) -> jsonschema_rs.Validator | None:
         """Compiled code, for schemas on which it cannot take long; a few times faster than steps that are counted."""
-        if not (self._trusted or is_quick(self._root, self._parts)):
+        if not self._trusted and self._written_out is None:
             return None
         options = jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS)
         try:
@@ -55,7 +61,7 @@ class ConfigSchema:
         TooManySteps.
         """
         escapes = templates and text is not None and b"$${" in text
-        if not escapes and self._fits_quickly(value, text):
+        if not escapes and self._fits_quickly(value, text, steps):
             return []
         if templates and (text is None or b"${" in text):
             value = _unknown_in(value)
@@ -67,11 +73,16 @@ class ConfigSchema:
         except RecursionError:
             raise TooManySteps from None
 
-    def _fits_quickly(self, value: Any, text: bytes | None) -> bool:
-        if text is not None and len(text) > MAX_QUICK_BYTES and not self._trusted:
-            return False
+    def _fits_quickly(self, value: Any, text: bytes | None, steps: Steps) -> bool:
         quick = self._quick
-        return quick is not None and bool(quick.is_valid(value))
+        if quick is None:
+            return False
+        if not self._trusted:
+            size = len(text or b"")
+            if size > MAX_QUICK_BYTES:
+                return False
+            steps.take(size * (self._written_out or 1) // PER_STEP)
+        return bool(quick.is_valid(value))
 
 
 def compile_schema(schema: Mapping[str, Any], *, trusted: bool = False) -> ConfigSchema:

@@ -13,23 +13,23 @@ _NEVER = frozenset({"unevaluatedItems", "unevaluatedProperties", "$dynamicRef", 
 _LISTS = ("enum", "required", "patternProperties", "type")
 
 
-def is_quick(root: dict[str, Any], parts: Parts) -> bool:
-    """No recursion, no explosion of references, nothing whose cost is not that of its size."""
+def written_out(root: dict[str, Any], parts: Parts) -> int | None:
+    """How large the schema is; None where it is too large, or holds something whose cost is not that of its size."""
     if not all(pattern.linear for pattern in parts.patterns.values()) or len(parts.patterns) > 20:
-        return False
+        return None
     left = MAX_WRITTEN_OUT
     pending: list[Any] = [root]
     while pending:
         schema = pending.pop()
         left -= 1
         if left < 0:
-            return False
+            return None
         if isinstance(schema, bool):
             continue
         if not _NEVER.isdisjoint(schema):
-            return False
-        left -= sum(len(schema.get(keyword, ())) for keyword in _LISTS) // 4
+            return None
+        left -= sum(len(schema.get(keyword, ())) for keyword in _LISTS)
         pending.extend(inner for keyword, _, inner in subschemas(schema) if keyword not in ("$defs", "definitions"))
         if "$ref" in schema:
             pending.append(parts.refs[id(schema)])
-    return True
+    return MAX_WRITTEN_OUT - left
