@@ -161,11 +161,12 @@ class Twins:
         await self.check("a heartbeat")
 
     async def stop(self, rows: Sequence[RunRow]) -> None:
-        """Also those that are not leased, or were told already, which no transaction asks for."""
-        reason = self.dice.choice((StopReason.DEADLINE, StopReason.CANCEL))
-        await statements.stop_runs(self.tx, [row.key for row in rows], reason, CANCEL_GRACE)
-        self.store.stop_runs([row.key for row in rows], reason)
-        await self.check(f"stopped {[row.node.node_id for row in rows]}")
+        """Also those that are not leased, and all of them a second time, which no transaction asks for."""
+        keys = [row.key for row in rows]
+        for reason in self.dice.sample((StopReason.DEADLINE, StopReason.CANCEL), 2):
+            await statements.stop_runs(self.tx, keys, reason, CANCEL_GRACE)
+            self.store.stop_runs(keys, reason)
+            await self.check(f"{reason} was told to {[row.node.node_id for row in rows]}")
 
     async def park(self, row: RunRow) -> None:
         parked = Parking("default", *row.key, "somewhere", None, timedelta(seconds=15))
@@ -264,7 +265,7 @@ class Walk:
             case "heartbeat" if held:
                 await self.twins.heartbeat(held)
             case "stop":
-                await self.twins.stop(dice.sample(rows, 2))
+                await self.twins.stop([*held[:1], dice.choice(rows)])
             case "park" if ready:
                 await self.twins.park(dice.choice(ready))
             case "let go" if parked:
