@@ -73,7 +73,7 @@ def merge_graphs(
     catalogue: Mapping[str, Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Merge:
-    """The graph with the changes that `current` and `mine` made to `base`. `catalogue` and `limits` as in `validate`."""
+    """The graph with the changes that `current` and `mine` made to `base`. `catalogue`, `limits`: see `validate`."""
     merge = merge_unchecked(base, current, mine)
     if merge.graph is None:
         return merge
