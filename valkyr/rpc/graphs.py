@@ -272,9 +272,7 @@ def _read_choice(number: int, choices: Mapping[int, _Choice], path: str, problem
 def _read_settings(settings: pb.Settings, problems: fields.Problems) -> Settings:
     return Settings(
         failure_policy=_read_choice(settings.failure_policy, _POLICIES, "settings.failurePolicy", problems),
-        timeout=read_duration(settings.timeout, "settings.timeout", problems)
-        if settings.HasField("timeout")
-        else None,
+        timeout=read_duration(settings.timeout, "settings.timeout", problems) if settings.HasField("timeout") else None,
         default_retry=read_retry(settings.default_retry, "settings.defaultRetry", problems)
         if settings.HasField("default_retry")
         else None,
