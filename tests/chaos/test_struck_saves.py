@@ -44,6 +44,6 @@ async def test_i02_of_fifty_writers_on_one_version_one_wins_and_each_loser_is_to
     async with open_house(tmp_path, victims=1) as house:
         addresses = [replica.service.address for replica in house.replicas]
         async with open_contest(addresses) as contest:
-            assert await contest.rounds(5) == []
-        async with open_contest(addresses, writers=8) as contest:
-            assert await contest.counted(4) == []
+            assert await contest.rounds(3) == []
+        async with open_contest(addresses, writers=6) as contest:
+            assert await contest.counted(3) == []
