@@ -110,7 +110,8 @@ async def open_replica(breaker_database_url: str, clock: MovableClock) -> AsyncI
 
         async def start(policy: Policy = Policy(), max_breakers: int = 1_000) -> Replica:  # noqa: B008 - frozen
             database = await Database.open(
-                DatabaseSettings(url=breaker_database_url),
+                # A crowd waits its turn, however busy the machine is.
+                DatabaseSettings(url=breaker_database_url, acquire_timeout=timedelta(seconds=30)),
                 schema="breaker",
                 application_name="breaker under test",
                 hot_settings=PINNED_PLANNER,
