@@ -33,13 +33,20 @@ CROSS JOIN LATERAL (
 
 # What this look sees and one with the snapshot ($1, $2) did not, in the namespaces $3; and what this one sees. The
 # limit is one of memory: whoever gets that many rows reads them otherwise.
+#
+# It sees up to the last transaction that an event tells of, not up to the last there was: a transaction that wrote
+# nothing that lasts, a notification or one that was undone, may be forgotten in a crash, and its id given out again.
 _IN_NAMESPACES = """e.namespace = ANY($3::text[]) AND e.action LIKE 'workflow.%'
         ORDER BY e.written_in, e.number LIMIT $4"""
 CHANGES_SINCE = f"""
 SELECT s.top, s.open, c.*
-FROM (SELECT pg_snapshot_xmax(s)::text::bigint AS top,
-          ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(s) AS x) AS open
-      FROM pg_current_snapshot() AS s) AS s
+FROM (
+    SELECT t.top, ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(t.s) AS x WHERE x::text::bigint < t.top) AS open
+    FROM (
+        SELECT s, coalesce((
+            SELECT e.written_in + 1 FROM graph_store.audit_event AS e
+            WHERE e.written_in < pg_snapshot_xmax(s)::text::bigint ORDER BY e.written_in DESC LIMIT 1), 0) AS top
+        FROM pg_current_snapshot() AS s) AS t) AS s
 LEFT JOIN LATERAL (
     SELECT {_CHANGE} FROM (
         (SELECT e.* FROM graph_store.audit_event AS e WHERE e.written_in = ANY($2::bigint[]) AND {_IN_NAMESPACES})

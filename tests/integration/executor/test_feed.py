@@ -128,6 +128,18 @@ async def test_who_waits_hears_of_an_end_that_another_replica_made_between_the_q
     assert asyncio.get_running_loop().time() - started < SOON.total_seconds(), "not at its timeout"
 
 
+async def test_ids_that_a_crash_may_give_out_again_are_not_taken_for_seen(quick: Stack) -> None:
+    """A notification's commit is not waited for: PostgreSQL may forget it, and a change may get its id."""
+    await quick.run(a_graph("a"))
+    _, before = await feeds.store.changes_since(quick.sql, None)
+    for _ in range(3):
+        await quick.sql.execute("SELECT pg_notify('nobody', ''), pg_current_xact_id()")
+    _, after = await feeds.store.changes_since(quick.sql, before)
+    written = await quick.sql.fetchval("SELECT max(changed_in) FROM executor.workflow_execution")
+    assert before.top == after.top == after.oldest_open == written + 1
+    assert not after.open
+
+
 async def test_a_moment_of_overload_breaks_no_stream(quick: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     execution_id = (await quick.run(a_graph("a"))).id
     feed = a_feed(quick)
