@@ -34,8 +34,12 @@ SHORT_LEASES = {
 WORK = ("WorkModule", {"milliseconds": 700})
 LEASES = "SELECT count(*) FROM executor.run WHERE state = 'LEASED' AND runner_id = $1"
 EXPIRE_SOME = """
-UPDATE executor.run SET lease_until = now() - interval '1 second' WHERE state = 'LEASED' AND random() < 0.3
+UPDATE executor.run r SET lease_until = now() - interval '1 second'
+FROM (SELECT execution_id, id FROM executor.run WHERE state = 'LEASED' AND random() < 0.3
+      FOR NO KEY UPDATE SKIP LOCKED) AS some
+WHERE r.execution_id = some.execution_id AND r.id = some.id
 """
+"""Waits for nobody: it takes rows in an order of its own, and the executor's transactions in another."""
 LOST = "SELECT coalesce(sum(lost_leases), 0) FROM executor.run"
 OF_ANOTHER_LEASE = """
 SELECT id, attempt, outputs FROM executor.run WHERE state = 'SUCCESS' AND (outputs::json ->> 'attempt')::int <> attempt
