@@ -1,6 +1,6 @@
 """W5: a backlog is started while the executor has no room for runs (`concurrency` 0); then the executor is started with
-room and drains it, while the client that asked watches. Until that client's stream is back, and has shown it, all runs
-are held: the first tenth is drained under a watch like the last.
+room and drains it, while the client that asked watches. The runs are held until a time by which that client's stream is
+back, and has shown it: the first tenth is drained under a watch like the last. A round in which it was not is an error.
 
 The rates are by the database's clock: from the first lease to the end of the last execution. Beside peers the time is
 another, for them and for this: from the first end until the client knows of all, by this machine's clock.
@@ -8,13 +8,14 @@ another, for them and for this: from the first end until the client knows of all
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -35,8 +36,10 @@ CROSS JOIN (SELECT min(started_at) AS started_at FROM executor.run WHERE started
 WHERE e.state = 'SUCCESS' AND e.finished_at >= $1
 ORDER BY e.finished_at
 """
+HEAD_START = timedelta(seconds=20)
+"""For the executor to start, and for the client to find it and to show that it has caught up."""
+HOLD = "UPDATE executor.run SET ready_at = $1"
 TIDY = "VACUUM ANALYZE executor.run"
-HOLD = "SELECT count(*) FROM (SELECT FROM executor.run FOR UPDATE) AS held"
 
 
 async def measure(database: Database, sizes: Sizes) -> Measured:
@@ -46,12 +49,13 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
             workflow_id = await stack.save(shape)
             job = Job("backlog", stack.addresses, workflow_id, asdict(shape.answer()), count=sizes.backlog)
             [client] = await whole.enter_async_context(clients(job))
+            released_at = await stack.sql.fetchval("SELECT clock_timestamp()") + HEAD_START
+            await stack.sql.execute(HOLD, released_at)
             await stack.sql.execute(TIDY)
-        hold = await whole.enter_async_context(held(database, sizes.backlog))
         async with open_stack(database.url, port_base=ports) as stack:
             await client.find_again()
+            await asyncio.sleep(await _seconds_until(stack.sql, released_at))
             meter = stack.meter([client])
-            released_at = await hold.release()
             done = await client.go()
             used = meter.read()
             rows = await _ends(stack.sql, released_at, sizes.backlog)
@@ -66,32 +70,12 @@ async def measure(database: Database, sizes: Sizes) -> Measured:
     )
 
 
-class Hold:
-    """Locks on runs, which whoever leases passes over. Unlike rows that say that they are to wait, these are as they
-    were when they are let go: there is no second version of them to be walked over."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._connection = connection
-
-    async def release(self) -> datetime:
-        """All at once; when, by the database's clock."""
-        released_at: datetime = await self._connection.fetchval("SELECT clock_timestamp()")
-        await self._connection.execute("ROLLBACK")
-        return released_at
-
-
-@contextlib.asynccontextmanager
-async def held(database: Database, runs: int) -> AsyncIterator[Hold]:
-    """All runs that there are, until they are released. BenchError when they are not so many."""
-    connection = await asyncpg.connect(database.url)
-    try:
-        await connection.execute("BEGIN")
-        found = await connection.fetchval(HOLD)
-        if found != runs:
-            raise BenchError(f"of {runs} runs {found} wait")
-        yield Hold(connection)
-    finally:
-        await connection.close()
+async def _seconds_until(sql: asyncpg.Connection, moment: datetime) -> float:
+    """By the database's clock. BenchError where it is over."""
+    left: float = await sql.fetchval("SELECT extract(epoch FROM $1 - clock_timestamp())::float8", moment)
+    if left <= 0:
+        raise BenchError(f"the client's watch was back {-left:.1f} s after the backlog was let go: the machine is busy")
+    return left
 
 
 def tenths(ends: Sequence[float]) -> tuple[float, float]:
