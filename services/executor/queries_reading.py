@@ -32,15 +32,17 @@ SELECT {EXECUTION_COLUMNS} FROM executor.workflow_execution e WHERE e.id = ANY($
 # What was written by transactions that an earlier snapshot did not see: those from its top ($1) on, and those that were
 # open then ($2). Ids beyond the present one are those of another database's life, from which this one was restored.
 CHANGES_SINCE = """
-SELECT e.id, e.revision, e.state, s.oldest_open, s.top, s.open
-FROM (
+WITH t AS MATERIALIZED (
+    SELECT s, coalesce((
+        SELECT e.changed_in + 1 FROM executor.workflow_execution e
+        WHERE e.changed_in < pg_snapshot_xmax(s)::text::bigint ORDER BY e.changed_in DESC LIMIT 1), 0) AS top
+    FROM pg_current_snapshot() AS s),
+s AS MATERIALIZED (
     SELECT least(t.top, pg_snapshot_xmin(t.s)::text::bigint) AS oldest_open, t.top,
         ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(t.s) AS x WHERE x::text::bigint < t.top) AS open
-    FROM (
-        SELECT s, coalesce((
-            SELECT e.changed_in + 1 FROM executor.workflow_execution e
-            WHERE e.changed_in < pg_snapshot_xmax(s)::text::bigint ORDER BY e.changed_in DESC LIMIT 1), 0) AS top
-        FROM pg_current_snapshot() AS s) AS t) AS s
+    FROM t)
+SELECT e.id, e.revision, e.state, s.oldest_open, s.top, s.open
+FROM s
 LEFT JOIN LATERAL (
     SELECT e.id, e.revision, e.state FROM executor.workflow_execution e
     WHERE e.changed_in >= $1::bigint AND e.changed_in < s.top OR e.changed_in = ANY($2::bigint[])) AS e ON true

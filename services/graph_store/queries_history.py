@@ -39,14 +39,16 @@ CROSS JOIN LATERAL (
 _IN_NAMESPACES = """e.namespace = ANY($3::text[]) AND e.action LIKE 'workflow.%'
         ORDER BY e.written_in, e.number LIMIT $4"""
 CHANGES_SINCE = f"""
-SELECT s.top, s.open, c.*
-FROM (
+WITH t AS MATERIALIZED (
+    SELECT s, coalesce((
+        SELECT e.written_in + 1 FROM graph_store.audit_event AS e
+        WHERE e.written_in < pg_snapshot_xmax(s)::text::bigint ORDER BY e.written_in DESC LIMIT 1), 0) AS top
+    FROM pg_current_snapshot() AS s),
+s AS MATERIALIZED (
     SELECT t.top, ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(t.s) AS x WHERE x::text::bigint < t.top) AS open
-    FROM (
-        SELECT s, coalesce((
-            SELECT e.written_in + 1 FROM graph_store.audit_event AS e
-            WHERE e.written_in < pg_snapshot_xmax(s)::text::bigint ORDER BY e.written_in DESC LIMIT 1), 0) AS top
-        FROM pg_current_snapshot() AS s) AS t) AS s
+    FROM t)
+SELECT s.top, s.open, c.*
+FROM s
 LEFT JOIN LATERAL (
     SELECT {_CHANGE} FROM (
         (SELECT e.* FROM graph_store.audit_event AS e WHERE e.written_in = ANY($2::bigint[]) AND {_IN_NAMESPACES})

@@ -36,8 +36,8 @@ LEASES = "SELECT count(*) FROM executor.run WHERE state = 'LEASED' AND runner_id
 EXPIRE_SOME = """
 UPDATE executor.run r SET lease_until = now() - interval '1 second'
 FROM (SELECT execution_id, id FROM executor.run WHERE state = 'LEASED' AND random() < 0.3
-      FOR NO KEY UPDATE SKIP LOCKED) AS some
-WHERE r.execution_id = some.execution_id AND r.id = some.id
+      FOR NO KEY UPDATE SKIP LOCKED) AS chosen
+WHERE r.execution_id = chosen.execution_id AND r.id = chosen.id
 """
 """Waits for nobody: it takes rows in an order of its own, and the executor's transactions in another."""
 LOST = "SELECT coalesce(sum(lost_leases), 0) FROM executor.run"

@@ -133,5 +133,5 @@ async def test_every_change_is_told_once_while_replicas_and_the_database_die(tmp
             await asyncio.wait(watching)
     for watcher in watchers:
         assert watcher.told == dict.fromkeys({*saved, last.workflow.id}, 1)
-        assert watcher.breaks > 0, "no kill hit its streams: the test proves nothing"
+    assert sum(watcher.breaks for watcher in watchers) > 0, "no kill hit a stream: the test proves nothing"
     assert took < LONGEST_DRAIN
