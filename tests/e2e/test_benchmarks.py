@@ -62,7 +62,7 @@ def test_two_workloads_run_through_at_small_sizes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "single-node executions, sustained, 1 client" in done.stdout
-    assert "INSERT INTO executor.run" in done.stdout
+    assert "UPDATE executor.run" in done.stdout
     written = json.loads(record.read_text())
     [round_] = written["rounds"]
     measured = {**round_["W1"]["figures"], **round_["W2"]["figures"]}
