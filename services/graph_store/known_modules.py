@@ -23,6 +23,9 @@ from valkyr.telemetry import get_logger
 MAX_BYTES = 8 * 1024 * 1024
 """Of schemas as JSON, of all namespaces; compiled they take some ten times as much."""
 
+ENTRY_BYTES = 200
+"""What one that is kept takes beside its schema, generously."""
+
 log = get_logger(__name__)
 
 Schemas = dict[str, ConfigSchema | None]
@@ -51,6 +54,7 @@ class KnownModules:
         self._id_chars = limits.id_chars
         self._room = room
         self._namespaces: OrderedDict[str, _Namespace] = OrderedDict()
+        self._size = 0
 
     async def catalogue_for(self, namespace: str, graph: Graph) -> Catalogue:
         """All that the graph's classes may find there. Asks the database only about classes that are not ours."""
@@ -71,18 +75,26 @@ class KnownModules:
         return {**self._built_in, **{name: known[name] for name in names if name in known}, **fresh}
 
     def _keep(self, namespace: str, revision: int, fresh: Schemas) -> None:
-        """A look that began earlier may end later: the newer revision stays."""
+        """A look that began earlier may end later: the newer revision stays. Nothing is kept of a namespace that has
+        nothing: of those anybody can name any number."""
         kept = self._namespaces.get(namespace)
-        if kept is None or kept.revision < revision:
+        if kept is not None and kept.revision < revision:
+            self._size -= self._namespaces.pop(namespace).size
+            kept = None
+        if kept is None:
+            if not fresh:
+                return
             kept = self._namespaces[namespace] = _Namespace(revision)
         if kept.revision == revision:
             for name, schema in fresh.items():
                 if name not in kept.schemas:
-                    kept.size += len(name) + (schema.size if schema else 0)
+                    size = ENTRY_BYTES + len(name) + (schema.size if schema else 0)
+                    kept.size += size
+                    self._size += size
                     kept.schemas[name] = schema
         self._namespaces.move_to_end(namespace)
-        while sum(each.size for each in self._namespaces.values()) > self._room:
-            self._namespaces.popitem(last=False)
+        while self._size > self._room:
+            self._size -= self._namespaces.popitem(last=False)[1].size
 
 
 def _compiled(texts: Mapping[str, str | None]) -> Schemas:

@@ -81,10 +81,6 @@ class ModuleCatalogue:
         found = list(both)
         return ModulePage(revision, found[:limit], more or len(found) > limit)
 
-    async def revision(self, namespace: str) -> int:
-        """Of its catalogue: it grows with every change."""
-        return await self._stored.revision(namespace)
-
     async def _register(self, tx: Transaction, wanted: Registration, request: Request) -> list[CatalogueModule]:
         revision = await self._stored.lock(tx, wanted.namespace)
         if request.id:

@@ -192,8 +192,11 @@ def delete_old_requests(kept: timedelta, limit: int) -> Delete:
 
 
 # Asked once for every batch of starts: text, so that it goes to the driver as it is.
+# With the revision of the namespace's catalogue, in one row of nulls where there is no such workflow.
 LATEST_VERSIONS = """
-SELECT id, version, archived FROM graph_store.workflow WHERE namespace = $1 AND id = ANY($2::uuid[])
+SELECT c.revision, w.id, w.version, w.archived
+FROM (SELECT coalesce((SELECT revision FROM graph_store.catalogue WHERE namespace = $1), 0) AS revision) AS c
+LEFT JOIN graph_store.workflow AS w ON w.namespace = $1 AND w.id = ANY($2::uuid[])
 """
 
 

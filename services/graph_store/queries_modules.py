@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
-REVISION = "SELECT revision FROM graph_store.catalogue WHERE namespace = $1"
-
 # The catalogue's revision, and what it has of the classes $2; one row with nulls if that is none of them.
 FIND_SCHEMAS = """
 SELECT c.revision, m.class_name, m.config_schema

@@ -74,13 +74,13 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
 
     async def ResolveVersions(self, request: pb.ResolveVersionsRequest, context: Any) -> pb.ResolveVersionsResponse:
         asked = wire.read_workflow_ids(request.workflow_ids)
-        found = await self._workflows.resolve_versions(namespace_of(request), list(asked.values()))
+        found, revision = await self._workflows.resolve_versions(namespace_of(request), list(asked.values()))
         known = {sent: found[workflow_id] for sent, workflow_id in asked.items() if workflow_id in found}
         return pb.ResolveVersionsResponse(
             versions={sent: latest.version for sent, latest in known.items()},
             missing_ids=[sent for sent in asked if sent not in known],
             archived_ids=[sent for sent, latest in known.items() if latest.archived],
-            catalogue_revision=await self._modules.revision(namespace_of(request)),
+            catalogue_revision=revision,
         )
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Any) -> pb.ListVersionsResponse:

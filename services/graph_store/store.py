@@ -68,11 +68,14 @@ class Store:
 
         return await with_retries(once)
 
-    async def latest_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, LatestVersion]:
-        """By workflow; unknown ones are absent. One statement, and no transaction round it."""
+    async def latest_versions(
+        self, namespace: str, workflow_ids: Sequence[str]
+    ) -> tuple[dict[str, LatestVersion], int]:
+        """By workflow, unknown ones absent; and the revision of the catalogue. One statement, and no transaction round
+        it."""
         async with self._database.acquire() as connection:
             rows = await connection.fetch(queries.LATEST_VERSIONS, namespace, workflow_ids)
-        return {str(row[0]): LatestVersion(row[1], row[2]) for row in rows}
+        return {str(row[1]): LatestVersion(row[2], row[3]) for row in rows if row[1] is not None}, rows[0][0]
 
     async def find_workflows(self, namespace: str, query: Query) -> tuple[list[StoredWorkflow], str]:
         """A page of what the query asks for, and the next one's token."""

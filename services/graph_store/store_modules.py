@@ -25,11 +25,6 @@ class StoredModules:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def revision(self, namespace: str) -> int:
-        """Grows with every change; 0 before the first."""
-        async with self._database.acquire() as connection:
-            return await connection.fetchval(queries.REVISION, namespace) or 0
-
     async def find_schemas(self, namespace: str, class_names: Sequence[str]) -> tuple[int, dict[str, str | None]]:
         """The revision, and the schemas, as JSON text, of those classes that are there; from one snapshot."""
         async with self._database.acquire() as connection:

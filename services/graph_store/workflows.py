@@ -16,8 +16,10 @@ class Workflows:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def resolve_versions(self, namespace: str, workflow_ids: Sequence[str]) -> dict[str, LatestVersion]:
-        """The latest version of each workflow that is there."""
+    async def resolve_versions(
+        self, namespace: str, workflow_ids: Sequence[str]
+    ) -> tuple[dict[str, LatestVersion], int]:
+        """The latest version of each workflow that is there, and the revision of the catalogue."""
         return await self._store.latest_versions(namespace, workflow_ids)
 
     async def list_versions(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from valkyr.cli.documents import document_of, draft_document, finding_of, graph_file_of_draft, placed_finding_of
 from valkyr.cli.exits import ExitCode
+from valkyr.cli.graph_commands import Version
 from valkyr.cli.graph_files import GraphFile, PlacedFinding, place, read_graph_file
 from valkyr.cli.graph_history_commands import WorkflowArgument, refused_graph
 from valkyr.cli.printing import moment
 from valkyr.cli.session import Session, command
-from valkyr.cli.workflows import described_by, existing_id, workflow_id_of
+from valkyr.cli.workflows import SaveBase, choose_base, described_by, existing_id, workflow_id_of
 from valkyr.cli.yaml_writing import yaml_of
-from valkyr.client import Draft, PublishedDraft, SavedDraft
+from valkyr.client import Client, Draft, PublishedDraft, SavedDraft
 from valkyr.client.ids import new_request_id
-from valkyr.errors import InvalidGraph
+from valkyr.errors import DraftNotFound, InvalidGraph
 from valkyr.graph.model import WorkflowInfo
 
 app = typer.Typer(
@@ -47,33 +49,48 @@ Revision = Annotated[
 async def save(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - is standard input.")],
+    version: Version = None,
     revision: Revision = None,
 ) -> ExitCode:
     """Keeps a file as your draft of its workflow, errors and all, and says what keeps it from being published.
 
     Which workflow: `workflow.id` of the file, else the one that has its `workflow.name`, else a new one, whose id is
-    printed. The file's `workflow.version` is the version that was edited.
+    printed. Edited from --version, else the file's `workflow.version`, else what your draft began as, else the latest
+    if you saved that: what others have saved since is merged with, and not overwritten unseen. A description or
+    labels that the file has no key for stay as they are.
 
     \b
     Examples:
       valkyr graph draft save orders.yaml
-      valkyr graph draft save orders.yaml --revision 4
+      valkyr graph draft save orders.yaml --version 4 --revision 2
     """
     graph_file = read_graph_file(file)
     async with session.client(of_file=graph_file.envelope.namespace) as client:
-        workflow_id = await existing_id(client, graph_file.workflow)
-        said = graph_file.workflow
+        base = await _base_of(client, graph_file, version, principal=session.principal)
+        workflow_id, said = base.workflow_id, graph_file.workflow
         if workflow_id is not None:
-            said = await described_by(client, graph_file, workflow_id, graph_file.workflow.version) or WorkflowInfo()
+            said = await described_by(client, graph_file, workflow_id, base.version) or WorkflowInfo()
         saved = await client.graphs.drafts.save(
             workflow_id or new_request_id(),
             graph_file.graph,
             workflow=said if said.name or said.description or said.labels else None,
-            base_version=graph_file.workflow.version,
+            base_version=base.version,
             revision=revision,
         )
     _print_saved(session, graph_file, saved, is_new=workflow_id is None)
     return ExitCode.OK
+
+
+async def _base_of(client: Client, graph_file: GraphFile, version: str | None, *, principal: str) -> SaveBase:
+    """By the rule of saves; a draft that is replaced says what it began as. VersionRequired."""
+    info = graph_file.workflow
+    if version is None and info.version is None:
+        workflow_id = await existing_id(client, info)
+        with suppress(DraftNotFound):
+            if workflow_id is not None:
+                draft = await client.graphs.drafts.get(workflow_id)
+                return SaveBase(workflow_id, draft.base_version or None, "as your draft began")
+    return await choose_base(client, info, version, principal=principal)
 
 
 @app.command(no_args_is_help=True)

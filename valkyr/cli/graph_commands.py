@@ -18,6 +18,7 @@ from valkyr.cli.workflows import SaveBase, choose_base, read_version, workflow_i
 from valkyr.cli.yaml_writing import yaml_of
 from valkyr.client import Client, SavedGraph, SaveRetry
 from valkyr.client.graph_documents import one_message
+from valkyr.client.graphs import refuse_errors
 from valkyr.errors import InvalidGraph
 from valkyr.graph.model import WorkflowInfo
 
@@ -101,8 +102,9 @@ async def save(
     info = graph_file.workflow if name is None else replace(graph_file.workflow, name=name)
     message = one_message(message, graph_file.envelope)
     async with session.client(of_file=graph_file.envelope.namespace) as client:
-        base = await choose_base(client, info, version, principal=session.principal)
         try:
+            refuse_errors(graph_file.graph)
+            base = await choose_base(client, info, version, principal=session.principal)
             info = await _with_what_is_stored(client, graph_file, info, base)
             saved = await client.graphs.save(
                 graph_file.graph,

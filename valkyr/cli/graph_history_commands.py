@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -175,7 +176,10 @@ async def watch(
                 told.change(change)
     finally:
         if told.last_token:
-            session.printer.remark(f"`valkyr graph watch --resume {told.last_token}` goes on here")
+            again = ["valkyr", "graph", "watch", *(workflows or ()), "--resume", told.last_token]
+            if session.namespace:
+                again += ["--namespace", session.namespace]
+            session.printer.remark(f"`{shlex.join(again)}` goes on here")
     return ExitCode.OK
 
 

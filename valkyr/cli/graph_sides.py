@@ -12,7 +12,7 @@ import typer
 from valkyr.cli.graph_files import STDIN, GraphFile, read_graph_file
 from valkyr.cli.workflows import LATEST, find_named, workflow_id_of
 from valkyr.client import Client, StoredGraph
-from valkyr.errors import InvalidRequest
+from valkyr.errors import InvalidRequest, WorkflowNotFound
 from valkyr.graph.model import Graph, WorkflowInfo
 
 SIDE = "FILE|WORKFLOW[@N]"
@@ -111,6 +111,12 @@ async def side_before(client: Client, side: Side, *, of_version: bool) -> Side:
         workflow_id = None if found is None else found.id
     if of_version:
         version = (version or 1) - 1
+    nothing = Side("nothing", WorkflowInfo(), Graph())
     if workflow_id is None or version == 0:
-        return Side("nothing", WorkflowInfo(), Graph())
-    return side_of_version(await client.graphs.get(workflow_id, version=version))
+        return nothing
+    try:
+        return side_of_version(await client.graphs.get(workflow_id, version=version))
+    except WorkflowNotFound:
+        if version is not None:
+            raise
+        return nothing

@@ -100,13 +100,19 @@ async def choose_current(client: Client, workflow_id: str, version: str | None, 
 async def described_by(
     client: Client, graph_file: GraphFile, workflow_id: str, version: int | None
 ) -> WorkflowInfo | None:
-    """What a file says beside its graph, the rest as this version has it; None where it says nothing of it."""
+    """What a file says beside its graph, the rest as this version has it, the latest if None; None where the file says
+    nothing of it."""
     unsaid = [key for key in ("name", "description", "labels") if not graph_file.says(key)]
     if len(unsaid) == 3:
         return None
-    if not unsaid or version is None:
+    if not unsaid:
         return graph_file.workflow
-    stored = (await client.graphs.get(workflow_id, version=version)).workflow
+    try:
+        stored = (await client.graphs.get(workflow_id, version=version)).workflow
+    except WorkflowNotFound:
+        if version is not None:
+            raise
+        return graph_file.workflow
     return replace(graph_file.workflow, **{key: getattr(stored, key) for key in unsaid})
 
 

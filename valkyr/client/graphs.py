@@ -96,7 +96,7 @@ class Graphs(GraphHistory):
             validate_only=validate_only,
         )
         retries.tell(SaveStage.VALIDATING)
-        await asyncio.to_thread(_refuse_errors, given.graph)
+        await asyncio.to_thread(refuse_errors, given.graph)
         _put(request, info, given.graph)
         try:
             return saved_graph_of(await send(self._calls, "SaveGraph", request, retries=retries, timeout=timeout))
@@ -179,7 +179,7 @@ def _put(
     fill_from_graph(request, graph)
 
 
-def _refuse_errors(graph: Graph) -> None:
+def refuse_errors(graph: Graph) -> None:
     """InvalidGraph for what every graph store refuses, with all that can be said here.
 
     The schemas of modules alone refuse nothing: the server may have newer ones.

@@ -16,7 +16,7 @@ from valkyr.graph.document import graph_from_canonical, module_to_document
 from valkyr.graph.findings import Finding, has_errors
 from valkyr.graph.limits import DEFAULT_LIMITS, Limits
 from valkyr.graph.merge_fields import MergedFields, merge_fields
-from valkyr.graph.merge_names import renamed_twice
+from valkyr.graph.merge_names import conflicts_of_names
 from valkyr.graph.merge_order import merged_order
 from valkyr.graph.model import Edge, Graph, Module, Node, Settings, WorkflowInfo
 from valkyr.graph.parts import (
@@ -92,7 +92,7 @@ def merge_unchecked(base: Graph, current: Graph, mine: Graph) -> Merge:
     settings = _merged_settings(*(side.settings for side in sides))
     removals = _Removals([{node.node_id for node in side.nodes} for side in sides], {key[0] for key in nodes.items})
     conflicts = (
-        *renamed_twice(base, current, mine),
+        *conflicts_of_names(base, current, mine),
         *nodes.conflicts,
         *edges.conflicts,
         *modules.conflicts,

@@ -9,7 +9,7 @@ import pytest
 import uuid_utils
 
 from services.chassis.database import Database
-from services.graph_store.known_modules import KnownModules
+from services.graph_store.known_modules import ENTRY_BYTES, KnownModules
 from services.graph_store.model_modules import Registration
 from services.graph_store.modules import ModuleCatalogue
 from services.graph_store.store import Store
@@ -43,7 +43,7 @@ def stored(database: Database) -> Counted:
 
 @pytest.fixture
 def known(stored: Counted) -> KnownModules:
-    return KnownModules(stored, builtin_schemas(), limits=DEFAULT_LIMITS, room=1_000)
+    return KnownModules(stored, builtin_schemas(), limits=DEFAULT_LIMITS, room=1_000 + 2 * ENTRY_BYTES)
 
 
 @pytest.fixture
@@ -106,6 +106,20 @@ async def test_the_least_recently_used_namespaces_are_forgotten(
     for namespace in ("one", "two", "one", "three", "one", "two"):
         assert (await schemas(known, "A", namespace=namespace)).keys() == {"A"}
     assert stored.asked == [{"A"}, {"A"}, set(), {"A"}, set(), {"A"}]
+
+
+async def test_of_namespaces_that_have_nothing_nothing_is_kept(
+    known: KnownModules, stored: Counted, catalogue: ModuleCatalogue
+) -> None:
+    """Anybody can name any number of them, and cannot push out what others have."""
+    await register(catalogue, "A", namespace="one")
+    assert await schemas(known, "A", namespace="one")
+    for number in range(50):
+        assert await schemas(known, "A", namespace=f"made up {number}") == {}
+    stored.asked.clear()
+    assert await schemas(known, "A", namespace="one")
+    assert stored.asked == [set()]
+    assert len(known._namespaces) == 1
 
 
 async def test_a_stored_schema_that_is_not_taken_any_more_checks_nothing(

@@ -37,9 +37,9 @@ async def test_latest_versions_of_many_come_in_one_call(save: Saves, workflows: 
     first, second = (await save("a"), await save("b"))
     await save("c", id=first.stored.workflow.id, version=1)
     ids = [first.stored.workflow.id, second.stored.workflow.id, ID]
-    known = await workflows.resolve_versions("default", ids)
+    known, revision = await workflows.resolve_versions("default", ids)
     assert {workflow_id: latest.version for workflow_id, latest in known.items()} == {ids[0]: 2, ids[1]: 1}
-    assert await workflows.resolve_versions("elsewhere", ids) == {}
+    assert (await workflows.resolve_versions("elsewhere", ids), revision) == (({}, 0), 0)
 
 
 async def test_workflows_are_found_page_by_page_newest_first(save: Saves, workflows: Workflows, sql: Sql) -> None:

@@ -161,7 +161,7 @@ async def test_a_watch_prints_a_line_for_each_change_and_where_it_can_be_resumed
     assert answer.returncode == 3
     assert answer.stdout.split() == ["-", "workflow.saved", "orders", "version", "7", "by", "bob", "layout"]
     assert "watching; Ctrl-C ends it" in answer.stderr
-    assert "`valkyr graph watch --resume t1` goes on here" in answer.stderr
+    assert f"`valkyr graph watch {W} --resume t1` goes on here" in answer.stderr
     (request,) = script.requests("WatchWorkflows")
     assert (list(request.workflow_ids), request.resume_token) == ([W], "t")
     lines = [json.loads(line) for line in (await cli("graph", "watch", "--json")).stdout.splitlines()]

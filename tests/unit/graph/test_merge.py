@@ -290,6 +290,27 @@ def test_a_node_that_both_renamed_does_not_come_out_twice() -> None:
     assert merge_graphs(base, one, base).graph == one
 
 
+def test_a_node_that_one_renamed_and_the_other_removed_does_not_come_back() -> None:
+    base = a_graph("a, charge")
+    renamed = replace(a_graph("a, card"), nodes=(Node("a", "a"), Node("card", "charge")))
+    removed = a_graph("a")
+    assert merge_graphs(base, renamed, removed).conflicts == (
+        clash(CHANGED_AND_REMOVED, NODE, "charge", "nodeId", "charge", "card", None),
+    )
+    assert merge_graphs(base, removed, renamed).conflicts == (
+        clash(CHANGED_AND_REMOVED, NODE, "charge", "nodeId", "charge", None, "card"),
+    )
+
+
+def test_an_edge_that_one_renamed_and_the_other_removed_does_not_come_back() -> None:
+    base = a_graph("a -> b")
+    renamed = replace(base, edges=(replace(base.edges[0], edge_id="other"),))
+    removed = replace(base, edges=())
+    assert merge_graphs(base, renamed, removed).conflicts == (
+        clash(CHANGED_AND_REMOVED, EDGE, "a->b", "edgeId", "a->b", "other", None),
+    )
+
+
 def test_what_one_renamed_and_the_other_used_is_a_conflict() -> None:
     base = a_graph("a -> b")
     mine = replace(a_graph("x -> b"), nodes=(Node("x", "a"), Node("b", "b")))
