@@ -198,6 +198,47 @@ async def test_what_a_file_does_not_say_of_its_workflow_stays_in_the_draft(
     assert (said.name, said.description) == ("orders", "new")
 
 
+async def test_a_file_without_a_version_is_a_draft_of_the_latest_only_if_that_is_yours(
+    script: Any, cli: Cli, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.yaml"
+    path.write_text(f"workflow: {{id: {W}, name: orders}}\nnodes: []\n")
+    script.answer("GetDraft", errors.DraftNotFound("you have no draft of it"))
+    bobs = pb.ListVersionsResponse(versions=[pb.Version(version=7, author="bob")])
+    script.answer("ListVersions", bobs)
+    answer = await cli("graph", "draft", "save", str(path), "--principal", "alice")
+    assert answer.returncode == 5, answer.stderr
+    assert "bob saved version 7 last" in answer.stderr
+    assert not script.requests("SaveDraft")
+
+    script.answer("GetGraph", pb.GetGraphResponse(graph=a_graph(7)))
+    script.answer("SaveDraft", pb.SaveDraftResponse(draft=a_draft(base_version=7, current_version=7)))
+    assert (await cli("graph", "draft", "save", str(path), "--principal", "alice", "--version", "7")).returncode == 0
+    (request,) = script.requests("SaveDraft")
+    assert request.base_version == 7
+    assert request.graph.workflow.description == a_graph(7).workflow.description
+
+
+async def test_a_file_without_a_version_goes_on_from_where_the_draft_began(
+    script: Any, cli: Cli, tmp_path: Path
+) -> None:
+    path = tmp_path / "orders.yaml"
+    path.write_text(f"workflow: {{id: {W}}}\nnodes: []\n")
+    script.answer("GetDraft", pb.GetDraftResponse(draft=a_draft(base_version=5, current_version=7)))
+    script.answer("SaveDraft", pb.SaveDraftResponse(draft=a_draft(base_version=5, current_version=7)))
+    assert (await cli("graph", "draft", "save", str(path))).returncode == 0
+    assert script.requests("SaveDraft")[0].base_version == 5
+
+
+async def test_a_broken_file_is_refused_before_anybody_is_asked(script: Any, cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "orders.yaml"
+    path.write_text("workflow: {name: orders}\nnodes: [{nodeId: a}, {nodeId: a}]\n")
+    answer = await cli("graph", "save", str(path))
+    assert answer.returncode == 3
+    assert "DUPLICATE_NODE_ID" in answer.stderr
+    assert not script.requests("FindWorkflows")
+
+
 async def test_a_draft_of_a_new_workflow_gets_an_id_that_is_told(script: Any, cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "new.yaml"
     path.write_text("nodes: []\n")
