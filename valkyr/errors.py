@@ -303,9 +303,14 @@ class VersionConflict(Conflict):
 
 
 class MergeConflict(Conflict):
-    """Others have saved in between, and their changes do not go together with the draft's; the draft is kept."""
+    """Others have saved in between, and their changes do not go together with the draft's; the draft is kept.
+
+    Either there are `disagreements`, or what both make together has errors: `findings` holds those where the client SDK
+    raises it.
+    """
 
     reason = "MERGE_CONFLICT"
+    findings: Sequence[Any] = ()
 
     @property
     def disagreements(self) -> Sequence[Disagreement]:

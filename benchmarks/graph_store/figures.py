@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.figures import Figure
 
 SIZES = {"G1": 10, "G2": 100, "G3": 1_000, "G4": 10_000}
-"""Nodes, by the workload that measures them; edges are about twice as many."""
+"""Nodes, by the workload that measures them; edges are twice as many."""
 SAVE_BUDGETS = {10: 10.0, 100: 20.0, 1_000: 120.0, 10_000: 1_500.0}
 GET_BUDGETS = {1_000: 30.0}
 VALIDATE_BUDGETS = {10_000: (60.0, 250.0)}

@@ -1,4 +1,4 @@
-"""The graphs that are saved: each node with a module and its config, and about twice as many edges."""
+"""The graphs that are saved: each node with a module and its config, and twice as many edges."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ CONFIG = '{"url":"https://example.com/items/%d","method":"POST","headers":{"acce
 
 
 def graph_of(nodes: int) -> Graph:
-    """Configs as v1 has them, text of JSON."""
+    """Configs as v1 has them, text of JSON. Each node leads to the next and the one behind it, the first three to one
+    more."""
     made = tuple(Node(f"node-{i}", f"Step {i}", Position(i * 10.5, float(i % 7))) for i in range(nodes))
     pairs = [(i, i + step) for i in range(nodes) for step in (1, 2) if i + step < nodes]
+    pairs += [(i, i + 3) for i in range(3)]
     edges = tuple(Edge(f"edge-{k}", f"node-{a}", f"node-{b}") for k, (a, b) in enumerate(pairs))
     modules = tuple(Module(f"node-{i}", "HttpRequestModule", module_data=CONFIG % i) for i in range(nodes))
     return Graph(made, edges, modules)

@@ -6,7 +6,7 @@ from services.breaker.model.states import State
 from services.chassis.example.resource import Field, Resource, Unsearchable, boolean, enum, integer, text, time, uuid
 
 _FIELDS: dict[str, Field] = {
-    "namespace": Unsearchable("the request's own namespace says it"),
+    "namespace": text("b.namespace", nullable=False),
     "target": text("b.target", nullable=False),
     "state": enum("b.state", State, nullable=False, orderable=True),
     "failureCount": integer("b.failure_count", nullable=False, orderable=True),

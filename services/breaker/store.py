@@ -85,7 +85,7 @@ class Store:
         """A page of what the query asks for within the scope, and the next one's token."""
         values = [namespace, self._moment(), scope.prefix, list(scope.states)]
         statement = query.statement(queries.LISTED_COLUMNS, queries.LISTED, queries.LISTED_SCOPE, values)
-        async with self._connection() as connection:
+        async with self._database.listing() as connection:
             rows, next_page_token = query.page(await fetch(connection, statement))
         return [_view(row) for row in rows], next_page_token
 

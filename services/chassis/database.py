@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Database", "connect", "session_settings", "translated", "with_retries"]
 
 MAX_RETRIES = 5
+LISTS_SHARE = 3
+QUERY_CANCELED = "57014"
 PING_INTERVAL = timedelta(seconds=5)
 DRIVER_SLACK = timedelta(seconds=1)
 """How much longer than the server's own statement timeout the driver waits before it gives a connection up. Together
@@ -64,6 +66,7 @@ class Database:
         self.reserved = reserved
         self._application_name = application_name
         self._engine: Engine | None = None
+        self._lists = asyncio.Semaphore(max(1, settings.pool_size // LISTS_SHARE))
 
     @classmethod
     async def open(
@@ -134,6 +137,29 @@ class Database:
             finally:
                 # Goes on to its end by itself though the caller is cancelled.
                 await pool.release(connection, timeout=self.settings.acquire_timeout.total_seconds())
+
+    @asynccontextmanager
+    async def listing(self) -> AsyncIterator[asyncpg.Connection]:
+        """As `acquire`, for lists by example, which may take long: at most a third of the pool is lent to them, so that
+        nothing hot waits for a list. Overloaded where one takes too long, or too many are asked for."""
+        try:
+            async with asyncio.timeout(self.settings.acquire_timeout.total_seconds()):
+                await self._lists.acquire()
+        except TimeoutError:
+            raise Overloaded("too many lists are asked for at once", retry_after=timedelta(seconds=1)) from None
+        try:
+            async with self.acquire() as connection:
+                yield connection
+        except Overloaded as error:
+            if error.__cause__ is None or sqlstate_of(error.__cause__) != QUERY_CANCELED:
+                raise
+            raise Overloaded(
+                f"to find these takes longer than the {self.settings.statement_timeout.total_seconds():g} s that a list"
+                " may take",
+                hint="ask for less: an id, a name or its beginning, a class, a state, or a time range",
+            ) from error
+        finally:
+            self._lists.release()
 
     async def ping(self) -> None:
         """Unavailable if the database does not answer, or answers that what it commits is not durable."""

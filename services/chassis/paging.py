@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,8 @@ from valkyr.errors import InvalidRequest
 
 DEFAULT_PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1_000
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+"""Of the messages of a page: with its token they fit into an answer."""
 _HASH_BYTES = 9
 
 Place = Sequence[str | int | None]
@@ -28,6 +30,18 @@ def page_size_of(request: Any) -> int:
             "pageSize", f"{size} is not from 1 to {MAX_PAGE_SIZE} (0 for {DEFAULT_PAGE_SIZE})"
         )
     return size or DEFAULT_PAGE_SIZE
+
+
+def fitting(messages: Iterable[Any]) -> list[Any]:
+    """The first of a page's messages, as many as fit into an answer, one at least."""
+    fits: list[Any] = []
+    size = 0
+    for message in messages:
+        size += message.ByteSize() + 8
+        if fits and size > MAX_PAGE_BYTES:
+            break
+        fits.append(message)
+    return fits
 
 
 def page_token(request: Any, place: Place) -> str:

@@ -46,7 +46,7 @@ LETTERS = Resource(
     name="dead letter",
     fields={
         "id": uuid("l.id", nullable=False),
-        "namespace": Unsearchable("the request's own namespace says it"),
+        "namespace": text("l.namespace", nullable=False),
         "runId": uuid("l.run_id", nullable=False),
         "executionId": uuid("l.execution_id", nullable=False),
         "taskId": uuid("l.task_id"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
+from services.chassis.paging import fitting
 from services.dlq import wire
 from services.dlq.examples import LETTERS
 from services.dlq.letters import Letters
@@ -44,7 +45,7 @@ class DeadLetterQueueServicer(dlq_pb2_grpc.DeadLetterQueueServiceServicer):
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:
         query, filters = read_query(request, LETTERS), wire.read_filters(request)
         found = await self._letters.find(namespace_of(request), query, filters)
-        messages = wire.write_page(found.letters[: query.size])
+        messages = fitting(map(wire.write_letter, found.letters[: query.size]))
         _, token = query.page(found.rows, kept=len(messages))
         return pb.ListDeadLettersResponse(dead_letters=messages, next_page_token=token)
 

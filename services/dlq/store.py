@@ -68,7 +68,7 @@ class Store:
                 f"l.{name} = " + (f"${number}::{kind}" if isinstance(wanted, str) else f"ANY(${number}::{kind}[])")
             )
         statement = query.statement(examples.COLUMNS, examples.ROWS, " AND ".join(scope), values)
-        async with self._database.acquire() as connection:
+        async with self._database.listing() as connection:
             rows = await fetch(connection, statement)
         return FoundLetters(rows, [_letter(row) for row in rows])
 

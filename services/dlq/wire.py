@@ -45,7 +45,6 @@ MAX_SHOWN_DEPTH = 200
 """What is deeper is shown as JSON text, whole."""
 MAX_SHOWN_ITEMS = 100_000
 """Counted by commas: a Value of more takes a second to make, and other calls wait meanwhile."""
-MAX_PAGE_BYTES = 8 * 1024 * 1024
 
 
 def read_entries(request: pb.QuarantineRunsRequest) -> tuple[list[tuple[int, Event]], list[tuple[int, str]]]:
@@ -296,19 +295,6 @@ def _refused(refused: Refused) -> pb.DeadLetter.Refused:
         problem=refused.problem,
         refused_time=timestamp_of(refused.refused_at),
     )
-
-
-def write_page(letters: Sequence[Letter]) -> list[pb.DeadLetter]:
-    """As many as fit into a message, one at least."""
-    messages: list[pb.DeadLetter] = []
-    total = 0
-    for letter in letters:
-        message = write_letter(letter)
-        total += message.ByteSize()
-        if messages and total > MAX_PAGE_BYTES:
-            break
-        messages.append(message)
-    return messages
 
 
 def _attempts(letter: Letter) -> Iterable[pb.Attempt]:

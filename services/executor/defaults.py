@@ -21,9 +21,11 @@ from valkyr.graph.catalogue import CatalogueModule, defaults_to_document
 from valkyr.telemetry import get_logger
 
 LOOK_INTERVAL = timedelta(seconds=30)
-"""How soon a change counts for executions that are under way, while nothing of their namespace is started."""
+LOOKED_AT = 20
+"""Namespaces at a time. So soon a change counts for executions that are under way while nothing of their namespace is
+started; with more namespaces in use than that, at the next turn."""
 MAX_NAMESPACES = 1_000
-"""In memory; the others are read again."""
+"""In memory; the others are read again. Of so many others it is known how new their catalogues are."""
 
 ModuleDefaults = Mapping[str, CatalogueModule]
 """By class name; those that say something."""
@@ -52,13 +54,17 @@ class Defaults:
         self._session = session
         self._catalogue = catalogue
         self._known: OrderedDict[str, _Known] = OrderedDict()
-        self._heard: dict[str, int] = {}
+        self._heard: OrderedDict[str, int] = OrderedDict()
         self._under_way: dict[str, asyncio.Task[ModuleDefaults]] = {}
         self.on_change: Callable[[str], None] = lambda namespace: None
 
     def heard(self, namespace: str, revision: int) -> None:
         """The catalogue of the namespace is at `revision`."""
         self._heard[namespace] = revision
+        self._heard.move_to_end(namespace)
+        if len(self._heard) > 2 * MAX_NAMESPACES:
+            # Of one that is in use it is known, or is asked with the next start.
+            self._heard.popitem(last=False)
 
     def holds(self, namespace: str, modules: ModuleDefaults) -> bool:
         """Whether these are the defaults of the namespace, as far as was heard."""
@@ -78,8 +84,9 @@ class Defaults:
         return await asyncio.shield(task)
 
     async def look(self) -> None:
-        """Asks how new the catalogues are of the namespaces that are in use. Unavailable."""
-        for namespace in list(self._known):
+        """Asks how new the catalogues are of some namespaces in use, in turn. What the graph store raises."""
+        for namespace in list(self._known)[:LOOKED_AT]:
+            self._known.move_to_end(namespace)
             await self._catalogue.resolve_versions(namespace, [])
             await self.of(namespace)
 

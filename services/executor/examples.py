@@ -22,7 +22,6 @@ from services.executor.queries_reading import LAST_ATTEMPTS, SHOWN_STATE
 from valkyr.flow.states import ExecutionState, RunState
 
 TRIGGER_TYPES = ("MANUAL", "CRON", "EVENT", "WEBHOOK", "QUEUE", "PARENT", "REPLAY")
-_ONLY_NAMESPACE = Unsearchable("the request's own namespace says it")
 
 
 def _json(column: str) -> Document:
@@ -41,7 +40,7 @@ EXECUTIONS = Resource(
     name="execution",
     fields={
         "id": uuid("e.id", nullable=False),
-        "namespace": _ONLY_NAMESPACE,
+        "namespace": text("e.namespace", nullable=False),
         "workflowId": uuid("e.workflow_id", nullable=False),
         "version": integer("e.version", nullable=False),
         # PENDING stands in the row until the first outcome; readers see RUNNING from the first lease on.

@@ -85,12 +85,12 @@ class Executions:
 
     async def find_executions(self, query: Query, scope: ExecutionScope) -> tuple[Sequence[ExecutionView], str]:
         """A page and the next one's token; without outputs and counts."""
-        async with self._session.reading() as connection:
+        async with self._session.listing() as connection:
             return await lists.find_executions(connection, query, scope)
 
     async def find_runs(self, query: Query, scope: RunScope, *, include_outputs: bool) -> tuple[Sequence[RunView], str]:
         """A page and the next one's token. Fewer than were asked for where outputs or errors fill a page."""
-        async with self._session.reading() as connection:
+        async with self._session.listing() as connection:
             found = await lists.find_runs(connection, query, scope)
             runs = await _page_of(connection, found.runs[: query.size], include_outputs=include_outputs)
         return runs, query.page(found.rows, kept=len(runs))[1]

@@ -61,8 +61,10 @@ class Plans:
         """The plan of a version. WorkflowNotFound, VersionNotFound; Unavailable if new and not to be had."""
         planned = self._planned.get(key)
         if planned is not None and not self._defaults.holds(key[0], planned.defaults):
-            await self._defaults.of(key[0])  # which forgets the plan, if they are others now
+            modules = await self._defaults.of(key[0])
             planned = self._planned.get(key)
+            if planned is not None and planned.defaults is not modules:
+                planned = None  # made with others: of a replica that heard of them first, or read again since
         if planned is not None:
             self._planned.move_to_end(key)
             return planned

@@ -17,7 +17,14 @@ from services.executor.gateways import GraphStoreGateway, LatestVersion
 from services.executor.model import StartRequest
 from services.executor.store.session import Session
 from services.executor.store.starts import find_requests
-from valkyr.errors import ValkyrError, WorkflowArchived, WorkflowNotFound
+from valkyr.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    Unavailable,
+    ValkyrError,
+    WorkflowArchived,
+    WorkflowNotFound,
+)
 from valkyr.telemetry import get_logger
 
 WorkflowKey = tuple[str, UUID]  # namespace, workflow
@@ -25,6 +32,8 @@ Latest = Mapping[WorkflowKey, LatestVersion]
 
 RESOLVED_AT_ONCE = 1_000
 """As many as the graph store takes in one call."""
+CALLS_AT_ONCE = 16
+"""One for each namespace of a batch of starts."""
 MAX_REMEMBERED = 10_000
 """Archived workflows that somebody tried to start. Beyond that they are forgotten: they are asked about again."""
 
@@ -90,7 +99,7 @@ class Versions:
             return {}
         try:
             return await self._ask(keys)
-        except ValkyrError as error:
+        except (Unavailable, DeadlineExceeded, Overloaded) as error:
             if not self._known.away:
                 self._known.away = True
                 log.warning("graph_store.missed", error=error.message, archived=len(self._known.archived))
@@ -99,8 +108,10 @@ class Versions:
     async def _look_again(self, keys: Sequence[WorkflowKey]) -> None:
         try:
             await self._ask(keys)
-        except ValkyrError:
+        except (Unavailable, DeadlineExceeded, Overloaded):
             return  # still away, as was logged
+        except ValkyrError as error:
+            log.error("graph_store.answered_wrongly", error=error.message)
 
     async def _refuse_archived(self, requests: Sequence[StartRequest]) -> None:
         async with self._session.reading() as connection:
@@ -113,12 +124,16 @@ class Versions:
         wanted: dict[str, set[UUID]] = {}
         for namespace, workflow_id in chain.from_iterable(asked):
             wanted.setdefault(namespace, set()).add(workflow_id)
+        calls = [
+            (namespace, listed[start : start + RESOLVED_AT_ONCE])
+            for namespace, listed in ((namespace, list(ids)) for namespace, ids in wanted.items())
+            for start in range(0, len(listed), RESOLVED_AT_ONCE)
+        ]
         found: dict[WorkflowKey, LatestVersion] = {}
-        for namespace, ids in wanted.items():
-            listed = list(ids)
-            for start in range(0, len(listed), RESOLVED_AT_ONCE):
-                some = listed[start : start + RESOLVED_AT_ONCE]
-                versions = await self._graph_store.resolve_versions(namespace, some)
+        for first in range(0, len(calls), CALLS_AT_ONCE):
+            some = calls[first : first + CALLS_AT_ONCE]
+            answers = await asyncio.gather(*(self._graph_store.resolve_versions(*call) for call in some))
+            for (namespace, _), versions in zip(some, answers, strict=True):
                 found.update({(namespace, workflow_id): latest for workflow_id, latest in versions.items()})
         self._remember(found)
         return [found] * len(asked)

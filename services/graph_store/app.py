@@ -33,6 +33,7 @@ from services.graph_store.settings import GraphStoreSettings
 from services.graph_store.store import Store
 from services.graph_store.store_drafts import Drafts as DraftRows
 from services.graph_store.store_modules import StoredModules
+from services.graph_store.store_requests import Requests
 from services.graph_store.validation import Validation
 from services.graph_store.watch import Watching
 from services.graph_store.wire import MAX_WARNING_BYTES
@@ -46,7 +47,7 @@ SERVICE_NAME: str = graph_pb2.DESCRIPTOR.services_by_name["GraphStoreService"].f
 PRUNE_LIMIT = 1_000
 HINT_INTERVAL = timedelta(hours=1)
 """Hints are told when there is something to tell."""
-ENVELOPE_BYTES = MAX_WARNING_BYTES + 64 * 1024
+ENVELOPE_BYTES = MAX_WARNING_BYTES + 256 * 1024
 """Room in a message for what is neither document nor row: warnings, names, labels, framing."""
 
 
@@ -101,10 +102,11 @@ async def _parts(settings: GraphStoreSettings) -> AsyncIterator[_Parts]:
         hints = Hints(database, events)
         feed = Feed(events, hints.listen)
         store = Store(database, changed=partial(_changed, feed, hints))
-        use_cases = _use_cases(store, StoredModules(database), Watching(events, feed), events, settings)
+        requests = Requests(settings.requests.kept)
+        use_cases = _use_cases(store, requests, StoredModules(database), Watching(events, feed), events, settings)
         tasks = [
             asyncio.create_task(database.watch(health), name="database"),
-            asyncio.create_task(_prune(store, settings, health), name="prune"),
+            asyncio.create_task(_prune(store, requests, settings, health), name="prune"),
             asyncio.create_task(_prune_drafts(use_cases.drafts, settings, health), name="prune drafts"),
             asyncio.create_task(run_every(HINT_INTERVAL, hints.tell, name="tell", wake=hints.wake), name="tell"),
         ]
@@ -127,12 +129,17 @@ def _changed(feed: Feed, hints: Hints) -> None:
 
 
 def _use_cases(
-    store: Store, modules: StoredModules, watching: Watching, events: Events, settings: GraphStoreSettings
+    store: Store,
+    requests: Requests,
+    modules: StoredModules,
+    watching: Watching,
+    events: Events,
+    settings: GraphStoreSettings,
 ) -> UseCases:
     limits = settings.limits.of_graph()
     validation = Validation(limits=limits, known=KnownModules(modules, builtin_schemas(), limits=limits))
-    kept, largest = settings.requests.kept, MAX_MESSAGE_BYTES - ENVELOPE_BYTES
-    saving = Saving(store, validation, new_id=_new_id, requests_kept=kept, max_answer_bytes=largest)
+    largest = MAX_MESSAGE_BYTES - ENVELOPE_BYTES
+    saving = Saving(store, requests, validation, new_id=_new_id, max_answer_bytes=largest)
     merging = Merging(store, validation, max_answer_bytes=largest)
     rows = DraftRows(settings.drafts.kept)
     return UseCases(
@@ -141,18 +148,18 @@ def _use_cases(
         history=History(store, events, saving),
         watching=watching,
         merging=merging,
-        drafts=Drafts(store, rows, validation, new_id=_new_id, max_answer_bytes=largest),
+        drafts=Drafts(store, rows, requests, validation, new_id=_new_id, max_answer_bytes=largest),
         publishing=Publishing(store, rows, merging, saving, new_id=_new_id),
-        archiving=Archiving(store, new_id=_new_id, requests_kept=kept),
+        archiving=Archiving(store, requests, new_id=_new_id),
         modules=ModuleCatalogue(
             store,
             modules,
+            requests,
             builtin_catalogue(),
             limits=limits,
             most=settings.catalogue.modules,
             most_bytes=settings.catalogue.schema_bytes,
             new_id=_new_id,
-            requests_kept=kept,
         ),
     )
 
@@ -161,10 +168,9 @@ def _new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-async def _prune(store: Store, settings: GraphStoreSettings, health: Health) -> None:
+async def _prune(store: Store, requests: Requests, settings: GraphStoreSettings, health: Health) -> None:
     async def step() -> timedelta | None:
-        pruned = await store.prune_requests(settings.requests.kept, PRUNE_LIMIT)
-        return timedelta() if pruned == PRUNE_LIMIT else None
+        return timedelta() if await requests.prune(store, PRUNE_LIMIT) == PRUNE_LIMIT else None
 
     await run_every(settings.requests.prune_interval, step, name="prune requests", health=health)
 

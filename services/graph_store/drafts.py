@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
-from services.graph_store.model import AuditEvent, Author, NewId, StoredWorkflow, info_of
+from services.graph_store.model import AuditEvent, Author, NewId, Request, StoredWorkflow, info_of, request_hash
 from services.graph_store.model_drafts import (
     NO_VERSION,
+    DiscardDraftCommand,
     Draft,
     DraftKey,
     DraftRow,
@@ -21,51 +23,60 @@ from services.graph_store.model_drafts import (
     is_same_draft,
 )
 from services.graph_store.saving import check_answer_size
-from services.graph_store.store import Store, Transaction
+from services.graph_store.store import Raced, Store, Transaction
 from services.graph_store.store_drafts import Drafts as Rows
 from services.graph_store.store_drafts import NewDraft, OldDraft
+from services.graph_store.store_requests import Requests
 from services.graph_store.validation import Validation
-from valkyr.errors import Unavailable
 from valkyr.graph.document import canonical_bytes, hash_of
 from valkyr.graph.model import WorkflowInfo
 
-MAX_RACES = 5
 PRUNER = Author("graph-store")
 """Who removes drafts that are too old, in the audit."""
-
-
-class _Raced(Exception):
-    """Another transaction made the draft first: look again from the start."""
 
 
 class Drafts:
     """The use cases of SaveDraft, GetDraft and DiscardDraft, and the end of drafts that nobody saves any more."""
 
     def __init__(
-        self, store: Store, rows: Rows, validation: Validation, *, new_id: NewId, max_answer_bytes: int
+        self,
+        store: Store,
+        rows: Rows,
+        requests: Requests,
+        validation: Validation,
+        *,
+        new_id: NewId,
+        max_answer_bytes: int,
     ) -> None:
         self._store = store
         self._rows = rows
+        self._requests = requests
         self._validation = validation
         self._new_id = new_id
         self._max_answer_bytes = max_answer_bytes
 
     async def save(self, command: SaveDraftCommand) -> SavedDraft:
-        """Keeps the draft, errors and all. LimitExceeded, DraftConflict, WorkflowNotFound, VersionNotFound."""
+        """Keeps the draft, errors and all.
+
+        LimitExceeded, DraftConflict, WorkflowNotFound, VersionNotFound, RequestIdReused.
+        """
         document = await asyncio.to_thread(canonical_bytes, command.graph)
         check_answer_size(command.graph, document, limit=self._max_answer_bytes)
         findings = await self._validation.findings(command.namespace, command.graph)
+        request = Request("SaveDraft", command.request_id, _hash_of(command, document))
 
         async def work(tx: Transaction) -> tuple[Draft, int]:
-            return await self._save(tx, command, document)
+            # The row's lock first: a repetition that waited for the first sees what that has written.
+            row = await self._rows.lock(tx, command.key)
+            answered = await self._requests.answer_to(tx, command.namespace, request)
+            if answered is not None:
+                return _answered_draft(command, document, answered), answered["currentVersion"]
+            draft, current_version = await self._save(tx, command, document, row)
+            await self._requests.remember(tx, command.namespace, request, _answer_of(draft, current_version))
+            return draft, current_version
 
-        for _ in range(MAX_RACES):
-            try:
-                draft, current_version = await self._store.in_transaction(work)
-                return SavedDraft(draft, command.graph, current_version, findings)
-            except _Raced:
-                continue
-        raise Unavailable("others keep saving the same draft at the same time", retry_after=timedelta(milliseconds=100))
+        draft, current_version = await self._store.in_transaction(work)
+        return SavedDraft(draft, command.graph, current_version, findings)
 
     async def get(self, key: DraftKey) -> SavedDraft:
         """DraftNotFound."""
@@ -78,15 +89,22 @@ class Drafts:
             raise draft_not_found(key.workflow_id)
         return SavedDraft(row.draft, await asyncio.to_thread(graph_of_draft, row.draft), current_version)
 
-    async def discard(self, key: DraftKey, author: Author) -> None:
-        """Leaves nothing of it. DraftNotFound."""
+    async def discard(self, command: DiscardDraftCommand) -> None:
+        """Leaves nothing of it. DraftNotFound, DraftConflict, RequestIdReused."""
+        key, namespace = command.key, command.namespace
+        said = request_hash(key.workflow_id, key.principal, command.revision)
+        request = Request("DiscardDraft", command.request_id, said)
 
         async def work(tx: Transaction) -> None:
             row = await self._rows.lock(tx, key)
+            if await self._requests.answer_to(tx, namespace, request) is not None:
+                return
             if row is None or row.draft is None:
                 raise draft_not_found(key.workflow_id)
+            check_revision(row, command.revision)
             await self._rows.empty(tx, row.draft)
-            await tx.insert_audit_event(key.namespace, self._event("draft.discarded", author, row.draft, None))
+            await tx.insert_audit_event(namespace, self._event("draft.discarded", command.author, row.draft, None))
+            await self._requests.remember(tx, namespace, request, {"revision": row.revision})
 
         await self._store.in_transaction(work)
 
@@ -95,17 +113,17 @@ class Drafts:
 
         async def work(tx: Transaction) -> Sequence[OldDraft]:
             old = await self._rows.prune(tx, limit)
-            for draft in old:
-                if draft.content_hash is not None:
-                    await tx.insert_audit_event(draft.key.namespace, self._expired(draft))
+            said_something = [draft for draft in old if draft.content_hash is not None]
+            await tx.insert_audit_events([(draft.key.namespace, self._expired(draft)) for draft in said_something])
             return old
 
         return len(await self._store.in_transaction(work))
 
-    async def _save(self, tx: Transaction, command: SaveDraftCommand, document: bytes) -> tuple[Draft, int]:
+    async def _save(
+        self, tx: Transaction, command: SaveDraftCommand, document: bytes, row: DraftRow | None
+    ) -> tuple[Draft, int]:
         """The draft as it is stored, and the version that is published."""
         content_hash = hash_of(document)
-        row = await self._rows.lock(tx, command.key)
         workflow = await tx.find_workflow(command.namespace, command.workflow_id)
         current_version = NO_VERSION if workflow is None else workflow.version
         if row is not None and row.draft is not None and is_same_draft(row, command, content_hash):
@@ -123,7 +141,7 @@ class Drafts:
         )
         draft = await self._rows.write(tx, new, row)
         if draft is None:
-            raise _Raced
+            raise Raced
         event = self._event("draft.saved", command.author, row.draft if row else None, draft)
         await tx.insert_audit_event(command.namespace, event)
         return draft, current_version
@@ -160,3 +178,39 @@ class Drafts:
             from_hash=draft.content_hash,
             message=f"the draft of {draft.key.principal}",
         )
+
+
+def _hash_of(command: SaveDraftCommand, document: bytes) -> bytes:
+    workflow = command.workflow
+    called = None if workflow is None else [workflow.name, workflow.description, dict(workflow.labels)]
+    key = command.key
+    return request_hash(key.workflow_id, key.principal, command.base_version, command.revision, called, document)
+
+
+def _answer_of(draft: Draft, current_version: int) -> dict[str, Any]:
+    """What is remembered of an answer: the request has the graph."""
+    return {
+        "baseVersion": draft.base_version,
+        "revision": draft.revision,
+        "name": draft.workflow.name,
+        "description": draft.workflow.description,
+        "labels": dict(draft.workflow.labels),
+        "contentHash": draft.content_hash,
+        "times": [draft.created_at, draft.updated_at, draft.expires_at],
+        "currentVersion": current_version,
+    }
+
+
+def _answered_draft(command: SaveDraftCommand, document: bytes, answer: Mapping[str, Any]) -> Draft:
+    created_at, updated_at, expires_at = map(datetime.fromisoformat, answer["times"])
+    return Draft(
+        key=command.key,
+        base_version=answer["baseVersion"],
+        revision=answer["revision"],
+        workflow=WorkflowInfo(name=answer["name"], description=answer["description"], labels=answer["labels"]),
+        document=document,
+        content_hash=answer["contentHash"],
+        created_at=created_at,
+        updated_at=updated_at,
+        expires_at=expires_at,
+    )

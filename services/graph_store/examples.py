@@ -55,12 +55,15 @@ _EDGE: dict[str, Field] = {
 # Not a join, which would stand in the way of what asks for a class alone.
 _NODE_ID = "(SELECT k.node_id FROM graph_store.task AS k WHERE k.namespace = m.namespace AND k.id = m.task_id)"
 
-# A config that was saved has passed the validator, which refuses what jsonb could not hold; module_data is any text.
+# A config that was saved has passed the validator, which refuses what jsonb could not hold; module_data is any text, and
+# often the config as v1 had it.
+_CONFIG = """coalesce(m.config::jsonb,
+    CASE WHEN pg_input_is_valid(m.module_data, 'jsonb') THEN m.module_data::jsonb END)"""
 _MODULE: dict[str, Field] = {
     "nodeId": text(_NODE_ID, nullable=False),
     "className": text("m.class_name", nullable=False),
     "moduleData": text("m.module_data"),
-    "config": Document("m.config::jsonb"),
+    "config": Document(_CONFIG),
     "target": text("m.target", nullable=False, blank_is_absent=True),
     "moduleId": uuid("m.id", nullable=False),
 }
@@ -69,7 +72,7 @@ WORKFLOWS = Resource(
     name="workflow",
     fields={
         "id": uuid("w.id", nullable=False),
-        "namespace": Unsearchable("the request's own namespace says it"),
+        "namespace": text("w.namespace", nullable=False),
         "name": text("w.name", orderable=True, blank_is_absent=True),
         "description": text("w.description", nullable=False, blank_is_absent=True),
         "labels": Labels("w.labels"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from services.graph_store.model import (
     SaveCommand,
     SavedVersion,
@@ -42,4 +44,4 @@ class Graphs:
         workflow, stored = found
         if stored is None:
             raise version_not_found(workflow, version)
-        return stored, graph_of(stored)
+        return stored, await asyncio.to_thread(graph_of, stored)

@@ -14,11 +14,12 @@ from services.graph_store.model import (
     check_edited_version,
     graph_of,
     info_of,
+    request_hash,
     version_not_found,
     workflow_not_found,
 )
 from services.graph_store.model_history import DiffedVersions, RecordedEvent, RestoreCommand
-from services.graph_store.saving import Saving, request_hash
+from services.graph_store.saving import Saving
 from services.graph_store.store import Store, Transaction
 from valkyr.graph.diff import GraphDiff, diff_graphs
 from valkyr.graph.model import Graph, WorkflowInfo
@@ -54,7 +55,7 @@ class History:
         async with self._store.transaction() as tx:
             workflow, stored = await self._version(tx, command.namespace, command.workflow_id, command.version)
         if command.current_version is None:
-            check_edited_version(workflow, None)
+            check_edited_version(workflow, None, restores=True)
         said = [command.workflow_id, command.version, command.current_version, command.message]
         return await self._saving.save(
             SaveCommand(

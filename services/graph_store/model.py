@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,7 +46,8 @@ class SaveCommand:
 
     `request` is for callers whose request is not the graph itself; otherwise it is made of `method`, `request_id` and
     what the save says. `action` None is `workflow.created` or `workflow.saved`. `restored` is the version whose graph
-    it is: name, description and labels then stay as they are. `merged` is only handed on.
+    it is: name, description and labels then stay as they are. `merged` is only handed on. `warnings` are those of a
+    graph that was validated already.
     """
 
     namespace: str
@@ -60,6 +62,7 @@ class SaveCommand:
     action: str | None = None
     restored: StoredVersion | None = None
     merged: bool = False
+    warnings: Sequence[Finding] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +127,6 @@ class VersionSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class AnsweredRequest:
-    """What a `request_id` led to before."""
-
-    request_hash: bytes
-    workflow_id: str
-    version: int
-    unchanged: bool
-    warnings: Sequence[Finding]
-    merged: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class AuditEvent:
     """One change of one workflow; of the catalogue if `workflow_id` is None."""
 
@@ -170,6 +161,13 @@ class RowChanges:
     modules: Changes = field(default_factory=Changes)
 
 
+def request_hash(*said: Any) -> bytes:
+    """Of all that a request says: JSON values, and bytes at the end."""
+    values = [value for value in said if not isinstance(value, bytes)]
+    content = b"".join(value for value in said if isinstance(value, bytes))
+    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS) + content).digest()
+
+
 def workflow_not_found(workflow_id: str) -> WorkflowNotFound:
     return WorkflowNotFound(
         f"there is no workflow {workflow_id} in this namespace", hint="FindWorkflows lists what there is"
@@ -201,19 +199,31 @@ def info_of(workflow: StoredWorkflow) -> WorkflowInfo:
     return WorkflowInfo(name=workflow.name, description=workflow.description, labels=dict(workflow.labels))
 
 
-def check_edited_version(workflow: StoredWorkflow, edited: int | None) -> None:
-    """Whether a save of `edited` may follow the stored version. VersionRequired if None, VersionConflict if stale."""
+def check_edited_version(workflow: StoredWorkflow, edited: int | None, *, restores: bool = False) -> None:
+    """Whether a save of `edited`, or a restore that is to follow it, may follow the stored version.
+
+    VersionRequired if None, VersionConflict if stale.
+    """
+    now = {"currentVersion": str(workflow.version)}
     if edited is None:
         raise VersionRequired(
-            f"workflow {workflow.id} is stored, at version {workflow.version}: name the version that was edited",
-            hint="read the workflow, apply the change to that, and save with its `version`",
-            metadata={"currentVersion": str(workflow.version)},
+            f"workflow {workflow.id} is stored, at version {workflow.version}: name the version that "
+            + ("is to be replaced" if restores else "was edited"),
+            hint=f"send `currentVersion`: {workflow.version}, if that is the one that you have seen"
+            if restores
+            else "read the workflow, apply the change to that, and save with its `version`",
+            metadata=now,
         )
     if edited != workflow.version:
         raise VersionConflict(
-            f"workflow {workflow.id} is at version {workflow.version} by now, and the save edited version {edited}",
-            hint="read the current version, apply the change to that, and save again",
-            metadata={"currentVersion": str(workflow.version), "editedVersion": str(edited)},
+            f"workflow {workflow.id} is at version {workflow.version} by now, and "
+            + (f"the restore was to replace version {edited}" if restores else f"the save edited version {edited}"),
+            hint=f"DiffVersions from {edited} shows what was saved since; restore again with `currentVersion`"
+            f" {workflow.version} if that is to go"
+            if restores
+            else "MergeGraph (`valkyr graph merge`) puts both changes together; or read the current version, apply the"
+            " change to that, and save again",
+            metadata={**now, "editedVersion": str(edited)},
         )
 
 

@@ -63,6 +63,22 @@ class SaveDraftCommand:
     workflow: WorkflowInfo | None = None
     base_version: int | None = None
     revision: int | None = None
+    request_id: str = ""
+
+    @property
+    def key(self) -> DraftKey:
+        return DraftKey(self.namespace, self.workflow_id, self.author.principal)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardDraftCommand:
+    """One DiscardDraft. `revision` is None for whatever is there."""
+
+    namespace: str
+    workflow_id: str
+    author: Author
+    revision: int | None = None
+    request_id: str = ""
 
     @property
     def key(self) -> DraftKey:
@@ -203,7 +219,8 @@ def graph_of_draft(draft: Draft) -> Graph:
 
 def draft_not_found(workflow_id: str) -> DraftNotFound:
     return DraftNotFound(
-        f"you have no draft of workflow {workflow_id} in this namespace", hint="SaveDraft (`valkyr graph draft save`)"
+        f"you have no draft of workflow {workflow_id} in this namespace",
+        hint="SaveDraft (`valkyr graph draft save`) makes one; drafts belong to the principal that saved them",
     )
 
 

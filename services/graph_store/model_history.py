@@ -35,7 +35,8 @@ class RestoreCommand:
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """An audit event as it is stored. `number` orders the events of a workflow as they happened."""
+    """An audit event as it is stored. `number` orders the events of a workflow as they happened; those of its drafts,
+    which do not wait for each other, only among those of one draft."""
 
     number: int
     id: str

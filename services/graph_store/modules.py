@@ -7,7 +7,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from heapq import merge
 
 import orjson
@@ -16,7 +16,8 @@ from services.graph_store.model import AuditEvent, NewId, Request
 from services.graph_store.model_modules import ModulePage, Registration
 from services.graph_store.store import Store, Transaction
 from services.graph_store.store_modules import StoredModules, schema_text
-from valkyr.errors import LimitExceeded, RequestIdReused
+from services.graph_store.store_requests import Requests
+from valkyr.errors import LimitExceeded
 from valkyr.graph import fields
 from valkyr.graph.catalogue import CatalogueModule, defaults_to_document
 from valkyr.graph.catalogue_checks import check_modules
@@ -33,25 +34,25 @@ class ModuleCatalogue:
         self,
         store: Store,
         stored: StoredModules,
+        requests: Requests,
         built_in: Mapping[str, CatalogueModule],
         *,
         limits: Limits,
         most: int,
         most_bytes: int,
         new_id: NewId,
-        requests_kept: timedelta,
     ) -> None:
         """`built_in` in the order of class names; a namespace may register `most` beside these, whose schemas have at
         most `most_bytes` in all."""
         self._store = store
         self._stored = stored
+        self._requests = requests
         self._built_in = built_in
         self._names = list(built_in)
         self._limits = limits
         self._most = most
         self._most_bytes = most_bytes
         self._new_id = new_id
-        self._requests_kept = requests_kept
 
     async def register(self, registration: Registration) -> list[CatalogueModule]:
         """All or none, as they are in the catalogue now. InvalidRequest, LimitExceeded, RequestIdReused."""
@@ -83,10 +84,12 @@ class ModuleCatalogue:
 
     async def _register(self, tx: Transaction, wanted: Registration, request: Request) -> list[CatalogueModule]:
         revision = await self._stored.lock(tx, wanted.namespace)
-        if request.id:
-            answered = await self._stored.find_request(tx, wanted.namespace, request, self._requests_kept)
-            if answered is not None:
-                return _repeated(wanted, request, *answered)
+        answered = await self._requests.answer_to(tx, wanted.namespace, request)
+        if answered is not None:
+            return [
+                _dated(module, by, datetime.fromisoformat(when))
+                for module, (by, when) in zip(wanted.modules, answered, strict=True)
+            ]
         before = await self._stored.find(tx, wanted.namespace, [module.class_name for module in wanted.modules])
         changed = [module for module in wanted.modules if not _same(before.get(module.class_name), module)]
         if changed:
@@ -102,9 +105,8 @@ class ModuleCatalogue:
             else before[module.class_name]
             for module in wanted.modules
         ]
-        if request.id:
-            remembered = [[module.registered_by, module.updated_at] for module in answer]
-            await self._stored.write_request(tx, wanted.namespace, request, revision=revision, answer=remembered)
+        remembered = [[module.registered_by, module.updated_at] for module in answer]
+        await self._requests.remember(tx, wanted.namespace, request, remembered)
         return answer
 
     async def _check_size(self, tx: Transaction, namespace: str) -> None:
@@ -142,20 +144,6 @@ class ModuleCatalogue:
             to_hash=_hash_of(changed).hex(),
             message=_words([m.class_name for m in changed], {m.class_name for m in replaced}),
         )
-
-
-def _repeated(
-    wanted: Registration, request: Request, first_hash: bytes, answer: Sequence[Sequence[str]]
-) -> list[CatalogueModule]:
-    if first_hash != request.hash:
-        raise RequestIdReused(
-            f"request_id {request.id!r} was used before, with another request",
-            hint="make a new request_id for every registration; repeat one only with the same body",
-        )
-    return [
-        _dated(module, by, datetime.fromisoformat(when))
-        for module, (by, when) in zip(wanted.modules, answer, strict=True)
-    ]
 
 
 def _dated(module: CatalogueModule, by: str, when: datetime) -> CatalogueModule:

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from services.graph_store.merging import Merging
-from services.graph_store.model import AuditEvent, NewId, Request, SaveCommand, SavedVersion, StoredWorkflow
+from services.graph_store.model import (
+    AuditEvent,
+    NewId,
+    Request,
+    SaveCommand,
+    SavedVersion,
+    StoredWorkflow,
+    request_hash,
+)
 from services.graph_store.model_drafts import (
     NO_VERSION,
     Draft,
@@ -20,9 +28,10 @@ from services.graph_store.model_drafts import (
     draft_not_found,
     graph_of_draft,
 )
-from services.graph_store.saving import AfterSave, Saving, request_hash
+from services.graph_store.saving import AfterSave, Saving
 from services.graph_store.store import Store, Transaction
 from services.graph_store.store_drafts import Drafts as Rows
+from services.graph_store.validation import summary_of, violations_of
 from valkyr.errors import MergeConflict, Unavailable, VersionConflict, VersionRequired
 from valkyr.graph.conflict_text import sentence_of
 from valkyr.graph.conflicts import disagreements_of
@@ -67,12 +76,9 @@ class Publishing:
             if answer is not None:
                 return answer
             draft = _wanted(command, found)
-            save, after = (
-                await self._save_of(command, request, draft, found.workflow),
-                self._taking_away(command, draft),
-            )
+            save = await self._save_of(command, request, draft, found.workflow)
             try:
-                return await self._saving.save(save, after=after)
+                return await self._saving.save(save, after=self._taking_away(command, draft), explained=False)
             except (VersionConflict, VersionRequired, _DraftMoved):
                 continue
         raise Unavailable("others keep saving this workflow at the same time", retry_after=timedelta(milliseconds=200))
@@ -90,12 +96,12 @@ class Publishing:
         current = NO_VERSION if workflow is None else workflow.version
         graph = await asyncio.to_thread(graph_of_draft, draft)
         info = replace(draft.workflow, id=command.workflow_id, version=current or None)
-        merged = draft.base_version != current
-        if merged:
+        merge = None
+        if draft.base_version != current:
             merge = await self._merging.merge(
                 MergeCommand(command.namespace, command.workflow_id, draft.base_version, graph, draft.workflow)
             )
-            if merge.graph is None or merge.info is None:
+            if merge.graph is None or merge.info is None or not merge.is_valid:
                 raise _merge_conflict(draft, merge)
             graph, info = merge.graph, merge.info
         return SaveCommand(
@@ -108,7 +114,8 @@ class Publishing:
             method=METHOD,
             request=request,
             action="workflow.published",
-            merged=merged,
+            merged=merge is not None,
+            warnings=None if merge is None else merge.findings,
         )
 
     def _taking_away(self, command: PublishCommand, draft: Draft) -> AfterSave:
@@ -141,13 +148,25 @@ def _wanted(command: PublishCommand, found: _Found) -> Draft:
 
 
 def _merge_conflict(draft: Draft, merge: MergedGraph) -> MergeConflict:
-    first, current = merge.conflicts[0], merge.workflow.version
-    more = f", and {len(merge.conflicts) - 1} more" if len(merge.conflicts) > 1 else ""
+    """What stands between a draft and the current version: conflicts, else the errors of what they make together."""
+    current = merge.workflow.version
+    metadata = {"currentVersion": str(current), "baseVersion": str(draft.base_version)}
+    began = f"the draft began as version {draft.base_version}, and"
+    mend = f"save the draft as both are to be, with baseVersion {current}, and publish it"
+    if merge.conflicts:
+        number = len(merge.conflicts)
+        first = sentence_of(merge.conflicts[0])
+        return MergeConflict(
+            f"{began} version {current} has changed the same"
+            f" ({first if number == 1 else f'{number:,} conflicts, the first of them: {first}'}); the draft is kept",
+            hint=f"MergeGraph answers with every conflict; {mend}",
+            metadata=metadata,
+            disagreements=disagreements_of(merge.conflicts),
+        )
+    errors = [finding for finding in merge.findings if finding.is_error]
     return MergeConflict(
-        f"the draft began as version {draft.base_version}, and version {current} has changed the same"
-        f" ({sentence_of(first)}{more}); the draft is kept",
-        hint="MergeGraph answers with every conflict; save the draft as both are to be, with baseVersion"
-        f" {current}, and publish it",
-        metadata={"currentVersion": str(current), "baseVersion": str(draft.base_version)},
-        disagreements=disagreements_of(merge.conflicts),
+        f"{began} with what version {current} has changed it cannot be saved: {summary_of(errors)}; the draft is kept",
+        hint=f"MergeGraph answers with the graph that they make together and every finding; {mend}",
+        metadata={**metadata, "total": str(len(errors))},
+        violations=violations_of(errors),
     )

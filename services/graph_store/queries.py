@@ -79,6 +79,11 @@ def select_workflow(namespace: str, workflow_id: str) -> Select[Any]:
     return select(workflow).where(workflow.c.namespace == namespace, workflow.c.id == workflow_id)
 
 
+def select_named(namespace: str, name: str) -> Select[Any]:
+    """The id of the workflow that has the name."""
+    return select(workflow.c.id).where(workflow.c.namespace == namespace, workflow.c.name == name)
+
+
 def insert_workflow(values: dict[str, Any]) -> Insert:
     """No row comes back if another transaction was first with the same id."""
     return (
@@ -151,8 +156,8 @@ def delete_rows(table: Table, ids: Sequence[str], namespace: str) -> Delete:
     return delete(table).where(table.c.namespace == namespace, table.c.id == _any_of(ids))
 
 
-def insert_audit_event(values: dict[str, Any]) -> Insert:
-    return insert(audit_event).values(values)
+def insert_audit_events(values: Sequence[dict[str, Any]]) -> Insert:
+    return insert(audit_event).values(list(values))
 
 
 def select_request(namespace: str, method: str, request_id: str, kept: timedelta) -> Select[Any]:

@@ -68,19 +68,3 @@ WRITE_MODULES = text(
 SET_REVISION = text(
     "UPDATE graph_store.catalogue SET revision = :revision, last_modified_date = now() WHERE namespace = :namespace"
 )
-
-FIND_REQUEST = text(
-    """SELECT request_hash, warnings FROM graph_store.answered_request
-    WHERE namespace = :namespace AND method = :method AND request_id = :request_id
-        AND created_date > now() - CAST(:kept AS interval)"""
-)
-
-# `warnings` holds the answer: there are none beside it.
-WRITE_REQUEST = text(
-    """INSERT INTO graph_store.answered_request
-        (namespace, method, request_id, request_hash, version, unchanged, warnings)
-    VALUES (:namespace, :method, :request_id, :request_hash, :version, :unchanged, :answer)
-    ON CONFLICT (namespace, method, request_id) DO UPDATE SET request_hash = EXCLUDED.request_hash,
-        version = EXCLUDED.version, unchanged = EXCLUDED.unchanged, warnings = EXCLUDED.warnings,
-        created_date = now()"""
-)

@@ -6,16 +6,13 @@ One way of validating, locking, comparing, writing, auditing, and of answering a
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
 
 from services.graph_store.model import (
-    AnsweredRequest,
     AuditEvent,
     NewId,
     Request,
@@ -31,34 +28,29 @@ from services.graph_store.model import (
     is_layout,
     is_repeated,
     is_unchanged,
+    request_hash,
     row_changes,
 )
 from services.graph_store.model_drafts import check_in_use
-from services.graph_store.store import Store, Transaction
+from services.graph_store.store import Raced, Store, Transaction
+from services.graph_store.store_requests import Requests
 from services.graph_store.validation import Validation
 from valkyr.errors import (
     Difference,
     InvalidGraph,
     LimitExceeded,
     NameTaken,
-    RequestIdReused,
-    Unavailable,
     VersionConflict,
 )
 from valkyr.graph.diff import diff_graphs, differences_of
 from valkyr.graph.document import document_bytes, graph_to_document, hash_of
-from valkyr.graph.findings import Finding
+from valkyr.graph.findings import Finding, Severity
 from valkyr.graph.model import Graph
 
-MAX_RACES = 5
 ROW_BYTES = 160
 """What an answer says of a row beside its document: its id twice and the framing, generously."""
 
 AfterSave = Callable[[Transaction, SavedVersion], Awaitable[None]]
-
-
-class _Raced(Exception):
-    """Another transaction was first: look again from the start."""
 
 
 class _NothingSaved(Exception):
@@ -87,21 +79,24 @@ class Saving:
     def __init__(
         self,
         store: Store,
+        requests: Requests,
         validation: Validation,
         *,
         new_id: NewId,
-        requests_kept: timedelta,
         max_answer_bytes: int,
     ) -> None:
         self._store = store
+        self._requests = requests
         self._validation = validation
         self._new_id = new_id
-        self._requests_kept = requests_kept
         self._max_answer_bytes = max_answer_bytes
 
-    async def save(self, command: SaveCommand, *, after: AfterSave | None = None) -> SavedVersion:
+    async def save(
+        self, command: SaveCommand, *, after: AfterSave | None = None, explained: bool = True
+    ) -> SavedVersion:
         """Saves all or nothing. `after` runs in the same transaction once the rest is written, also where that is
-        nothing because the graph is unchanged; not for a repeated request. What it raises undoes the save.
+        nothing because the graph is unchanged; not for a repeated request. What it raises undoes the save. A
+        VersionConflict says what was changed since, unless it is not to be `explained`.
 
         InvalidGraph, LimitExceeded, VersionRequired, VersionConflict, WorkflowArchived, NameTaken, RequestIdReused.
         """
@@ -115,15 +110,25 @@ class Saving:
             if answer is None:
                 raise
             return answer
-        return await self._save(prepared, after)
+        try:
+            return await self._save(prepared, after)
+        except VersionConflict as conflict:
+            if not explained:
+                raise
+            raise await self._explained(conflict, command) from None
+        except NameTaken as taken:
+            # Perhaps by the same request: it was unknown when this one looked.
+            answer = await self.answer_to(command.namespace, prepared.request)
+            if answer is None:
+                raise await self._named(taken, command) from None
+            return answer
 
     async def answer_to(self, namespace: str, request: Request) -> SavedVersion | None:
         """The first answer to a request that was answered before. RequestIdReused for another request."""
         if not request.id:
             return None
         async with self._store.transaction() as tx:
-            answered = await tx.find_request(namespace, request.method, request.id, self._requests_kept)
-            return None if answered is None else await _repeat(tx, namespace, request, answered)
+            return await self._first_answer(tx, namespace, request)
 
     async def _save(self, prepared: _Prepared, after: AfterSave | None) -> SavedVersion:
         command = prepared.command
@@ -134,51 +139,42 @@ class Saving:
                 raise _NothingSaved(answer)
             return answer
 
-        for _ in range(MAX_RACES):
-            try:
-                return await self._store.in_transaction(work)
-            except _NothingSaved as nothing:
-                return nothing.answer
-            except _Raced:
-                continue
-            except VersionConflict as conflict:
-                raise await self._explained(conflict, command) from None
-            except NameTaken:
-                # Perhaps by the same request: it was unknown when this one looked.
-                answer = await self.answer_to(command.namespace, prepared.request)
-                if answer is None:
-                    raise
-                return answer
-        raise Unavailable(
-            "others keep saving the same workflow or request at the same time", retry_after=timedelta(milliseconds=100)
-        )
+        try:
+            return await self._store.in_transaction(work)
+        except _NothingSaved as nothing:
+            return nothing.answer
 
     async def _prepare(self, command: SaveCommand) -> _Prepared:
-        warnings = await self._validation.warnings(command.namespace, command.graph)
-        document = graph_to_document(command.graph)
-        canonical = document_bytes(document)
-        check_answer_size(command.graph, canonical, limit=self._max_answer_bytes)
-        request = command.request or _request_of_graph(command, canonical)
-        return _Prepared(command, document, canonical, hash_of(canonical), request, warnings)
+        warnings = command.warnings
+        if warnings is None:
+            warnings = await self._validation.warnings(command.namespace, command.graph)
+        return await asyncio.to_thread(_prepared, command, warnings, self._max_answer_bytes)
 
     async def _save_in(self, tx: Transaction, prepared: _Prepared, after: AfterSave | None) -> SavedVersion:
         command, request = prepared.command, prepared.request
         workflow_id = command.workflow.id
         current = await tx.lock_workflow(command.namespace, workflow_id) if workflow_id else None
-        if request.id:
-            # Looked up under the lock: a repetition that waited for the first sees what that has written.
-            answered = await tx.find_request(command.namespace, request.method, request.id, self._requests_kept)
-            if answered is not None:
-                return await _repeat(tx, command.namespace, request, answered)
+        # Looked up under the lock: a repetition that waited for the first sees what that has written.
+        first = await self._first_answer(tx, command.namespace, request)
+        if first is not None:
+            return first
         if current is None:
             answer = await self._create(tx, prepared)
         else:
             answer = await self._change(tx, prepared, current)
         if after is not None:
             await after(tx, answer)
-        if request.id:
-            await self._remember(tx, prepared, answer)
+        await self._requests.remember(tx, command.namespace, request, _answer_of(answer))
         return answer
+
+    async def _first_answer(self, tx: Transaction, namespace: str, request: Request) -> SavedVersion | None:
+        answer = await self._requests.answer_to(tx, namespace, request)
+        if answer is None:
+            return None
+        stored = await tx.get_version(namespace, answer["workflowId"], answer["version"])
+        graph = await asyncio.to_thread(graph_of, stored)
+        warnings = [_finding(values) for values in answer["warnings"]]
+        return SavedVersion(stored, graph, warnings, unchanged=answer["unchanged"], merged=answer["merged"])
 
     async def _explained(self, conflict: VersionConflict, command: SaveCommand) -> VersionConflict:
         """The conflict with what was changed since the edited version; as it is if there never was that version."""
@@ -194,6 +190,14 @@ class Saving:
         details = conflict.details
         return VersionConflict(conflict.message, hint=details.hint, metadata=details.metadata, differences=differences)
 
+    async def _named(self, taken: NameTaken, command: SaveCommand) -> NameTaken:
+        """With the workflow that has the name; as it is if that has gone in the meantime."""
+        async with self._store.transaction() as tx:
+            holder = await tx.id_of_name(command.namespace, command.workflow.name or "")
+        if holder is None:
+            return taken
+        return NameTaken(taken.message, hint=taken.hint, metadata={"workflowId": holder})
+
     async def _create(self, tx: Transaction, prepared: _Prepared) -> SavedVersion:
         command = prepared.command
         workflow = await tx.insert_workflow(
@@ -206,7 +210,7 @@ class Saving:
             }
         )
         if workflow is None:
-            raise _Raced
+            raise Raced
         changes = row_changes({}, RowIds(), prepared.document, new_id=self._new_id)
         return await self._write(tx, prepared, workflow, changes)
 
@@ -220,7 +224,7 @@ class Saving:
         wanted = command.workflow
         unchanged = is_unchanged(current, wanted, prepared.content_hash)
         if not (unchanged and is_repeated(current, wanted, command.author)):
-            check_edited_version(current, wanted.version)
+            check_edited_version(current, wanted.version, restores=command.restored is not None)
         previous = await tx.get_version(current.namespace, current.id, current.version)
         if unchanged:
             return SavedVersion(previous, command.graph, prepared.warnings, unchanged=True, merged=command.merged)
@@ -261,20 +265,6 @@ class Saving:
         stored = StoredVersion(workflow, prepared.canonical, changes.ids)
         return SavedVersion(stored, command.graph, prepared.warnings, unchanged=False, merged=command.merged)
 
-    async def _remember(self, tx: Transaction, prepared: _Prepared, answer: SavedVersion) -> None:
-        workflow = answer.stored.workflow
-        answered = AnsweredRequest(
-            request_hash=prepared.request.hash,
-            workflow_id=workflow.id,
-            version=workflow.version,
-            unchanged=answer.unchanged,
-            warnings=tuple(answer.warnings),
-            merged=answer.merged,
-        )
-        namespace, request = prepared.command.namespace, prepared.request
-        if not await tx.insert_request(namespace, request.method, request.id, answered, self._requests_kept):
-            raise _Raced
-
 
 def check_answer_size(graph: Graph, canonical: bytes, *, limit: int) -> None:
     """What could be saved but never be read is LimitExceeded: answers carry more than the requests that they answer."""
@@ -289,33 +279,34 @@ def check_answer_size(graph: Graph, canonical: bytes, *, limit: int) -> None:
         )
 
 
-def check_same_request(request: Request, answered: AnsweredRequest) -> None:
-    """RequestIdReused if it is another request that was answered under its id."""
-    if answered.request_hash != request.hash:
-        raise RequestIdReused(
-            f"request_id {request.id!r} was used before, with another request",
-            hint="make a new request_id for every change; repeat one only with the same body",
-        )
-
-
 def request_of(command: SaveCommand) -> Request:
     """What is remembered of a save, so that a repeated one can be told from another."""
     return command.request or _request_of_graph(command, document_bytes(graph_to_document(command.graph)))
 
 
-def request_hash(*said: Any) -> bytes:
-    """Of all that a request says: JSON values, and bytes at the end."""
-    values = [value for value in said if not isinstance(value, bytes)]
-    content = b"".join(value for value in said if isinstance(value, bytes))
-    return hashlib.sha256(orjson.dumps(values, option=orjson.OPT_SORT_KEYS) + content).digest()
+def _prepared(command: SaveCommand, warnings: Sequence[Finding], max_answer_bytes: int) -> _Prepared:
+    document = graph_to_document(command.graph)
+    canonical = document_bytes(document)
+    check_answer_size(command.graph, canonical, limit=max_answer_bytes)
+    request = command.request or _request_of_graph(command, canonical)
+    return _Prepared(command, document, canonical, hash_of(canonical), request, warnings)
 
 
-async def _repeat(tx: Transaction, namespace: str, request: Request, answered: AnsweredRequest) -> SavedVersion:
-    """The first answer to a request id once more. RequestIdReused for another request."""
-    check_same_request(request, answered)
-    stored = await tx.get_version(namespace, answered.workflow_id, answered.version)
-    graph = await asyncio.to_thread(graph_of, stored)
-    return SavedVersion(stored, graph, answered.warnings, answered.unchanged, merged=answered.merged)
+def _answer_of(saved: SavedVersion) -> dict[str, Any]:
+    """What is remembered of an answer: the version has the rest."""
+    workflow = saved.stored.workflow
+    return {
+        "workflowId": workflow.id,
+        "version": workflow.version,
+        "unchanged": saved.unchanged,
+        "merged": saved.merged,
+        "warnings": [asdict(warning) for warning in saved.warnings],
+    }
+
+
+def _finding(values: Mapping[str, Any]) -> Finding:
+    ids = {name: tuple(values[name]) for name in ("node_ids", "edge_ids")}
+    return Finding(**{**values, **ids, "severity": Severity(values["severity"])})
 
 
 def _differences(edited: StoredVersion, current: StoredVersion) -> Sequence[Difference]:

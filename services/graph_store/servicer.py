@@ -12,7 +12,7 @@ from opentelemetry import trace
 
 from services.chassis.example.query import read_query
 from services.chassis.interceptors import caller, namespace_of
-from services.chassis.paging import page_size_of, page_token
+from services.chassis.paging import fitting, page_size_of, page_token
 from services.graph_store import wire, wire_drafts, wire_history, wire_modules
 from services.graph_store.archiving import Archiving
 from services.graph_store.drafts import Drafts
@@ -59,18 +59,19 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         self._modules = use_cases.modules
 
     async def ValidateGraph(self, request: pb.ValidateGraphRequest, context: Any) -> pb.ValidateGraphResponse:
-        graph = wire.read_graph(request)
+        graph = await asyncio.to_thread(wire.read_graph, request)
         return wire.write_validation(await self._graphs.validate(namespace_of(request), graph))
 
     async def SaveGraph(self, request: pb.SaveGraphRequest, context: Any) -> pb.SaveGraphResponse:
-        command = wire.read_save(request, namespace_of(request), _author(context))
-        return wire.write_saved(await self._graphs.save(command))
+        # In threads, here and below: a graph of ten thousand nodes takes the loop from nobody.
+        command = await asyncio.to_thread(wire.read_save, request, namespace_of(request), _author(context))
+        return await asyncio.to_thread(wire.write_saved, await self._graphs.save(command))
 
     async def GetGraph(self, request: pb.GetGraphRequest, context: Any) -> pb.GetGraphResponse:
         stored, graph = await self._graphs.get(
             namespace_of(request), wire.read_workflow_id(request.workflow_id), wire.read_version(request)
         )
-        return wire.write_graph(stored, graph, expand_config=request.expand_config)
+        return await asyncio.to_thread(wire.write_graph, stored, graph, expand_config=request.expand_config)
 
     async def ResolveVersions(self, request: pb.ResolveVersionsRequest, context: Any) -> pb.ResolveVersionsResponse:
         asked = wire.read_workflow_ids(request.workflow_ids)
@@ -91,17 +92,16 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
             below=wire.read_version_place(request),
             limit=size + 1,
         )
-        return pb.ListVersionsResponse(
-            versions=wire.write_versions(versions[:size]),
-            next_page_token=page_token(request, [versions[size - 1].version]) if len(versions) > size else "",
-        )
+        messages = fitting(wire.write_versions(versions[:size]))
+        token = page_token(request, [messages[-1].version]) if len(versions) > len(messages) else ""
+        return pb.ListVersionsResponse(versions=messages, next_page_token=token)
 
     async def FindWorkflows(self, request: pb.FindWorkflowsRequest, context: Any) -> pb.FindWorkflowsResponse:
         namespace = namespace_of(request)
-        found, next_page_token = await self._workflows.find_workflows(namespace, read_query(request, WORKFLOWS))
-        return pb.FindWorkflowsResponse(
-            workflows=[wire.write_workflow(workflow) for workflow in found], next_page_token=next_page_token
-        )
+        query = read_query(request, WORKFLOWS)
+        found = await self._workflows.find_workflows(namespace, query)
+        messages = fitting(map(wire.write_workflow, found.workflows[: query.size]))
+        return pb.FindWorkflowsResponse(workflows=messages, next_page_token=query.page(found.rows, kept=len(messages))[1])
 
     async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Any) -> pb.DiffVersionsResponse:
         namespace = namespace_of(request)
@@ -110,28 +110,28 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
 
     async def RestoreVersion(self, request: pb.RestoreVersionRequest, context: Any) -> pb.RestoreVersionResponse:
         command = wire_history.read_restore(request, namespace_of(request), _author(context))
-        return wire_history.write_restored(await self._history.restore(command))
+        return await asyncio.to_thread(wire_history.write_restored, await self._history.restore(command))
 
     async def MergeGraph(self, request: pb.MergeGraphRequest, context: Any) -> pb.MergeGraphResponse:
-        command = wire_drafts.read_merge(request, namespace_of(request))
-        return wire_drafts.write_merged(await self._merging.merge(command))
+        command = await asyncio.to_thread(wire_drafts.read_merge, request, namespace_of(request))
+        return await asyncio.to_thread(wire_drafts.write_merged, await self._merging.merge(command))
 
     async def SaveDraft(self, request: pb.SaveDraftRequest, context: Any) -> pb.SaveDraftResponse:
-        command = wire_drafts.read_save_draft(request, namespace_of(request), _author(context))
-        return wire_drafts.write_saved_draft(await self._drafts.save(command))
+        author = _author(context)
+        command = await asyncio.to_thread(wire_drafts.read_save_draft, request, namespace_of(request), author)
+        return await asyncio.to_thread(wire_drafts.write_saved_draft, await self._drafts.save(command))
 
     async def GetDraft(self, request: pb.GetDraftRequest, context: Any) -> pb.GetDraftResponse:
         key = wire_drafts.read_key(request.workflow_id, namespace_of(request), _author(context))
-        return pb.GetDraftResponse(draft=wire_drafts.write_draft(await self._drafts.get(key)))
+        return pb.GetDraftResponse(draft=await asyncio.to_thread(wire_drafts.write_draft, await self._drafts.get(key)))
 
     async def DiscardDraft(self, request: pb.DiscardDraftRequest, context: Any) -> pb.DiscardDraftResponse:
-        author = _author(context)
-        await self._drafts.discard(wire_drafts.read_key(request.workflow_id, namespace_of(request), author), author)
+        await self._drafts.discard(wire_drafts.read_discard(request, namespace_of(request), _author(context)))
         return pb.DiscardDraftResponse()
 
     async def PublishDraft(self, request: pb.PublishDraftRequest, context: Any) -> pb.PublishDraftResponse:
         command = wire_drafts.read_publish(request, namespace_of(request), _author(context))
-        return wire_drafts.write_published(await self._publishing.publish(command))
+        return await asyncio.to_thread(wire_drafts.write_published, await self._publishing.publish(command))
 
     async def ArchiveWorkflow(self, request: pb.ArchiveWorkflowRequest, context: Any) -> pb.ArchiveWorkflowResponse:
         command = wire_drafts.read_archive(request, namespace_of(request), _author(context))
@@ -151,10 +151,9 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
             below=wire_history.read_event_place(request),
             limit=size + 1,
         )
-        return pb.ListAuditEventsResponse(
-            events=wire_history.write_events(events[:size]),
-            next_page_token=page_token(request, [events[size - 1].number]) if len(events) > size else "",
-        )
+        messages = fitting(wire_history.write_events(events[:size]))
+        token = page_token(request, [events[len(messages) - 1].number]) if len(events) > len(messages) else ""
+        return pb.ListAuditEventsResponse(events=messages, next_page_token=token)
 
     async def WatchWorkflows(
         self, request: pb.WatchWorkflowsRequest, context: Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from services.chassis.engine import Connection
 from services.chassis.example.query import Query, fetch
 from services.graph_store import examples, queries, tables
 from services.graph_store.model import (
-    AnsweredRequest,
     AuditEvent,
     Changes,
     CorruptVersion,
@@ -30,12 +29,24 @@ from services.graph_store.model import (
     check_hash,
 )
 from services.graph_store.model_drafts import LatestVersion
-from valkyr.errors import NameTaken
-from valkyr.graph.findings import Finding, Severity
+from valkyr.errors import NameTaken, Unavailable
 
+MAX_RACES = 5
 _NAME_KEY = "workflow_name_key"
 _OPTIONS = ("retry", "timeout", "deadline", "pool", "priority", "join")
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundWorkflows:
+    """What a query found: the rows that say where a page ends, and their workflows."""
+
+    rows: Sequence[Any]
+    workflows: Sequence[StoredWorkflow]
+
+
+class Raced(Exception):
+    """Another transaction was first, so that what this one has read is no longer true."""
 
 
 class Store:
@@ -60,13 +71,21 @@ class Store:
                 self._changed()
 
     async def in_transaction(self, work: Callable[[Transaction], Awaitable[_Result]]) -> _Result:
-        """Runs `work` in a transaction, again from its start after a deadlock or a serialization failure."""
+        """Runs `work` in a transaction, again from its start after a deadlock, a serialization failure or Raced.
+
+        Unavailable where others were first time and again.
+        """
 
         async def once() -> _Result:
             async with self.transaction() as tx:
                 return await work(tx)
 
-        return await with_retries(once)
+        for _ in range(MAX_RACES):
+            try:
+                return await with_retries(once)
+            except Raced:
+                continue
+        raise Unavailable("others keep changing the same at the same time", retry_after=timedelta(milliseconds=100))
 
     async def latest_versions(
         self, namespace: str, workflow_ids: Sequence[str]
@@ -77,19 +96,13 @@ class Store:
             rows = await connection.fetch(queries.LATEST_VERSIONS, namespace, workflow_ids)
         return {str(row[1]): LatestVersion(row[2], row[3]) for row in rows if row[1] is not None}, rows[0][0]
 
-    async def find_workflows(self, namespace: str, query: Query) -> tuple[list[StoredWorkflow], str]:
-        """A page of what the query asks for, and the next one's token."""
-        async with self._database.acquire() as connection:
+    async def find_workflows(self, namespace: str, query: Query) -> FoundWorkflows:
+        """A page of what the query asks for, and one more if there is one."""
+        async with self._database.listing() as connection:
             rows = await fetch(
                 connection, query.statement(examples.COLUMNS, examples.ROWS, examples.SCOPE, [namespace])
             )
-        found, next_page_token = query.page(rows)
-        return [_found(row) for row in found], next_page_token
-
-    async def prune_requests(self, kept: timedelta, limit: int) -> int:
-        """Forgets up to `limit` requests that were answered longer than `kept` ago; how many there were."""
-        async with self.transaction() as tx:
-            return await tx.prune_requests(kept, limit)
+        return FoundWorkflows(rows, [_found(row) for row in rows])
 
 
 class Transaction:
@@ -112,6 +125,11 @@ class Transaction:
     async def find_workflow(self, namespace: str, workflow_id: str) -> StoredWorkflow | None:
         row = (await self._connection.execute(queries.select_workflow(namespace, workflow_id))).first()
         return None if row is None else workflow_of(row)
+
+    async def id_of_name(self, namespace: str, name: str) -> str | None:
+        """The workflow that has the name."""
+        found: str | None = (await self._connection.execute(queries.select_named(namespace, name))).scalar_one_or_none()
+        return found
 
     async def insert_workflow(self, values: Mapping[str, Any]) -> StoredWorkflow | None:
         """None if another transaction was first with the same id. NameTaken."""
@@ -155,51 +173,13 @@ class Transaction:
         await self._write(tables.module, changes.modules, namespace, workflow_id, module_row)
 
     async def insert_audit_event(self, namespace: str, event: AuditEvent) -> None:
-        values = {
-            "namespace": namespace,
-            "id": event.id,
-            "workflow_id": event.workflow_id,
-            "action": event.action,
-            "principal_id": event.author.principal_id,
-            "principal_name": event.author.principal,
-            "from_version": event.from_version,
-            "to_version": event.to_version,
-            "from_hash": event.from_hash,
-            "to_hash": event.to_hash,
-            "message": event.message,
-            "trace_id": event.author.trace_id,
-        }
-        self.has_events = True
-        await self._connection.execute(queries.insert_audit_event(values))
+        await self.insert_audit_events([(namespace, event)])
 
-    async def find_request(
-        self, namespace: str, method: str, request_id: str, kept: timedelta
-    ) -> AnsweredRequest | None:
-        statement = queries.select_request(namespace, method, request_id, kept)
-        row = (await self._connection.execute(statement)).first()
-        return None if row is None else _answered(row)
-
-    async def insert_request(
-        self, namespace: str, method: str, request_id: str, answered: AnsweredRequest, kept: timedelta
-    ) -> bool:
-        """False if another transaction was first with the same request id."""
-        values = {
-            "namespace": namespace,
-            "method": method,
-            "request_id": request_id,
-            "request_hash": answered.request_hash,
-            "workflow_id": answered.workflow_id,
-            "version": answered.version,
-            "unchanged": answered.unchanged,
-            "merged": answered.merged,
-            "warnings": orjson.dumps([asdict(warning) for warning in answered.warnings]).decode(),
-        }
-        result = await self._connection.execute(queries.insert_request(values, kept))
-        return result.first() is not None
-
-    async def prune_requests(self, kept: timedelta, limit: int) -> int:
-        result = await self._connection.execute(queries.delete_old_requests(kept, limit))
-        return int(result.rowcount)
+    async def insert_audit_events(self, events: Sequence[tuple[str, AuditEvent]]) -> None:
+        """Each with its namespace; in one statement."""
+        if events:
+            self.has_events = True
+            await self._connection.execute(queries.insert_audit_events([_event_row(*event) for event in events]))
 
     async def list_versions(
         self, namespace: str, workflow_id: str, *, below: int | None, limit: int
@@ -304,16 +284,21 @@ def _version(row: Row[Any], workflow: StoredWorkflow) -> StoredVersion:
     return check_hash(stored)
 
 
-def _answered(row: Row[Any]) -> AnsweredRequest:
-    warnings = [
-        Finding(**{**values, "severity": Severity(values["severity"]), **_tuples(values)})
-        for values in orjson.loads(row.warnings)
-    ]
-    return AnsweredRequest(row.request_hash, row.workflow_id, row.version, row.unchanged, warnings, row.merged)
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(values[name]) for name in ("node_ids", "edge_ids")}
+def _event_row(namespace: str, event: AuditEvent) -> dict[str, Any]:
+    return {
+        "namespace": namespace,
+        "id": event.id,
+        "workflow_id": event.workflow_id,
+        "action": event.action,
+        "principal_id": event.author.principal_id,
+        "principal_name": event.author.principal,
+        "from_version": event.from_version,
+        "to_version": event.to_version,
+        "from_hash": event.from_hash,
+        "to_hash": event.to_hash,
+        "message": event.message,
+        "trace_id": event.author.trace_id,
+    }
 
 
 def _task_row(task_id: str, node: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from services.chassis.database import Database
 from services.graph_store import queries_modules as queries
-from services.graph_store.model import Author, Request
+from services.graph_store.model import Author
 from services.graph_store.store import Transaction
 from valkyr.graph.catalogue import CatalogueModule, defaults_to_document, module_from_defaults
 
@@ -71,29 +71,6 @@ class StoredModules:
         rows = (await tx.connection.execute(queries.WRITE_MODULES, {**said, **arrays})).all()
         await tx.connection.execute(queries.SET_REVISION, {"namespace": namespace, "revision": revision})
         return {row.class_name: row.last_modified_date for row in rows}
-
-    async def find_request(
-        self, tx: Transaction, namespace: str, request: Request, kept: timedelta
-    ) -> tuple[bytes, Sequence[Any]] | None:
-        """The hash of the request that had this id before, and what was answered."""
-        said = {"namespace": namespace, "method": request.method, "request_id": request.id, "kept": kept}
-        row = (await tx.connection.execute(queries.FIND_REQUEST, said)).first()
-        return None if row is None else (row.request_hash, orjson.loads(row.warnings))
-
-    async def write_request(
-        self, tx: Transaction, namespace: str, request: Request, *, revision: int, answer: Sequence[Any]
-    ) -> None:
-        """For the request sent once more. The catalogue is locked: nobody else writes the same one."""
-        said = {
-            "namespace": namespace,
-            "method": request.method,
-            "request_id": request.id,
-            "request_hash": request.hash,
-            "version": revision,
-            "unchanged": False,
-            "answer": orjson.dumps(answer).decode(),
-        }
-        await tx.connection.execute(queries.WRITE_REQUEST, said)
 
 
 def schema_text(module: CatalogueModule) -> str | None:

@@ -167,11 +167,7 @@ answered_request = Table(
     Column("method", String(40), primary_key=True),
     _text("request_id", key=True),
     Column("request_hash", LargeBinary, nullable=False),
-    _uuid("workflow_id", nullable=True),
-    Column("version", Integer, nullable=False),
-    Column("unchanged", Boolean, nullable=False),
-    Column("merged", Boolean, nullable=False),
-    _text("warnings"),
+    _text("answer"),
     _when("created_date"),
 )
 

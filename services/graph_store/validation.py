@@ -38,10 +38,20 @@ class Validation:
 def invalid_graph(errors: Sequence[Finding]) -> InvalidGraph:
     """The error of a save whose graph has ERROR findings."""
     first = errors[0]
-    more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
     return InvalidGraph(
-        f"{first.code}: {first.message}{more}; nothing was saved",
+        f"{summary_of(errors)}; nothing was saved",
         hint=f"{first.hint}; ValidateGraph answers with every finding",
         metadata={"total": str(len(errors))},
-        violations=[Violation(found.path, f"{found.code}: {found.message}") for found in errors],
+        violations=violations_of(errors),
     )
+
+
+def summary_of(errors: Sequence[Finding]) -> str:
+    """The first of the findings in words, and how many there are."""
+    first = f"{errors[0].code}: {errors[0].message}"
+    return first if len(errors) == 1 else f"the graph has {len(errors):,} errors, the first of them {first}"
+
+
+def violations_of(errors: Sequence[Finding]) -> list[Violation]:
+    """As they travel in an error."""
+    return [Violation(found.path, f"{found.code}: {found.message}") for found in errors]

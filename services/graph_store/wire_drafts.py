@@ -10,6 +10,7 @@ from services.graph_store.model import Author, SavedVersion
 from services.graph_store.model_drafts import (
     NO_VERSION,
     ArchiveCommand,
+    DiscardDraftCommand,
     DraftKey,
     MergeCommand,
     MergedGraph,
@@ -75,6 +76,7 @@ def read_save_draft(request: pb.SaveDraftRequest, namespace: str, author: Author
     revision = _read_revision(request, problems, least=0)
     given = request.base_version if request.HasField("base_version") else None
     base = _edited(given, "baseVersion", workflow, "graph.workflow.version", problems)
+    wire.check_text(request.request_id, "requestId", wire.MAX_REQUEST_ID, problems)
     problems.raise_if_any()
     return SaveDraftCommand(
         namespace=namespace,
@@ -84,7 +86,18 @@ def read_save_draft(request: pb.SaveDraftRequest, namespace: str, author: Author
         workflow=_said(workflow) if request.graph.HasField("workflow") else None,
         base_version=given if base is None else base,
         revision=revision,
+        request_id=request.request_id,
     )
+
+
+def read_discard(request: pb.DiscardDraftRequest, namespace: str, author: Author) -> DiscardDraftCommand:
+    """InvalidRequest naming every field that cannot be read."""
+    problems = fields.Problems()
+    workflow_id = _read_id(request.workflow_id, problems)
+    revision = _read_revision(request, problems, least=1)
+    wire.check_text(request.request_id, "requestId", wire.MAX_REQUEST_ID, problems)
+    problems.raise_if_any()
+    return DiscardDraftCommand(namespace, workflow_id, author, revision, request.request_id)
 
 
 def write_saved_draft(saved: SavedDraft) -> pb.SaveDraftResponse:
@@ -174,7 +187,10 @@ def _read_id(value: str, problems: fields.Problems) -> str:
 
 
 def _read_revision(
-    request: pb.SaveDraftRequest | pb.PublishDraftRequest, problems: fields.Problems, *, least: int
+    request: pb.SaveDraftRequest | pb.PublishDraftRequest | pb.DiscardDraftRequest,
+    problems: fields.Problems,
+    *,
+    least: int,
 ) -> int | None:
     if not request.HasField("revision"):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.chassis.paging import bad_page_token, page_place
+from services.chassis.paging import bad_page_token, fitting, page_place
 from services.graph_store.model import Author
 from services.graph_store.model_modules import ModulePage, Registration
 from services.graph_store.wire import check_text
@@ -19,7 +19,6 @@ MAX_MODULES = 1_000
 MAX_REQUEST_ID = 255
 MAX_REQUEST_BYTES = MAX_MESSAGE_BYTES - 1024 * 1024
 """The answer says all of a request again, and who registered each module."""
-MAX_PAGE_BYTES = 12 * 1024 * 1024
 
 
 def read_registration(request: pb.RegisterModulesRequest, namespace: str, author: Author) -> Registration:
@@ -56,12 +55,7 @@ def read_module_place(request: pb.ListModulesRequest) -> str:
 
 def write_page(page: ModulePage) -> tuple[pb.ListModulesResponse, str]:
     """As many as fit into a message, one at least; and the class name that the page ends with, "" for the last page."""
-    answer = pb.ListModulesResponse(catalogue_revision=page.revision)
-    size = 0
-    for module in page.modules:
-        message = module_to_proto(module)
-        size += message.ByteSize() + 8
-        if size > MAX_PAGE_BYTES and answer.modules:
-            return answer, answer.modules[-1].class_name
-        answer.modules.append(message)
-    return answer, page.modules[-1].class_name if page.more and page.modules else ""
+    messages = fitting(map(module_to_proto, page.modules))
+    answer = pb.ListModulesResponse(catalogue_revision=page.revision, modules=messages)
+    is_last = len(messages) == len(page.modules) and not page.more
+    return answer, "" if is_last or not messages else messages[-1].class_name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.chassis.example.query import Query
-from services.graph_store.model import StoredWorkflow, VersionSummary, workflow_not_found
+from services.graph_store.model import VersionSummary, workflow_not_found
 from services.graph_store.model_drafts import LatestVersion
-from services.graph_store.store import Store
+from services.graph_store.store import FoundWorkflows, Store
 
 
 class Workflows:
@@ -32,6 +32,6 @@ class Workflows:
                 raise workflow_not_found(workflow_id)
         return versions
 
-    async def find_workflows(self, namespace: str, query: Query) -> tuple[list[StoredWorkflow], str]:
-        """A page of what the query asks for, and the next one's token: empty if there is none."""
+    async def find_workflows(self, namespace: str, query: Query) -> FoundWorkflows:
+        """A page of what the query asks for, and one more if there is one."""
         return await self._store.find_workflows(namespace, query)

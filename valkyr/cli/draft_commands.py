@@ -18,7 +18,7 @@ from valkyr.cli.workflows import SaveBase, choose_base, described_by, existing_i
 from valkyr.cli.yaml_writing import yaml_of
 from valkyr.client import Client, Draft, PublishedDraft, SavedDraft
 from valkyr.client.ids import new_request_id
-from valkyr.errors import DraftNotFound, InvalidGraph
+from valkyr.errors import DraftNotFound, InvalidGraph, MergeConflict
 from valkyr.graph.model import WorkflowInfo
 
 app = typer.Typer(
@@ -116,16 +116,17 @@ async def get(session: Session, workflow: WorkflowArgument) -> ExitCode:
 
 @app.command(no_args_is_help=True)
 @command
-async def discard(session: Session, workflow: WorkflowArgument) -> ExitCode:
+async def discard(session: Session, workflow: WorkflowArgument, revision: Revision = None) -> ExitCode:
     """Throws your draft away. What is published stays as it is.
 
     \b
     Examples:
       valkyr graph draft discard orders
+      valkyr graph draft discard orders --revision 3
     """
     async with session.client() as client:
         workflow_id = await workflow_id_of(client, workflow)
-        await client.graphs.drafts.discard(workflow_id)
+        await client.graphs.drafts.discard(workflow_id, revision=revision)
     if session.printer.as_json:
         session.printer.document({"workflowId": workflow_id})
     session.printer.line(f"your draft of {workflow} is gone")
@@ -142,9 +143,9 @@ async def publish(
 ) -> ExitCode:
     """Saves your draft as a new version; the draft is gone then.
 
-    If others have saved since it began, their changes and yours are put together. Where two have changed the same
-    nothing is saved, the conflicts are printed, and it ends with 5; where it has errors it ends with 3. The draft is
-    kept in both cases.
+    If others have saved since it began, their changes and yours are put together. Where two have changed the same, or
+    both together have errors, nothing is saved, that is printed, and it ends with 5; where your draft has errors by
+    itself it ends with 3. The draft is kept in each case.
 
     \b
     Examples:
@@ -156,6 +157,10 @@ async def publish(
             published = await client.graphs.drafts.publish(workflow_id, revision=revision, message=message)
         except InvalidGraph as error:
             return refused_graph(session, error, f"{workflow}@draft")
+        except MergeConflict as error:
+            if not error.findings:
+                raise
+            return refused_graph(session, error, f"{workflow}@draft+{error.current_version}", ExitCode.CONFLICT)
     _print_published(session, published)
     return ExitCode.OK
 

@@ -14,7 +14,7 @@ from valkyr.cli.printing import moment
 from valkyr.cli.session import Session, command
 from valkyr.cli.workflows import choose_current, read_version, workflow_id_of
 from valkyr.client import AuditEvent, RestoredGraph, Workflow, WorkflowChange, WorkflowVersion
-from valkyr.errors import InvalidGraph
+from valkyr.errors import InvalidGraph, MergeConflict
 
 app = typer.Typer()
 
@@ -206,12 +206,12 @@ class _Told:
         self.last_token = token
 
 
-def refused_graph(session: Session, error: InvalidGraph, label: str) -> ExitCode:
+def refused_graph(
+    session: Session, error: InvalidGraph | MergeConflict, label: str, code: ExitCode = ExitCode.BAD_INPUT
+) -> ExitCode:
     """Prints an invalid graph that stands in no file."""
-    session.printer.refused(
-        error, ExitCode.BAD_INPUT, [PlacedFinding(label, None, finding) for finding in error.findings]
-    )
-    return ExitCode.BAD_INPUT
+    session.printer.refused(error, code, [PlacedFinding(label, None, finding) for finding in error.findings])
+    return code
 
 
 def _print_restored(session: Session, restored: RestoredGraph, version: int, reason: str) -> None:

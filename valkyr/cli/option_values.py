@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +16,8 @@ from valkyr.duration import parse_duration
 from valkyr.errors import InvalidRequest
 
 JSON_METAVAR = "JSON|@FILE|-"
+_DATE = re.compile(r"[12][0-9]{7}")
+"""20260301 is a day, and not so many seconds."""
 
 
 def read_duration(text: str) -> timedelta:
@@ -31,10 +35,9 @@ def read_duration(text: str) -> timedelta:
 
 def read_moment(text: str) -> datetime:
     """A time with its zone such as 2026-03-01T18:00:00Z, or how long from now (2h); a bad one is a usage error."""
-    try:
-        return datetime.now(UTC) + read_duration(text)
-    except (typer.BadParameter, OverflowError):
-        pass
+    if not _DATE.fullmatch(text.strip()):
+        with suppress(typer.BadParameter, OverflowError):
+            return datetime.now(UTC) + read_duration(text)
     try:
         when = datetime.fromisoformat(text.strip())
     except ValueError:
@@ -48,10 +51,9 @@ def read_moment(text: str) -> datetime:
 def read_past_moment(text: str) -> datetime:
     """How long ago (2h, 7d), or a time such as 2026-03-01 or 2026-03-01T18:00:00Z, UTC without a zone; a bad one is a
     usage error."""
-    try:
-        return datetime.now(UTC) - read_duration(text)
-    except (typer.BadParameter, OverflowError):
-        pass
+    if not _DATE.fullmatch(text.strip()):
+        with suppress(typer.BadParameter, OverflowError):
+            return datetime.now(UTC) - read_duration(text)
     try:
         when = datetime.fromisoformat(text.strip())
     except ValueError:

@@ -107,12 +107,13 @@ async def described_by(
         return None
     if not unsaid:
         return graph_file.workflow
-    try:
+    if version is not None:
         stored = (await client.graphs.get(workflow_id, version=version)).workflow
-    except WorkflowNotFound:
-        if version is not None:
-            raise
-        return graph_file.workflow
+    else:
+        page = await client.graphs.find(example={"id": workflow_id}, page_size=1).page()
+        if not page.items:
+            return graph_file.workflow
+        stored = page.items[0]
     return replace(graph_file.workflow, **{key: getattr(stored, key) for key in unsaid})
 
 

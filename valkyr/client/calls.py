@@ -6,16 +6,19 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import grpc
 
 from valkyr.client.retries import RetryBudget, delay_before_repeat
-from valkyr.errors import DeadlineExceeded, Unavailable, ValkyrError
+from valkyr.errors import DeadlineExceeded, Overloaded, Unavailable, ValkyrError
 from valkyr.rpc.channel import open_channel
 from valkyr.rpc.status import from_rpc_error
 
+TRANSIENT = (Unavailable, Overloaded, DeadlineExceeded)
+"""After which the same call, made again, may be answered."""
 GRPC_CODE = "grpcCode"
 """Metadata of an error that gRPC itself made, without a word from the server."""
 
@@ -62,7 +65,7 @@ class Calls:
                 answer = await getattr(self._open(), rpc)(request, timeout=_left(expires))
             except grpc.RpcError as error:
                 failures += 1
-                failure = self._error(error, budget)
+                failure = self._error(error, request, budget)
                 if isinstance(failure, DeadlineExceeded) and said is not None:
                     raise said from None
                 delay = self._delay(failure, failures, self._last_moment(began, expires))
@@ -79,7 +82,7 @@ class Calls:
         try:
             answer = await getattr(self._open(), rpc)(request, timeout=budget.total_seconds())
         except grpc.RpcError as error:
-            raise self._error(error, budget) from None
+            raise self._error(error, request, budget) from None
         self._reached = True
         self._budget.succeeded()
         return answer
@@ -132,7 +135,17 @@ class Calls:
             raise error
         return delay.total_seconds()
 
-    def _error(self, error: grpc.RpcError, budget: timedelta) -> ValkyrError:
+    def _error(self, error: grpc.RpcError, request: Any, budget: timedelta) -> ValkyrError:
+        """With `metadata["requestId"]` where the request has one and may have taken effect all the same: by that it is
+        repeated and carried out once."""
+        translated = self._in_words(error, budget)
+        request_id = getattr(request, "request_id", "")
+        if request_id and isinstance(translated, TRANSIENT):
+            metadata = {**translated.details.metadata, "requestId": request_id}
+            translated.details = replace(translated.details, metadata=metadata)
+        return translated
+
+    def _in_words(self, error: grpc.RpcError, budget: timedelta) -> ValkyrError:
         translated = from_rpc_error(error)
         if GRPC_CODE not in translated.details.metadata:
             self._reached = True

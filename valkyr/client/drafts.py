@@ -35,6 +35,7 @@ class Drafts:
         workflow: WorkflowInfo | None = None,
         base_version: int | None = None,
         revision: int | None = None,
+        request_id: str | None = None,
         timeout: timedelta | None = None,
     ) -> SavedDraft:
         """Keeps the graph as the caller's draft, errors and all; `findings` say what keeps it from being published.
@@ -50,6 +51,7 @@ class Drafts:
             graph=graph_to_proto(given.graph, given.described(workflow)),
             base_version=edited_version(base_version, given.workflow, "base_version"),
             revision=revision,
+            request_id=request_id or new_request_id(),
         )
         return saved_draft_of(await self._calls.unary("SaveDraft", request, timeout=timeout))
 
@@ -58,9 +60,21 @@ class Drafts:
         request = graph_pb2.GetDraftRequest(namespace=self._scope.namespace, workflow_id=workflow_id)
         return draft_of((await self._calls.unary("GetDraft", request, timeout=timeout)).draft)
 
-    async def discard(self, workflow_id: str, *, timeout: timedelta | None = None) -> None:
-        """Nothing is left of what it said. DraftNotFound."""
-        request = graph_pb2.DiscardDraftRequest(namespace=self._scope.namespace, workflow_id=workflow_id)
+    async def discard(
+        self,
+        workflow_id: str,
+        *,
+        revision: int | None = None,
+        request_id: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> None:
+        """Nothing is left of what it said. DraftNotFound; DraftConflict where `revision` is stale."""
+        request = graph_pb2.DiscardDraftRequest(
+            namespace=self._scope.namespace,
+            workflow_id=workflow_id,
+            revision=revision,
+            request_id=request_id or new_request_id(),
+        )
         await self._calls.unary("DiscardDraft", request, timeout=timeout)
 
     async def publish(
@@ -74,8 +88,8 @@ class Drafts:
     ) -> PublishedDraft:
         """Saves the draft as a new version, together with what others have saved since; the draft is gone then.
 
-        Where it is refused it is kept: InvalidGraph with all `findings`, MergeConflict with all `disagreements`,
-        DraftConflict where `revision` is stale, WorkflowArchived, NameTaken; DraftNotFound.
+        Where it is refused it is kept: InvalidGraph with all `findings`, MergeConflict with all `disagreements` or with
+        all `findings` of what both make together, DraftConflict where `revision` is stale, WorkflowArchived, NameTaken; DraftNotFound.
         """
         request = graph_pb2.PublishDraftRequest(
             namespace=self._scope.namespace,
@@ -89,6 +103,8 @@ class Drafts:
         except InvalidGraph as refused:
             raise await with_all_findings(refused, lambda: self._findings(workflow_id, timeout)) from None
         except MergeConflict as refused:
+            if not refused.disagreements:
+                raise await with_all_findings(refused, lambda: self._findings(workflow_id, timeout)) from None
             raise await with_all_disagreements(refused, lambda: self._disagreements(workflow_id, timeout)) from None
         except VersionConflict as refused:
             raise await with_all_differences(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
 from valkyr.api.graph.v1 import graph_pb2
 from valkyr.client.calls import Calls
@@ -19,7 +20,10 @@ Findings = Callable[[], Awaitable[Sequence[Finding]]]
 Disagreements = Callable[[], Awaitable[Sequence[Disagreement]]]
 
 
-async def with_all_findings(refused: InvalidGraph, ask: Findings) -> InvalidGraph:
+Refused = TypeVar("Refused", InvalidGraph, MergeConflict)
+
+
+async def with_all_findings(refused: Refused, ask: Findings) -> Refused:
     """The refusal with `findings`: as `ask` tells them, or else those that the status had room for."""
     try:
         findings = await ask()
@@ -70,12 +74,6 @@ async def with_all_disagreements(conflict: MergeConflict, ask: Disagreements) ->
         metadata = _metadata(conflict, fetched=len(disagreements), total=total)
         conflict.details = replace(conflict.details, disagreements=tuple(disagreements), metadata=metadata)
     return conflict
-
-
-def with_request_id(error: ValkyrError, request_id: str) -> ValkyrError:
-    """The error with `metadata["requestId"]`, by which the change is repeated and made once."""
-    error.details = replace(error.details, metadata={**error.details.metadata, "requestId": request_id})
-    return error
 
 
 def _metadata(error: ValkyrError, *, fetched: int, total: int) -> dict[str, str]:

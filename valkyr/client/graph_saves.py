@@ -12,13 +12,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from valkyr.client.calls import Calls
-from valkyr.errors import DeadlineExceeded, InvalidRequest, Overloaded, Unavailable, ValkyrError
+from valkyr.client.calls import TRANSIENT, Calls
+from valkyr.errors import DeadlineExceeded, InvalidRequest, Overloaded, ValkyrError
 from valkyr.retry import backoff_ceiling
 
 LONGEST_DELAY = timedelta(seconds=30)
-TRANSIENT = (Unavailable, Overloaded, DeadlineExceeded)
-"""What may be gone with the next attempt. The `request_id` makes it safe, whatever became of the one before."""
 
 
 class SaveStage(StrEnum):

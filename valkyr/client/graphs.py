@@ -13,8 +13,8 @@ from valkyr.client.drafts import Drafts
 from valkyr.client.examples import ListQuery, Matcher, TimeRange
 from valkyr.client.graph_documents import GraphOrDocument, Scope, one_message, read_given
 from valkyr.client.graph_history import GraphHistory
-from valkyr.client.graph_refusals import with_all_differences, with_all_findings, with_request_id
-from valkyr.client.graph_saves import TRANSIENT, OnProgress, OnRetry, SaveRetries, SaveStage, send
+from valkyr.client.graph_refusals import with_all_differences, with_all_findings
+from valkyr.client.graph_saves import OnProgress, OnRetry, SaveRetries, SaveStage, send
 from valkyr.client.ids import new_request_id
 from valkyr.client.pages import Page, Pages
 from valkyr.client.results import ResolvedVersions, SavedGraph, StoredGraph, Workflow
@@ -115,8 +115,6 @@ class Graphs(GraphHistory):
                 edited=info.version if version is None else version,
                 timeout=timeout,
             ) from None
-        except TRANSIENT as error:
-            raise with_request_id(error, request.request_id) from None
 
     async def get(
         self,

@@ -27,6 +27,8 @@ from services.chassis.example.resource import Column, Document, Field, Group, Ki
 from valkyr.graph.fields import Problems, read_json, shown
 
 MAX_VALUES = 200
+MAX_ITEMS = 16
+"""Of lists of objects in an example, all together: each is a subquery to be planned."""
 _NAMES_SHOWN = 30
 
 
@@ -92,6 +94,7 @@ class _Reading:
         self.matcher = matcher
         self.problems = problems
         self.visited = 0
+        self.items = 0
 
     def combined(self, parts: tuple[Predicate, ...]) -> Predicate:
         if len(parts) == 1:
@@ -149,6 +152,10 @@ class _Reading:
         if not isinstance(value, list):
             self.problems.add(path, f"{shown(value)} is not a list of objects")
             return
+        self.items += len(value)
+        if self.items > MAX_ITEMS:
+            self.problems.add(path, f"makes {self.items:,} objects of lists; an example holds at most {MAX_ITEMS}")
+            return
         for i, item in enumerate(value):
             if not self._is_one_more():
                 return
@@ -175,16 +182,17 @@ class _Reading:
     def _document(
         self, value: Any, document: Document, path: str, names: tuple[str, ...], within: tuple[str, ...]
     ) -> Iterator[Predicate]:
-        """Objects are walked, so that strings below them are matched by the mode; lists are contained as they are."""
+        """Objects are walked, so that strings below them are matched by the mode; lists are contained as they are.
+        What is empty restricts nothing."""
         if not self._is_one_more() or (within and (*names, ".".join(within)) in self.matcher.ignored):
             return
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             for key, item in value.items():
                 if coerce_text(key, f"{path}.{key}", self.problems) is not None:
                     yield from self._document(item, document, f"{path}.{key}", names, (*within, key))
         elif value is None:
             yield Absent(At(document.sql, within))
-        else:
+        elif value != []:
             yield self._inside(document.sql, within, read_json(value, path, self.problems))
 
     def _inside(self, sql: str, within: tuple[str, ...], value: Any) -> Predicate:

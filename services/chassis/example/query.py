@@ -63,20 +63,22 @@ class Query:
         """
         parameters = Parameters(list(values))
         conditions = [f"({scope})", condition(All((*self.ranges, self.predicate)), parameters)]
-        if self.place is not None:
-            conditions.append(after(self.terms, self.place, parameters))
+        begins = [] if self.place is None else after(self.terms, self.place, parameters)
         places = ", ".join(f"{term.column.sql} AS place_{i}" for i, term in enumerate(self.terms, 1))
         limit = parameters.add(self.size + 1, "bigint")
-        text = "\n".join(
-            (
-                f"SELECT {columns}, {places}",
-                f"FROM {rows}",
-                f"WHERE {' AND '.join(conditions)}",
-                f"ORDER BY {order(self.terms)}",
-                f"LIMIT {limit}",
+        selects = [
+            "\n".join(
+                (
+                    f"SELECT {columns}, {places}",
+                    f"FROM {rows}",
+                    f"WHERE {' AND '.join([*conditions, *begin])}",
+                    f"ORDER BY {order(self.terms)}",
+                    f"LIMIT {limit}",
+                )
             )
-        )
-        return Statement(text, tuple(parameters.values))
+            for begin in ([[begin] for begin in begins] or [[]])
+        ]
+        return Statement(_one_after_the_other(selects, self.terms, limit), tuple(parameters.values))
 
     def page(self, rows: Sequence[Any], *, kept: int | None = None) -> tuple[Sequence[Any], str]:
         """The rows of this page, and the next one's token: empty if there is none. `kept`: how many of them the answer
@@ -102,6 +104,15 @@ def read_query(request: Any, resource: Resource) -> Query:
     terms = order_of(request.order_by, resource, problems)
     problems.raise_if_any()
     return Query(request, predicate, ranges, terms, _place(request, terms), page_size_of(request))
+
+
+def _one_after_the_other(selects: Sequence[str], terms: Sequence[Term], limit: str) -> str:
+    """All in one order; each select has no more than the limit."""
+    if len(selects) == 1:
+        return selects[0]
+    every = " UNION ALL ".join(f"({select})" for select in selects)
+    by = ", ".join(f"place_{i}{' DESC' if term.descending else ''}" for i, term in enumerate(terms, 1))
+    return f"SELECT * FROM ({every}) AS found\nORDER BY {by}\nLIMIT {limit}"
 
 
 async def fetch(connection: asyncpg.Connection, statement: Statement) -> list[asyncpg.Record]:

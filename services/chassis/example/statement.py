@@ -79,14 +79,34 @@ def order(terms: Sequence[Term]) -> str:
     return ", ".join(f"{term.column.sql}{' DESC' if term.descending else ''}" for term in terms)
 
 
-def after(terms: Sequence[Term], place: Sequence[Any], parameters: Parameters) -> str:
-    """Whether a row comes after `place`, which has a value for each term."""
+def after(terms: Sequence[Term], place: Sequence[Any], parameters: Parameters) -> list[str]:
+    """The rows after `place`, which has a value for each term: one condition, or two that follow each other and exclude
+    each other. Each leads along an index to where it begins, which their OR would not."""
+    first, at = terms[0], place[0]
+    if not first.column.nullable or (first.descending and at is not None) or (at is None and not first.descending):
+        return [_after(terms, place, parameters)]
+    if at is None:
+        return [_after_same(terms, place, parameters), f"{first.column.sql} IS NOT NULL"]
+    return [
+        f"{_bound(first, at, parameters)}({_beyond_value(first, at, parameters)}"
+        f" OR ({_after_same(terms, place, parameters)}))",
+        f"{first.column.sql} IS NULL",
+    ]
+
+
+def _after_same(terms: Sequence[Term], place: Sequence[Any], parameters: Parameters) -> str:
+    """Among those that are the same in the first term."""
+    return f"{_same(terms[0], place[0], parameters)} AND {_after(terms[1:], place[1:], parameters)}"
+
+
+def _after(terms: Sequence[Term], place: Sequence[Any], parameters: Parameters) -> str:
     if len({term.descending for term in terms}) == 1 and not any(term.column.nullable for term in terms):
         names = ", ".join(term.column.sql for term in terms)
         values = ", ".join(_value(term, value, parameters) for term, value in zip(terms, place, strict=True))
         return f"({names}) {_sign(terms[0])} ({values})"
     alternatives = []
-    bound = _bound(terms[0], place[0], parameters)
+    nulls_last = terms[0].column.nullable and not terms[0].descending
+    bound = "" if nulls_last else _bound(terms[0], place[0], parameters)
     for i, (term, value) in enumerate(zip(terms, place, strict=True)):
         if value is None and not term.descending:
             continue  # nothing is larger than what is absent
@@ -145,13 +165,17 @@ def _beyond(term: Term, value: Any, parameters: Parameters) -> str:
     sql = term.column.sql
     if value is None:
         return f"{sql} IS NOT NULL"
-    compared = f"{sql} {_sign(term)} {_value(term, value, parameters)}"
+    compared = _beyond_value(term, value, parameters)
     return f"({compared} OR {sql} IS NULL)" if term.column.nullable and not term.descending else compared
+
+
+def _beyond_value(term: Term, value: Any, parameters: Parameters) -> str:
+    return f"{term.column.sql} {_sign(term)} {_value(term, value, parameters)}"
 
 
 def _bound(term: Term, value: Any, parameters: Parameters) -> str:
     """What every alternative implies for the first column, said apart, so that an index on it leads to the place."""
-    if value is None or (term.column.nullable and not term.descending):
+    if value is None:
         return ""
     return f"{term.column.sql} {_sign(term)}= {_value(term, value, parameters)} AND "
 

@@ -45,6 +45,10 @@ class Session:
         """A connection for single statements; `reserved` as in `repeat`."""
         return self._database.acquire(reserved=reserved)
 
+    def listing(self) -> AbstractAsyncContextManager[Any]:
+        """As `reading`, for lists by example: see `Database.listing`."""
+        return self._database.listing()
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """One transaction, READ COMMITTED."""

@@ -18,7 +18,11 @@ SELECT workflow_id::text, from_version, to_version, from_hash, to_hash, message 
 ORDER BY 1, 3
 """
 WORKFLOWS = "SELECT id::text, version FROM graph_store.workflow"
-REQUESTS = "SELECT request_id, workflow_id::text, version, unchanged FROM graph_store.answered_request"
+REQUESTS = """
+SELECT request_id, answer::jsonb ->> 'workflowId' AS workflow_id, (answer::jsonb -> 'version')::int AS version,
+    (answer::jsonb -> 'unchanged')::bool AS unchanged
+FROM graph_store.answered_request WHERE method IN ('SaveGraph', 'RestoreVersion', 'PublishDraft')
+"""
 
 
 async def check(sql: asyncpg.Connection, ledger: Ledger) -> None:

@@ -303,18 +303,32 @@ async def _clashing(stub: GraphStoreServiceStub) -> None:
     await stub.SaveGraph(theirs)
 
 
-@pytest.mark.parametrize("stale", [False, True], ids=["current base", "merged"])
-async def test_i03_a_draft_with_errors_is_not_published_and_kept(stub: GraphStoreServiceStub, stale: bool) -> None:
+async def test_i03_a_draft_with_errors_is_not_published_and_kept(stub: GraphStoreServiceStub) -> None:
     await stub.SaveGraph(a_save("a, b, c"))
     await stub.SaveDraft(a_draft("a -> b, b -> a, c"))
-    if stale:
-        await stub.SaveGraph(a_save("a, b, c, d", version=1))
     error = await error_of(stub.PublishDraft(a_publish(request_id="r")))
     assert isinstance(error, InvalidGraph)
     assert (await stub.GetDraft(GET)).draft.revision == 1
-    assert (await latest(stub)).workflow.version == 1 + stale
+    assert (await latest(stub)).workflow.version == 1
     await stub.SaveDraft(a_draft("a -> b, c"))
-    assert (await stub.PublishDraft(a_publish(request_id="r"))).graph.workflow.version == 2 + stale
+    assert (await stub.PublishDraft(a_publish(request_id="r"))).graph.workflow.version == 2
+
+
+async def test_i03_what_makes_a_cycle_with_what_others_saved_is_not_published_and_kept(
+    stub: GraphStoreServiceStub,
+) -> None:
+    await stub.SaveGraph(a_save("a, b, c"))
+    await stub.SaveDraft(a_draft("a -> b, c"))
+    await stub.SaveGraph(a_save("b -> a, c", version=1))
+    error = await error_of(stub.PublishDraft(a_publish(request_id="r")))
+    assert isinstance(error, MergeConflict)
+    assert (error.current_version, list(error.disagreements)) == (2, [])
+    assert [violation.description.partition(":")[0] for violation in error.details.violations] == ["CYCLE"]
+    assert "CYCLE" in error.message
+    assert (await stub.GetDraft(GET)).draft.revision == 1
+    assert (await latest(stub)).workflow.version == 2
+    await stub.SaveDraft(a_draft("b -> a, c, mine", base_version=2))
+    assert (await stub.PublishDraft(a_publish(request_id="r"))).graph.workflow.version == 3
 
 
 @pytest.mark.parametrize("stale", [False, True], ids=["current base", "merged"])
@@ -352,6 +366,43 @@ async def test_a_repeated_publish_gets_the_first_answer(stub: GraphStoreServiceS
     assert isinstance(error, RequestIdReused)
 
 
+async def test_a_repeated_save_of_a_draft_gets_the_first_answer(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveGraph(a_save("a"))
+    request = a_draft("a -> b -> a", request_id="r")
+    first = await stub.SaveDraft(request)
+    await stub.SaveDraft(a_draft("later"))
+    await stub.SaveGraph(a_save("b", version=1))
+    again = await stub.SaveDraft(request)
+    assert again == first
+    assert (await stub.GetDraft(GET)).draft.revision == 2, "nothing was saved anew"
+    await stub.DiscardDraft(pb.DiscardDraftRequest(workflow_id=ID))
+    assert await stub.SaveDraft(request) == first
+    assert isinstance(await error_of(stub.GetDraft(GET)), DraftNotFound)
+    error = await error_of(stub.SaveDraft(a_draft("another", request_id="r")))
+    assert isinstance(error, RequestIdReused)
+
+
+async def test_a_repeated_discard_is_answered_once_more(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveDraft(a_draft("a"))
+    request = pb.DiscardDraftRequest(workflow_id=ID, request_id="r")
+    await stub.DiscardDraft(request)
+    await stub.SaveDraft(a_draft("b"))
+    await stub.DiscardDraft(request)
+    assert ids((await stub.GetDraft(GET)).draft.graph) == {"b"}
+    other = pb.DiscardDraftRequest(workflow_id=ID, request_id="r", revision=3)
+    assert isinstance(await error_of(stub.DiscardDraft(other)), RequestIdReused)
+
+
+async def test_discarding_another_revision_than_is_there(stub: GraphStoreServiceStub) -> None:
+    await stub.SaveDraft(a_draft("a"))
+    await stub.SaveDraft(a_draft("b"))
+    error = await error_of(stub.DiscardDraft(pb.DiscardDraftRequest(workflow_id=ID, revision=1)))
+    assert isinstance(error, DraftConflict)
+    assert error.current_revision == 2
+    await stub.DiscardDraft(pb.DiscardDraftRequest(workflow_id=ID, revision=2))
+    assert isinstance(await error_of(stub.GetDraft(GET)), DraftNotFound)
+
+
 async def test_another_principals_publish_with_the_same_request_id_is_another_request(
     stub: GraphStoreServiceStub, other: GraphStoreServiceStub
 ) -> None:
@@ -364,9 +415,11 @@ async def test_another_principals_publish_with_the_same_request_id_is_another_re
 async def test_a_name_that_is_taken_keeps_the_draft(stub: GraphStoreServiceStub) -> None:
     request = a_save("a")
     request.workflow.id = ""
-    await stub.SaveGraph(request)
+    holder = await stub.SaveGraph(request)
     await stub.SaveDraft(a_draft("a", workflow=pb.Workflow(name="orders")))
-    assert isinstance(await error_of(stub.PublishDraft(a_publish(request_id="r"))), NameTaken)
+    error = await error_of(stub.PublishDraft(a_publish(request_id="r")))
+    assert isinstance(error, NameTaken)
+    assert error.details.metadata["workflowId"] == holder.workflow.id
     assert (await stub.GetDraft(GET)).draft.revision == 1
 
 

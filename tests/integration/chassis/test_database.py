@@ -105,6 +105,28 @@ async def test_what_takes_too_long_or_waits_for_a_lock_is_overloaded(database: D
                 await connection.execute("update public.toy set n = 6 where id = 1")
 
 
+async def test_lists_leave_most_of_the_pool_to_what_is_hot(database_url: str) -> None:
+    settings = settings_of(database_url, pool_size=6, acquire_timeout=QUICK, statement_timeout=QUICK)
+    database = await Database.open(settings, schema="toys", application_name="toys")
+    try:
+        async with database.listing(), database.listing():
+            with pytest.raises(Overloaded, match="too many lists") as refused:
+                async with database.listing():
+                    pytest.fail("a third list at once")
+            assert refused.value.details.retry_after
+            async with database.acquire() as one, database.acquire() as two:
+                assert await one.fetchval("select 1") == await two.fetchval("select 1") == 1
+        with pytest.raises(Overloaded, match=r"longer than the 0\.3 s") as refused:
+            async with database.listing() as connection:
+                await connection.fetchval("select pg_sleep(2)")
+        assert "time range" in refused.value.hint
+        assert refused.value.details.retry_after is None, "the same list would take as long again"
+        async with database.listing() as connection:
+            assert await connection.fetchval("select 1") == 1
+    finally:
+        await database.close()
+
+
 async def test_i25_a_text_that_cannot_be_stored_is_an_invalid_request(database: Database) -> None:
     for unstorable in ("a\x00b", "\ud800"):
         with pytest.raises(InvalidRequest):
@@ -227,12 +249,12 @@ async def test_a_database_that_is_not_there_is_said_at_once(database_url: str) -
         )
 
 
-@pytest.mark.parametrize(("major", "fits"), [(14, False), (15, True), (18, True), (19, False)])
-def test_only_versions_15_to_18_are_taken(major: int, fits: bool) -> None:
+@pytest.mark.parametrize(("major", "fits"), [(15, False), (16, True), (18, True), (19, False)])
+def test_only_versions_16_to_18_are_taken(major: int, fits: bool) -> None:
     if fits:
         require_supported(major)
     else:
-        with pytest.raises(SettingsError, match=f"PostgreSQL {major}; takes 15 to 18"):
+        with pytest.raises(SettingsError, match=f"PostgreSQL {major}; takes 16 to 18"):
             require_supported(major)
 
 

@@ -17,6 +17,7 @@ from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author, SaveCommand, SavedVersion
 from services.graph_store.saving import Saving
 from services.graph_store.store import Store
+from services.graph_store.store_requests import Requests
 from services.graph_store.validation import Validation
 from services.graph_store.workflows import Workflows
 from tests.builders import a_graph
@@ -83,9 +84,9 @@ def saving_of(store: Store, *, limits: Limits = DEFAULT_LIMITS) -> Saving:
     """The save over a store."""
     return Saving(
         store,
+        Requests(KEPT),
         Validation(limits=limits, known=None),
         new_id=lambda: str(uuid_utils.uuid7()),
-        requests_kept=KEPT,
         max_answer_bytes=16 * 1024 * 1024,
     )
 

@@ -14,6 +14,7 @@ from services.graph_store.merging import Merging
 from services.graph_store.model import Author, SavedVersion
 from services.graph_store.model_drafts import (
     ArchiveCommand,
+    DiscardDraftCommand,
     DraftKey,
     PublishCommand,
     SavedDraft,
@@ -23,6 +24,7 @@ from services.graph_store.publishing import Publishing
 from services.graph_store.saving import Saving
 from services.graph_store.store import Store
 from services.graph_store.store_drafts import Drafts as Rows
+from services.graph_store.store_requests import Requests
 from services.graph_store.validation import Validation
 from tests.builders import a_graph
 from tests.integration.graph_store.conftest import AUTHOR, KEPT, saving_of
@@ -52,8 +54,8 @@ class DraftLab:
     async def get(self, *, author: Author = AUTHOR) -> SavedDraft:
         return await self.drafts.get(DraftKey("default", ID, author.principal))
 
-    async def discard(self, *, author: Author = AUTHOR) -> None:
-        await self.drafts.discard(DraftKey("default", ID, author.principal), author)
+    async def discard(self, *, author: Author = AUTHOR, **command: Any) -> None:
+        await self.drafts.discard(DiscardDraftCommand("default", ID, author, **command))
 
     async def publish(self, *, author: Author = AUTHOR, **command: Any) -> SavedVersion:
         return await self.publishing.publish(PublishCommand("default", ID, author, **command))
@@ -69,7 +71,7 @@ def lab_of(store: Store, *, saving: Saving | None = None) -> DraftLab:
     rows = Rows(DRAFTS_KEPT)
     merging = Merging(store, validation, max_answer_bytes=largest)
     return DraftLab(
-        Drafts(store, rows, validation, new_id=new_id, max_answer_bytes=largest),
+        Drafts(store, rows, Requests(KEPT), validation, new_id=new_id, max_answer_bytes=largest),
         Publishing(store, rows, merging, saving or saving_of(store), new_id=new_id),
-        Archiving(store, new_id=new_id, requests_kept=KEPT),
+        Archiving(store, Requests(KEPT), new_id=new_id),
     )

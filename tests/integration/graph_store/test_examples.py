@@ -17,7 +17,7 @@ from tests.builders import a_graph
 from tests.example_lab import asking
 from tests.integration.graph_store.conftest import Saves
 from valkyr.api.graph.v1 import graph_pb2 as pb
-from valkyr.graph.model import Edge, EdgeKind, Join, Position, Retry
+from valkyr.graph.model import Edge, EdgeKind, Join, Module, Position, Retry
 
 ORDERS = a_graph(
     "fetch -> store -> mail, lonely",
@@ -44,6 +44,10 @@ ORDERS = a_graph(
         ({"modules": [{"className": "HttpRequestModule", "nodeId": "store"}]}, []),
         ({"modules": [{"config": {"url": "https://x/orders", "retry": {"on": [503]}}}]}, ["orders"]),
         ({"modules": [{"config": {"retry": {"on": [404]}}}]}, []),
+        ({"modules": [{"config": {"retry": {}}}]}, ["orders", "other"]),
+        ({"modules": [{"config": {"to": "ann@example.com"}}]}, ["other"]),
+        ({"namespace": "default"}, ["orders", "other"]),
+        ({"namespace": "elsewhere"}, []),
         ({"nodes": [{"nodeId": "lonely"}]}, ["orders"]),
         ({"nodes": [{"timeout": "1.5s", "pool": "big", "priority": 7.0, "join": "any"}]}, ["orders"]),
         ({"nodes": [{"nodeId": "a", "timeout": None, "pool": "default", "priority": 0, "join": "ALL"}]}, ["other"]),
@@ -59,7 +63,9 @@ async def test_workflows_are_found_by_example(
     save: Saves, database: Database, example: dict[str, Any], found: list[str]
 ) -> None:
     await save(ORDERS, name="orders", description="All orders", labels={"team": "shop"})
-    await save("a -> b", name="other")
+    told = {"a": Module("a", "MailModule", module_data='{"to": "ann@example.com"}')}
+    unread = {"b": Module("b", "TextModule", module_data="no JSON, \\u0000")}
+    await save(a_graph("a -> b", modules={**told, **unread}), name="other")
     await save(ORDERS, name="orders", namespace="elsewhere")
     statement = read_query(asking(example, orderBy="name"), WORKFLOWS).statement("w.name", ROWS, SCOPE, ["default"])
     async with database.acquire() as connection:
@@ -83,7 +89,7 @@ def test_every_field_that_is_answered_is_described(path: str, message: Any) -> N
 async def test_every_column_can_be_asked_for_and_ordered_by(save: Saves, database: Database) -> None:
     await save("a -> b", name="w")
     orders = [path for path, column in columns_of(WORKFLOWS.fields) if column.orderable]
-    whole = {path: None for path in WORKFLOWS.fields if path not in ("namespace", "settings")}
+    whole = {path: None for path in WORKFLOWS.fields if path != "settings"}
     nested = {
         path: [dict.fromkeys(inner.fields)] for path, inner in WORKFLOWS.fields.items() if isinstance(inner, Many)
     }
@@ -99,7 +105,6 @@ async def test_a_workflow_that_was_answered_is_its_own_example(save: Saves, data
     saved = await save("a -> b", name="w", description="d", labels={"k": "v"})
     await save("a -> b", name="v", description="d", labels={"k": "v"})
     answered = json_format.MessageToDict(write_workflow(saved.stored.workflow))
-    del answered["namespace"]
     statement = read_query(asking(answered), WORKFLOWS).statement("w.name", ROWS, SCOPE, ["default"])
     async with database.acquire() as connection:
         assert [row["name"] for row in await fetch(connection, statement)] == ["w"]

@@ -14,6 +14,7 @@ from services.graph_store.model_modules import Registration
 from services.graph_store.modules import ModuleCatalogue
 from services.graph_store.store import Store
 from services.graph_store.store_modules import StoredModules
+from services.graph_store.store_requests import Requests
 from tests.builders import a_graph
 from tests.integration.graph_store.conftest import AUTHOR, KEPT
 from valkyr.graph.catalogue import CatalogueModule
@@ -51,12 +52,12 @@ def catalogue(store: Store, stored: Counted) -> ModuleCatalogue:
     return ModuleCatalogue(
         store,
         stored,
+        Requests(KEPT),
         builtin_catalogue(),
         limits=DEFAULT_LIMITS,
         most=100,
         most_bytes=1_000_000,
         new_id=lambda: str(uuid_utils.uuid7()),
-        requests_kept=KEPT,
     )
 
 

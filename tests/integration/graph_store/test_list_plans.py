@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import asyncpg
@@ -50,6 +51,28 @@ async def ask(database: Database, example: dict[str, Any], *, explain: bool = Fa
         return await fetch(connection, statement)
 
 
+async def goes_on_at_its_place(database: Database, order: str) -> None:
+    """Pages from all parts of the list: each reads about what it answers, wherever it begins."""
+    for begin in (0.1, 0.5, 0.89, 0.95):
+        all_rows = read_query(asking({}, orderBy=order), WORKFLOWS)
+        place = all_rows.statement(COLUMNS, ROWS, SCOPE, ["default"])
+        async with database.acquire() as connection:
+            skipped = Statement(
+                place.text.replace("LIMIT", f"OFFSET {int(begin * 100_000)} LIMIT"), place.parameters
+            )
+            rows = await fetch(connection, skipped)
+            _, token = all_rows.page(rows)
+            query = read_query(asking({}, orderBy=order, pageToken=token), WORKFLOWS)
+            asked = query.statement(COLUMNS, ROWS, SCOPE, ["default"])
+            plan = (
+                await fetch(connection, Statement(f"EXPLAIN (ANALYZE, TIMING OFF) {asked.text}", asked.parameters))
+            )
+            assert [row["id"] for row in (await fetch(connection, asked))[:1]] == [rows[-1]["id"]], order
+        told = "\n".join(row[0] for row in plan)
+        passed_over = sum(map(int, re.findall(r"Rows Removed by Filter: (\d+)", told)))
+        assert "Seq Scan" not in told and passed_over < 200, (order, begin, told)
+
+
 @pytest.mark.timeout(180)
 async def test_what_is_typical_is_answered_along_an_index(database: Database, graph_store_database_url: str) -> None:
     # Over a connection of its own: the service's gives up on a statement that takes so long.
@@ -60,6 +83,8 @@ async def test_what_is_typical_is_answered_along_an_index(database: Database, gr
         plan = "\n".join(row[0] for row in await ask(database, example, explain=True, **fields))
         assert "Seq Scan" not in plan, (example, fields, plan)
         assert index in plan, (example, fields, plan)
+    for order in ("name", "name desc", "createTime", "updateTime desc"):
+        await goes_on_at_its_place(database, order)
     for found, example in (
         (1, {"name": "Order-777"}),
         (20, {"labels": {"owner": "owner-77"}}),

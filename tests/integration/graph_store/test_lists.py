@@ -49,8 +49,10 @@ async def test_workflows_are_found_page_by_page_newest_first(save: Saves, workfl
     request = pb.FindWorkflowsRequest(page_size=2)
     pages: list[list[StoredWorkflow]] = []
     while not pages or request.page_token:
-        page, request.page_token = await workflows.find_workflows("default", read_query(request, WORKFLOWS))
-        pages.append(page)
+        query = read_query(request, WORKFLOWS)
+        found_rows = await workflows.find_workflows("default", query)
+        _, request.page_token = query.page(found_rows.rows)
+        pages.append(list(found_rows.workflows[:2]))
     assert [len(page) for page in pages] == [2, 2, 1]
     found = [workflow for page in pages for workflow in page]
     newest = sorted(saved, key=lambda workflow: workflow.id, reverse=True)
@@ -62,8 +64,8 @@ async def test_workflows_are_found_by_id_and_name_within_the_namespace(save: Sav
 
     async def find(namespace: str = "default", **example: str) -> list[str | None]:
         request = json_format.ParseDict({"example": example}, pb.FindWorkflowsRequest())
-        found, _ = await workflows.find_workflows(namespace, read_query(request, WORKFLOWS))
-        return [workflow.name for workflow in found]
+        found = await workflows.find_workflows(namespace, read_query(request, WORKFLOWS))
+        return [workflow.name for workflow in found.workflows]
 
     assert await find(name="w3") == ["w3"]
     assert await find(id=saved[2].id) == ["w2"]

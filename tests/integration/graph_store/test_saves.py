@@ -14,6 +14,7 @@ import pytest
 from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author
 from services.graph_store.store import Store
+from services.graph_store.store_requests import Requests
 from tests.builders import a_graph
 from tests.integration.graph_store.conftest import AUTHOR, KEPT, Saves
 from valkyr.errors import (
@@ -287,9 +288,10 @@ async def test_requests_are_forgotten_after_a_day(save: Saves, store: Store, sql
     again = await save("a", request_id="old")
     assert again.stored.workflow.id != first.stored.workflow.id
     assert await save("a", request_id="old") == again
-    assert await store.prune_requests(KEPT, 10) == 0
+    requests = Requests(KEPT)
+    assert await requests.prune(store, 10) == 0
     await sql("update graph_store.answered_request set created_date = now() - interval '2 days'")
-    assert [await store.prune_requests(timedelta(days=1), 1) for _ in range(3)] == [1, 1, 0]
+    assert [await requests.prune(store, 1) for _ in range(3)] == [1, 1, 0]
 
 
 async def test_of_twenty_callers_with_one_request_id_and_one_name_all_get_one_answer(save: Saves, sql: Sql) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -61,9 +61,26 @@ async def test_a_draft_is_read_and_discarded(script: Any, client: Client) -> Non
     script.answer("GetDraft", pb.GetDraftResponse(draft=a_draft()))
     script.answer("DiscardDraft", pb.DiscardDraftResponse(), errors.DraftNotFound("none"))
     assert (await client.graphs.drafts.get(W)).workflow.description == "what it does"
-    await client.graphs.drafts.discard(W)
+    await client.graphs.drafts.discard(W, revision=3)
+    (request,) = script.requests("DiscardDraft")
+    assert (request.revision, bool(request.request_id)) == (3, True)
     with pytest.raises(errors.DraftNotFound):
         await client.graphs.drafts.discard(W)
+
+
+async def test_a_draft_is_saved_once_however_often_it_is_sent(script: Any, client: Client) -> None:
+    script.answer("SaveDraft", errors.Unavailable("away"), pb.SaveDraftResponse(draft=a_draft()))
+    await client.graphs.drafts.save(W, A_GRAPH)
+    first, again = script.requests("SaveDraft")
+    assert first == again
+    assert first.request_id
+
+
+async def test_a_change_of_unknown_outcome_says_by_what_it_is_repeated(script: Any, client: Client) -> None:
+    script.answer("ArchiveWorkflow", *(errors.Unavailable("away") for _ in range(20)))
+    with pytest.raises(errors.Unavailable) as caught:
+        await client.graphs.archive(W, timeout=timedelta(seconds=1))
+    assert caught.value.details.metadata["requestId"] == script.requests("ArchiveWorkflow")[0].request_id
 
 
 async def test_a_draft_is_published_once_however_often_it_is_sent(script: Any, client: Client) -> None:
@@ -89,10 +106,10 @@ async def test_a_refused_draft_brings_all_its_findings(script: Any, client: Clie
 async def test_a_refused_draft_that_others_overtook_brings_the_findings_of_the_merge(
     script: Any, client: Client
 ) -> None:
-    script.answer("PublishDraft", errors.InvalidGraph("1 error"))
+    script.answer("PublishDraft", errors.MergeConflict("1 error", metadata={"currentVersion": "7"}))
     script.answer("GetDraft", pb.GetDraftResponse(draft=a_draft(base=5, current=7)))
     script.answer("MergeGraph", pb.MergeGraphResponse(graph=graph_to_proto(A_CYCLE), errors=[AN_ERROR]))
-    with pytest.raises(errors.InvalidGraph) as caught:
+    with pytest.raises(errors.MergeConflict) as caught:
         await client.graphs.drafts.publish(W)
     assert [finding.code for finding in caught.value.findings] == ["CYCLE"]
     (request,) = script.requests("MergeGraph")

@@ -34,7 +34,7 @@ class ConfigSchema:
 
     def __init__(self, root: dict[str, Any], parts: Parts, size: int, *, trusted: bool) -> None:
         self.size = size
-        """Bytes as JSON."""
+        """Bytes as JSON, and a tenth of what its patterns take: about a tenth of what all of it takes compiled."""
         self._root = root
         self._parts = parts
         self._trusted = trusted
@@ -105,7 +105,8 @@ def compile_schema(schema: Mapping[str, Any], *, trusted: bool = False) -> Confi
     said = root.get("$schema", DRAFT)
     if not isinstance(said, str) or said.rstrip("#") != DRAFT:
         raise BadSchema("$schema", f"{str(said)[:200]!r} is not the dialect {DRAFT}; write the schema in that")
-    return ConfigSchema(root, parts_of(root), len(text), trusted=trusted)
+    parts = parts_of(root)
+    return ConfigSchema(root, parts, len(text) + parts.pattern_bytes // 10, trusted=trusted)
 
 
 def _unknown_in(value: Any) -> Any:

@@ -14,6 +14,9 @@ from valkyr.graph.schemas.patterns import BadPattern, Pattern, compile_pattern
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
+MAX_PATTERN_BYTES = 512 * 1024
+"""Of all compiled patterns of a schema: about thirty ordinary ones, or one of the largest."""
+
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 ONE = ("not", "if", "then", "else", "items", "contains", "additionalProperties", "propertyNames")
 ONE_UNEVALUATED = ("unevaluatedItems", "unevaluatedProperties", "contentSchema")
@@ -40,6 +43,11 @@ class Parts:
     options: dict[int, frozenset[Any]] = field(default_factory=dict)
     """What an `enum` takes, by `key_of`."""
 
+    @property
+    def pattern_bytes(self) -> int:
+        """About what the compiled patterns take."""
+        return sum(pattern.size for pattern in self.patterns.values())
+
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
@@ -50,7 +58,7 @@ class _Reference:
 
 
 def parts_of(root: dict[str, Any]) -> Parts:
-    """BadSchema for a reference that leads nowhere or to another document, and for what is no pattern."""
+    """BadSchema for a reference that leads nowhere or to another document, for what is no pattern, and for too many."""
     return _Walk(root).whole()
 
 
@@ -148,10 +156,20 @@ class _Walk:
         return base
 
     def _add_pattern(self, text: str, path: str) -> None:
+        if text in self._parts.patterns:
+            return
         try:
             self._parts.patterns[text] = compile_pattern(text)
         except BadPattern as error:
             raise BadSchema(path, str(error)) from None
+        size = self._parts.pattern_bytes
+        if size > MAX_PATTERN_BYTES:
+            raise BadSchema(
+                path,
+                f"with this one the schema's {len(self._parts.patterns)} patterns take about {size:,} bytes once they are"
+                f" compiled; at most {MAX_PATTERN_BYTES:,} are allowed; use fewer, or with fewer repeats",
+                over_limit=True,
+            )
 
     def _target_of(self, reference: _Reference) -> tuple[Any, str]:
         """What is referred to, and its base."""

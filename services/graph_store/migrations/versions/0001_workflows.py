@@ -173,11 +173,7 @@ CREATE = (
         method varchar(40) NOT NULL,
         request_id text NOT NULL,
         request_hash bytea NOT NULL,
-        workflow_id uuid,
-        version integer NOT NULL,
-        unchanged boolean NOT NULL,
-        merged boolean NOT NULL DEFAULT false,
-        warnings text NOT NULL,
+        answer text NOT NULL,
         created_date timestamptz NOT NULL DEFAULT now(),
         CONSTRAINT answered_request_pkey PRIMARY KEY (namespace, method, request_id)
     )

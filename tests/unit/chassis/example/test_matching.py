@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.chassis.example.matching import MAX_VALUES, Matcher, ignored_path, known_name, predicate_of
+from services.chassis.example.matching import MAX_ITEMS, MAX_VALUES, Matcher, ignored_path, known_name, predicate_of
 from services.chassis.example.predicates import (
     EVERYTHING,
     Absent,
@@ -77,7 +77,9 @@ CASES: dict[str, tuple[Any, Predicate]] = {
     "no such label": ({"labels": {"team": None}}, Absent(At("t.labels", ("team",)))),
     "no labels": ({"labels": None}, Blank("t.labels")),
     "a document": ({"config": {"a": {"b": [1.0]}}}, Contains("t.config", '{"a": {"b": [1]}}')),
-    "an empty object in a document": ({"config": {"a": {}}}, Contains("t.config", '{"a": {}}')),
+    "an empty document": ({"config": {}}, EVERYTHING),
+    "an empty object in a document": ({"config": {"a": {}, "b": 1.0}}, Contains("t.config", '{"b": 1}')),
+    "an empty list in a document": ({"config": {"a": []}}, EVERYTHING),
     "null in a document": ({"config": {"a": None}}, Absent(At("t.config", ("a",)))),
     "no document": ({"config": None}, Absent(At("t.config", ()))),
     "names with underscores": ({"owner_id": None}, Absent(column("ownerId"))),
@@ -200,11 +202,10 @@ def test_every_problem_is_told_at_once() -> None:
     "example",
     [
         {"labels": {str(i): "x" for i in range(MAX_VALUES)}},
-        {"parts": [{}] * MAX_VALUES},
         {"config": {str(i): {"a": i} for i in range(MAX_VALUES)}},
         {f"unknown{i}": i for i in range(MAX_VALUES + 1)},
     ],
-    ids=["labels", "rows", "document", "unknown"],
+    ids=["labels", "document", "unknown"],
 )
 def test_an_example_of_too_many_values_is_refused(example: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as refusal:
@@ -212,6 +213,17 @@ def test_an_example_of_too_many_values_is_refused(example: dict[str, Any]) -> No
     assert any("holds more than 200 values" in one.description for one in refusal.value.details.violations) or (
         refusal.value.details.metadata["total"] == str(MAX_VALUES + 1)
     )
+
+
+def test_lists_of_an_example_hold_sixteen_objects_in_all() -> None:
+    half = MAX_ITEMS // 2
+    wheels = [{"size": 1}] * (half - 1)
+    read({"parts": [*[{}] * half, {"wheels": wheels}]})
+    with pytest.raises(InvalidRequest) as refusal:
+        read({"parts": [*[{}] * half, {"wheels": [*wheels, {"size": 1}]}]})
+    [violation] = refusal.value.details.violations
+    assert violation.field == f"example.parts[{half}].wheels"
+    assert "makes 17 objects of lists; an example holds at most 16" in violation.description
 
 
 @pytest.mark.parametrize(

@@ -98,30 +98,44 @@ def terms(*names: str) -> list[Term]:
 @pytest.mark.parametrize(
     ("of", "place", "sql"),
     [
-        (["-made", "-key"], [DAY, 7], "(t.made, t.key) < ($1::timestamptz, $2::bigint)"),
-        (["key"], [7], "(t.key) > ($1::bigint)"),
+        (["-made", "-key"], [DAY, 7], ["(t.made, t.key) < ($1::timestamptz, $2::bigint)"]),
+        (["key"], [7], ["(t.key) > ($1::bigint)"]),
         (
             ["made", "-key"],
             [DAY, 7],
-            "t.made >= $1::timestamptz AND "
-            "(t.made > $2::timestamptz OR t.made = $3::timestamptz AND t.key < $4::bigint)",
+            [
+                "t.made >= $1::timestamptz AND "
+                "(t.made > $2::timestamptz OR t.made = $3::timestamptz AND t.key < $4::bigint)"
+            ],
         ),
         (
             ["count", "key"],
             [5, 7],
-            "((t.count > $1::bigint OR t.count IS NULL) OR t.count = $2::bigint AND t.key > $3::bigint)",
+            [
+                "t.count >= $1::bigint AND (t.count > $2::bigint OR (t.count = $3::bigint AND (t.key) > ($4::bigint)))",
+                "t.count IS NULL",
+            ],
         ),
-        (["count", "key"], [None, 7], "(t.count IS NULL AND t.key > $1::bigint)"),
+        (["count", "key"], [None, 7], ["(t.count IS NULL AND t.key > $1::bigint)"]),
         (
             ["-count", "-key"],
             [5, 7],
-            "t.count <= $1::bigint AND (t.count < $2::bigint OR t.count = $3::bigint AND t.key < $4::bigint)",
+            ["t.count <= $1::bigint AND (t.count < $2::bigint OR t.count = $3::bigint AND t.key < $4::bigint)"],
         ),
-        (["-count", "-key"], [None, 7], "(t.count IS NOT NULL OR t.count IS NULL AND t.key < $1::bigint)"),
+        (["-count", "-key"], [None, 7], ["t.count IS NULL AND (t.key) < ($1::bigint)", "t.count IS NOT NULL"]),
+        (
+            ["made", "count", "key"],
+            [DAY, 5, 7],
+            [
+                "t.made >= $1::timestamptz AND (t.made > $2::timestamptz"
+                " OR t.made = $3::timestamptz AND (t.count > $4::bigint OR t.count IS NULL)"
+                " OR t.made = $5::timestamptz AND t.count = $6::bigint AND t.key > $7::bigint)"
+            ],
+        ),
     ],
-    ids=["rows", "one", "mixed", "nullable", "null", "nullable down", "null down"],
+    ids=["rows", "one", "mixed", "nullable", "null", "nullable down", "null down", "nullable second"],
 )
-def test_a_place_is_found_again_by_the_ordering_columns(of: list[str], place: list[Any], sql: str) -> None:
+def test_a_place_is_found_again_by_the_ordering_columns(of: list[str], place: list[Any], sql: list[str]) -> None:
     assert after(terms(*of), place, Parameters()) == sql
 
 
