@@ -174,6 +174,47 @@ def a_message_of(size: int) -> pb.ValidateGraphRequest:
     return request
 
 
+async def whole(call: Callable[..., Any], request: Any, field: str) -> list[Any]:
+    """All items of a list, page by page; every page but the last stopped short of a thousand."""
+    items: list[Any] = []
+    request.page_size = 1_000
+    while not items or request.page_token:
+        answer = await call(request)
+        assert answer.ByteSize() <= MAX_MESSAGE_BYTES
+        items += getattr(answer, field)
+        request.page_token = answer.next_page_token
+        assert len(items) < 1_000
+    return items
+
+
+async def test_a_page_ends_where_what_is_large_fills_it(stub: GraphStoreServiceStub) -> None:
+    wide = "\U0001d11e"
+    labels = {wide * 252 + f"{number:03}": wide * 255 for number in range(64)}
+    ids = []
+    for _ in range(60):
+        request = saving(a_graph("a"))
+        request.workflow.description = wide * 10_000
+        request.workflow.labels.update(labels)
+        ids.append((await stub.SaveGraph(request)).workflow.id)
+    found = await whole(stub.FindWorkflows, pb.FindWorkflowsRequest(), "workflows")
+    assert [workflow.id for workflow in found] == ids[::-1]
+    assert sum(workflow.ByteSize() for workflow in found) > 8 * 1024 * 1024
+
+
+async def test_a_page_of_history_ends_where_long_messages_fill_it(stub: GraphStoreServiceStub) -> None:
+    request = a_save("a")
+    for number in range(220):
+        request.workflow.version = number
+        request.nodes[0].label = f"edit {number}"
+        request.message = "\U0001d11e" * 10_000
+        await stub.SaveGraph(request)
+    versions = await whole(stub.ListVersions, pb.ListVersionsRequest(workflow_id=ID), "versions")
+    assert [version.version for version in versions] == list(range(220, 0, -1))
+    events = await whole(stub.ListAuditEvents, pb.ListAuditEventsRequest(workflow_id=ID), "events")
+    assert [event.to_version for event in events] == list(range(220, 0, -1))
+    assert sum(event.ByteSize() for event in events) > 8 * 1024 * 1024
+
+
 async def test_a_message_of_sixteen_mebibytes_is_read_and_a_larger_one_is_refused_by_either_end(
     app: Any, stub: GraphStoreServiceStub
 ) -> None:

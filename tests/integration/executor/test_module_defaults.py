@@ -128,3 +128,23 @@ async def test_defaults_are_those_of_the_namespace(make_stack: OpenStack) -> Non
             saved = await other.graphs.save(calling())
             started = await other.executions.start(saved.workflow.id)
         assert (await stack.row(started.id, "a"))["pool"] == "default"
+
+
+async def test_a_replica_that_read_newer_defaults_from_the_tables_makes_its_plans_anew(
+    make_stack: OpenStack, tmp_path: Path
+) -> None:
+    async with make_stack(runner={"concurrency": 0}) as stack:
+        workflow_id = await stack.save(calling())
+        await stack.client.executions.start(workflow_id)
+        assert (await planned(stack, workflow_id)).pool == "default"
+        await register(stack, SAID)
+        settings = executor_settings(
+            stack.database_url, tmp_path, stack.graph_store.server.address, name="second", runner={"concurrency": 0}
+        )
+        async with open_executor(settings) as other, Client(executor=other.server.address) as client:
+            await client.executions.start(workflow_id)
+        # What is kept in memory was dropped, as with many namespaces, and is read from where the other has written it.
+        defaults = stack.app.parts.defaults
+        defaults._known.clear()
+        defaults._heard.clear()
+        assert (await planned(stack, workflow_id)).pool == "gpu"

@@ -13,8 +13,8 @@ import pytest
 from services.executor import versions as under_test
 from services.executor.gateways import LatestVersion
 from services.executor.model import StartRequest
-from services.executor.versions import RESOLVED_AT_ONCE, Versions
-from valkyr.errors import Unavailable, WorkflowArchived, WorkflowNotFound
+from services.executor.versions import CALLS_AT_ONCE, RESOLVED_AT_ONCE, Versions
+from valkyr.errors import Internal, Unavailable, WorkflowArchived, WorkflowNotFound
 
 ARCHIVED = UUID(int=4)
 
@@ -26,12 +26,19 @@ class GraphStore:
         self.asked: list[tuple[str, int]] = []
         self.archived = {ARCHIVED}
         self.away = False
+        self.is_wrong = False
+        self.at_once = self.most_at_once = 0
 
     async def resolve_versions(self, namespace: str, workflow_ids: Sequence[UUID]) -> dict[UUID, LatestVersion]:
         self.asked.append((namespace, len(workflow_ids)))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
+        self.at_once -= 1
         if self.away:
             raise Unavailable("away")
+        if self.is_wrong:
+            raise Internal("a bug")
         return {each: LatestVersion(3, each in self.archived) for each in workflow_ids if each.int % 2 == 0}
 
 
@@ -106,6 +113,19 @@ async def test_more_workflows_than_the_graph_store_takes_are_asked_for_in_severa
 ) -> None:
     assert set(await versions.pin(even(RESOLVED_AT_ONCE + 1))) == {3}
     assert sorted(graph_store.asked) == [("default", 1), ("default", RESOLVED_AT_ONCE)]
+
+
+async def test_namespaces_do_not_wait_for_each_other(versions: Versions, graph_store: GraphStore) -> None:
+    assert await versions.pin([a_start(0, namespace=f"n{number}") for number in range(40)]) == [3] * 40
+    assert 1 < graph_store.most_at_once <= CALLS_AT_ONCE
+
+
+async def test_an_answer_that_is_wrong_is_not_taken_for_an_outage(versions: Versions, graph_store: GraphStore) -> None:
+    graph_store.is_wrong = True
+    with pytest.raises(Internal):
+        await versions.pin([a_start(0, version=1)])
+    graph_store.is_wrong, graph_store.away = False, True
+    assert await versions.pin([a_start(0, version=1)]) == [1]
 
 
 async def test_a_named_version_is_kept_also_of_a_workflow_that_the_graph_store_does_not_know(
