@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from valkyr.graph.depths import is_deeper
 from valkyr.graph.fields import shown
 from valkyr.graph.findings import Code, Finding, finding
 from valkyr.graph.limits import Limits
@@ -21,7 +22,8 @@ MAX_SCHEMA_ERRORS = 10
 
 MAX_STEPS = 200_000
 """Of holding one config against its schema; a usual one takes some dozens."""
-MAX_STEPS_OF_GRAPH = 5_000_000
+MAX_STEPS_OF_GRAPH = 1_500_000
+"""Less than a second of the slowest there are; a usual graph of ten thousand nodes takes a third of it."""
 
 Catalogue = Mapping[str, ConfigSchema | Mapping[str, Any] | None]
 """Class names, and what their configs have to fit: None for any object. A mapping is a schema that is trusted."""
@@ -118,7 +120,7 @@ class ModuleCheck:
                 kind = "an array" if isinstance(value, list) else f"the value {shown(value)}"
                 yield _bad_data(path, f"moduleData is {kind}, not an object", 'wrap it: {"value": ...}', module)
                 return
-            if text.count("{") + text.count("[") > self._limits.json_depth and self._is_too_deep(value):
+            if text.count("{") + text.count("[") > self._limits.json_depth and is_deeper(value, self._limits.json_depth):
                 yield self._over(path, "moduleData", None, self._limits.json_depth, "levels", module)
                 return
             if "\\u0000" in text and _holds_nul(value):
@@ -128,7 +130,7 @@ class ModuleCheck:
     def _of_config(self, module: Module, config: Mapping[str, Any], path: str) -> Iterator[Finding]:
         """`config`: strings in it may be expressions."""
         path = f"{path}.config"
-        if self._is_too_deep(config):
+        if is_deeper(config, self._limits.json_depth):
             yield self._over(path, "config", None, self._limits.json_depth, "levels", module)
             return
         text = orjson.dumps(config)
@@ -177,15 +179,6 @@ class ModuleCheck:
             "make the schema simpler, with fewer alternatives inside alternatives, or the config smaller",
             node_ids=(module.node_id,),
         )
-
-    def _is_too_deep(self, value: Any) -> bool:
-        """Level by level, so that nothing recurses."""
-        level = [value]
-        for _ in range(self._limits.json_depth):
-            level = [item for parent in level for item in _children(parent) if isinstance(item, dict | list)]
-            if not level:
-                return False
-        return True
 
     def _over(self, path: str, name: str, size: int | None, limit: int, unit: str, module: Module) -> Finding:
         amount = f"has {size:,} {unit}" if size is not None else f"is nested deeper than {limit} {unit}"
