@@ -55,8 +55,8 @@ _EDGE: dict[str, Field] = {
 # Not a join, which would stand in the way of what asks for a class alone.
 _NODE_ID = "(SELECT k.node_id FROM graph_store.task AS k WHERE k.namespace = m.namespace AND k.id = m.task_id)"
 
-# A config that was saved has passed the validator, which refuses what jsonb could not hold; module_data is any text, and
-# often the config as v1 had it.
+# A config that was saved has passed the validator, which refuses what jsonb could not hold. A module_data is any JSON,
+# and often the config as v1 had it.
 _CONFIG = """coalesce(m.config::jsonb,
     CASE WHEN pg_input_is_valid(m.module_data, 'jsonb') THEN m.module_data::jsonb END)"""
 _MODULE: dict[str, Field] = {

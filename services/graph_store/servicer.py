@@ -101,7 +101,9 @@ class GraphStoreServicer(graph_pb2_grpc.GraphStoreServiceServicer):
         query = read_query(request, WORKFLOWS)
         found = await self._workflows.find_workflows(namespace, query)
         messages = fitting(map(wire.write_workflow, found.workflows[: query.size]))
-        return pb.FindWorkflowsResponse(workflows=messages, next_page_token=query.page(found.rows, kept=len(messages))[1])
+        return pb.FindWorkflowsResponse(
+            workflows=messages, next_page_token=query.page(found.rows, kept=len(messages))[1]
+        )
 
     async def DiffVersions(self, request: pb.DiffVersionsRequest, context: Any) -> pb.DiffVersionsResponse:
         namespace = namespace_of(request)

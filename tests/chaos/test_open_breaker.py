@@ -123,7 +123,9 @@ async def _closes(client: Client, sql: asyncpg.Connection, workflow_id: str) -> 
     try:
         await eventually(closed, "the breaker closes", PATIENCE)
     except TimeoutError as error:
-        log = await sql.fetch("SELECT created_date::text, from_state, to_state, cause FROM breaker.transition ORDER BY 1")
+        log = await sql.fetch(
+            "SELECT created_date::text, from_state, to_state, cause FROM breaker.transition ORDER BY 1"
+        )
         raise AssertionError("\n".join(["the breaker stays open:", *(" ".join(row) for row in log)])) from error
 
 

@@ -103,7 +103,7 @@ class Calls:
             async for message in call:
                 yield message
         except grpc.RpcError as error:
-            raise self._error(error, timeout) from None
+            raise self._error(error, request, timeout) from None
         finally:
             call.cancel()
 

@@ -89,7 +89,8 @@ class Drafts:
         """Saves the draft as a new version, together with what others have saved since; the draft is gone then.
 
         Where it is refused it is kept: InvalidGraph with all `findings`, MergeConflict with all `disagreements` or with
-        all `findings` of what both make together, DraftConflict where `revision` is stale, WorkflowArchived, NameTaken; DraftNotFound.
+        all `findings` of what both make together, DraftConflict where `revision` is stale, WorkflowArchived, NameTaken;
+        DraftNotFound.
         """
         request = graph_pb2.PublishDraftRequest(
             namespace=self._scope.namespace,

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from valkyr.client.calls import TRANSIENT, Calls
-from valkyr.errors import DeadlineExceeded, InvalidRequest, Overloaded, ValkyrError
+from valkyr.errors import InvalidRequest, ValkyrError
 from valkyr.retry import backoff_ceiling
 
 LONGEST_DELAY = timedelta(seconds=30)

@@ -120,7 +120,9 @@ class ModuleCheck:
                 kind = "an array" if isinstance(value, list) else f"the value {shown(value)}"
                 yield _bad_data(path, f"moduleData is {kind}, not an object", 'wrap it: {"value": ...}', module)
                 return
-            if text.count("{") + text.count("[") > self._limits.json_depth and is_deeper(value, self._limits.json_depth):
+            if text.count("{") + text.count("[") > self._limits.json_depth and is_deeper(
+                value, self._limits.json_depth
+            ):
                 yield self._over(path, "moduleData", None, self._limits.json_depth, "levels", module)
                 return
             if "\\u0000" in text and _holds_nul(value):

@@ -112,7 +112,7 @@ def _one_after_the_other(selects: Sequence[str], terms: Sequence[Term], limit: s
         return selects[0]
     every = " UNION ALL ".join(f"({select})" for select in selects)
     by = ", ".join(f"place_{i}{' DESC' if term.descending else ''}" for i, term in enumerate(terms, 1))
-    return f"SELECT * FROM ({every}) AS found\nORDER BY {by}\nLIMIT {limit}"
+    return f"SELECT * FROM ({every}) AS found\nORDER BY {by}\nLIMIT {limit}"  # noqa: S608 - values are parameters
 
 
 async def fetch(connection: asyncpg.Connection, statement: Statement) -> list[asyncpg.Record]:

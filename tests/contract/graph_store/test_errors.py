@@ -167,9 +167,9 @@ async def test_a_graph_that_could_not_be_read_again_is_refused(stub: GraphStoreS
     error = await error_of(stub.SaveGraph(request))
     assert isinstance(error, LimitExceeded)
     assert "fit into a message" in str(error)
-    del request.modules[64:]
+    del request.modules[63:]
     saved = await stub.SaveGraph(request)
-    assert len((await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id))).graph.modules) == 64
+    assert len((await stub.GetGraph(pb.GetGraphRequest(workflow_id=saved.workflow.id))).graph.modules) == 63
 
 
 def deep(request: pb.SaveGraphRequest) -> None:

@@ -366,12 +366,22 @@ async def test_large_schemas_come_in_pages_that_fit_into_messages(stub: GraphSto
 async def test_a_hostile_schema_costs_a_save_of_its_class_and_nobody_else(stub: GraphStoreServiceStub) -> None:
     parts: dict[str, Any] = {f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(40)}
     doubling = {"$defs": {**parts, "a40": {"required": ["x"]}}, "$ref": "#/$defs/a0", "unevaluatedProperties": False}
-    patterns: dict[str, Any] = {"patternProperties": {f"^a{i}x": {} for i in range(1_000)}}
+    patterns: dict[str, Any] = {"patternProperties": {f"^a{i}x": {} for i in range(64)}}
     await register(stub, a_module("Doubling", configSchema=doubling), a_module("Patterns", configSchema=patterns))
     assert await errors_of(stub, counting({}, name="Doubling")) == [("BAD_MODULE_DATA", "modules[0].config")]
-    many = counting({f"a{i}": 1 for i in range(1_000)}, name="Patterns")
+    many = counting({f"a{i}": 1 for i in range(4_000)}, name="Patterns")
     assert await errors_of(stub, many) == [("LIMIT_EXCEEDED", "modules[0].config")]
     assert await errors_of(stub, counting({"a1": 7}, name="Patterns")) == []
+
+
+@pytest.mark.parametrize(("pattern", "fit"), [("^a{}x$", 64), ("^[a-z0-9-]{{1,63}}{}$", 16), ("^[a-z]{{500}}{}$", 4)])
+async def test_patterns_of_a_schema_are_bounded_together(stub: GraphStoreServiceStub, pattern: str, fit: int) -> None:
+    properties = {f"p{i}": {"pattern": pattern.format(i)} for i in range(fit)}
+    await register(stub, a_module("Fits", configSchema={"properties": properties}))
+    properties[f"p{fit}"] = {"pattern": pattern.format(fit)}
+    error = await refusal(register(stub, a_module("TooMany", configSchema={"properties": properties})))
+    assert isinstance(error, LimitExceeded)
+    assert "at most 524,288 are allowed; use fewer" in error.message
 
 
 @pytest.mark.parametrize("token", ["!", "AAAA", "x" * 50])

@@ -13,7 +13,7 @@ MAX_PATTERN = 1_000
 """Characters."""
 MAX_LOOKED_AROUND = 1_000
 """Characters of a text that is matched with look-around or back-references, whose cost is not linear."""
-_SIZES = (8 * 1024, 32 * 1024, 128 * 1024, 256 * 1024)
+_SIZES = (4 * 1024, 16 * 1024, 64 * 1024, 256 * 1024)
 """Bytes that a compiled pattern may take, tried in turn: so it is known what each one takes."""
 _SMALL = _SIZES[0]
 _BACKTRACKS = 5_000
