@@ -85,7 +85,7 @@ def test_a_whole_record_becomes_the_page_and_any_other_is_refused(tmp_path: Path
 
 def test_the_graphs_are_right_and_no_two_of_their_expressions_alike() -> None:
     graph = graph_of(50)
-    assert (len(graph.nodes), len(graph.edges), len(graph.modules)) == (50, 97, 50)
+    assert (len(graph.nodes), len(graph.edges), len(graph.modules)) == (50, 100, 50)
     other = with_expressions(graph)
     assert validate(graph, catalogue=catalogue()) == validate(other, catalogue=catalogue()) == []
     assert len({str(module.config) for module in other.modules}) == 50
