@@ -38,7 +38,7 @@ class Contest:
 
     async def counted(self, times: int) -> list[str]:
         """Each writer counts in a node of its own, by reading, adding one and saving, until it has counted so far. What
-        was counted and is not there was overwritten."""
+        was counted and is not there was overwritten. (No count says what a round has said: it would change nothing.)"""
         before = (await self._current()).workflow.version
         counts = await asyncio.gather(*(self._count(number, times) for number in range(len(self.writers))))
         graph = await self._current()
@@ -51,14 +51,14 @@ class Contest:
     async def _round(self) -> list[str]:
         base = await self._current()
         version = base.workflow.version
-        saves = [self._save(number, graph_from_proto(base)[1], version, f"{version}") for number in range(WRITERS)]
+        saves = [self._save(number, graph_from_proto(base)[1], version, f"round {version}") for number in range(WRITERS)]
         outcomes = await asyncio.gather(*saves, return_exceptions=True)
         winners = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, pb.SaveGraphResponse)]
         if len(winners) != 1:
             return [f"{len(winners)} writers won over version {version} (I02)"]
         told = [outcome for outcome in outcomes if isinstance(outcome, VersionConflict)]
         label = next(node.label for node in base.nodes if node.node_id == f"w{winners[0]}")
-        made = [Difference("CHANGED", "NODE", f"w{winners[0]}", "label", f'"{label}"', f'"{version}"')]
+        made = [Difference("CHANGED", "NODE", f"w{winners[0]}", "label", f'"{label}"', f'"round {version}"')]
         problems = [f"{outcome!r} in place of a conflict" for outcome in outcomes if _is_neither(outcome)]
         if {error.current_version for error in told} != {version + 1} or len(told) != WRITERS - 1:
             problems.append(f"losers over {version} were told {sorted(error.current_version for error in told)} (I02)")
