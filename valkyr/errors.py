@@ -305,8 +305,8 @@ class VersionConflict(Conflict):
 class MergeConflict(Conflict):
     """Others have saved in between, and their changes do not go together with the draft's; the draft is kept.
 
-    Either there are `disagreements`, or what both make together has errors: `findings` holds those where the client SDK
-    raises it.
+    Either there are `disagreements`, `metadata["conflicts"]` in number, or what both make together has errors,
+    `metadata["errors"]` in number: `findings` holds those where the client SDK raises it.
     """
 
     reason = "MERGE_CONFLICT"

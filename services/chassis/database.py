@@ -124,11 +124,13 @@ class Database:
         return await with_retries(once)
 
     @asynccontextmanager
-    async def acquire(self, *, reserved: bool = False) -> AsyncIterator[asyncpg.Connection]:
-        """A connection of the pool, or of the reserved one. Overloaded if none gets free in time."""
+    async def acquire(
+        self, *, reserved: bool = False, within: timedelta | None = None
+    ) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of the pool, or of the reserved one. Overloaded if none gets free in time, or `within` that."""
         pool = self.reserved if reserved else self.pool
         with translated():
-            connection = await _acquired(pool, self.settings.acquire_timeout)
+            connection = await _acquired(pool, within or self.settings.acquire_timeout)
             try:
                 yield connection
             except TimeoutError:
@@ -142,13 +144,15 @@ class Database:
     async def listing(self) -> AsyncIterator[asyncpg.Connection]:
         """As `acquire`, for lists by example, which may take long: at most a third of the pool is lent to them, so that
         nothing hot waits for a list. Overloaded where one takes too long, or too many are asked for."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self.settings.acquire_timeout.total_seconds()):
                 await self._lists.acquire()
         except TimeoutError:
             raise Overloaded("too many lists are asked for at once", retry_after=timedelta(seconds=1)) from None
         try:
-            async with self.acquire() as connection:
+            left = self.settings.acquire_timeout - timedelta(seconds=time.monotonic() - began)
+            async with self.acquire(within=max(left, CONNECT_SLACK)) as connection:
                 yield connection
         except Overloaded as error:
             if error.__cause__ is None or sqlstate_of(error.__cause__) != QUERY_CANCELED:

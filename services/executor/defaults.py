@@ -21,9 +21,9 @@ from valkyr.graph.catalogue import CatalogueModule, defaults_to_document
 from valkyr.telemetry import get_logger
 
 LOOK_INTERVAL = timedelta(seconds=30)
+"""How soon a change counts for executions that are under way, while nothing of their namespace is started."""
 LOOKED_AT = 20
-"""Namespaces at a time. So soon a change counts for executions that are under way while nothing of their namespace is
-started; with more namespaces in use than that, at the next turn."""
+"""Namespaces at a time."""
 MAX_NAMESPACES = 1_000
 """In memory; the others are read again. Of so many others it is known how new their catalogues are."""
 
@@ -84,11 +84,14 @@ class Defaults:
         return await asyncio.shield(task)
 
     async def look(self) -> None:
-        """Asks how new the catalogues are of some namespaces in use, in turn. What the graph store raises."""
-        for namespace in list(self._known)[:LOOKED_AT]:
-            self._known.move_to_end(namespace)
-            await self._catalogue.resolve_versions(namespace, [])
-            await self.of(namespace)
+        """Asks how new the catalogues are of the namespaces that are in use. What the graph store raises."""
+        names = list(self._known)
+        for first in range(0, len(names), LOOKED_AT):
+            await asyncio.gather(*map(self._look_at, names[first : first + LOOKED_AT]))
+
+    async def _look_at(self, namespace: str) -> None:
+        await self._catalogue.resolve_versions(namespace, [])
+        await self.of(namespace)
 
     def _is_new(self, namespace: str, known: _Known) -> bool:
         return self._heard.get(namespace, known.revision) == known.revision

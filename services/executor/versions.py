@@ -25,6 +25,7 @@ from valkyr.errors import (
     WorkflowArchived,
     WorkflowNotFound,
 )
+from valkyr.rpc.status import GRPC_CODE
 from valkyr.telemetry import get_logger
 
 WorkflowKey = tuple[str, UUID]  # namespace, workflow
@@ -99,7 +100,9 @@ class Versions:
             return {}
         try:
             return await self._ask(keys)
-        except (Unavailable, DeadlineExceeded, Overloaded) as error:
+        except ValkyrError as error:
+            if not _is_away(error):
+                raise
             if not self._known.away:
                 self._known.away = True
                 log.warning("graph_store.missed", error=error.message, archived=len(self._known.archived))
@@ -108,10 +111,10 @@ class Versions:
     async def _look_again(self, keys: Sequence[WorkflowKey]) -> None:
         try:
             await self._ask(keys)
-        except (Unavailable, DeadlineExceeded, Overloaded):
-            return  # still away, as was logged
         except ValkyrError as error:
-            log.error("graph_store.answered_wrongly", error=error.message)
+            if not _is_away(error):
+                self._known.away = False  # it answers: the next start is told the same
+                log.error("graph_store.answered_wrongly", error=error.message)
 
     async def _refuse_archived(self, requests: Sequence[StartRequest]) -> None:
         async with self._session.reading() as connection:
@@ -147,6 +150,11 @@ class Versions:
                 archived.discard(key)
         if len(archived) > MAX_REMEMBERED:
             self._known.archived = {key for key, latest in found.items() if latest.archived}
+
+
+def _is_away(error: ValkyrError) -> bool:
+    """Whether nobody has answered, be it that gRPC itself says so in whatever words."""
+    return isinstance(error, Unavailable | DeadlineExceeded | Overloaded) or GRPC_CODE in error.details.metadata
 
 
 def _key(request: StartRequest) -> WorkflowKey:

@@ -72,7 +72,8 @@ class Drafts:
             if answered is not None:
                 return _answered_draft(command, document, answered), answered["currentVersion"]
             draft, current_version = await self._save(tx, command, document, row)
-            await self._requests.remember(tx, command.namespace, request, _answer_of(draft, current_version))
+            answer = _answer_of(draft, current_version, is_said=command.workflow is not None)
+            await self._requests.remember(tx, command.namespace, request, answer)
             return draft, current_version
 
         draft, current_version = await self._store.in_transaction(work)
@@ -90,7 +91,7 @@ class Drafts:
         return SavedDraft(row.draft, await asyncio.to_thread(graph_of_draft, row.draft), current_version)
 
     async def discard(self, command: DiscardDraftCommand) -> None:
-        """Leaves nothing of it. DraftNotFound, DraftConflict, RequestIdReused."""
+        """Throws it away. DraftNotFound, DraftConflict, RequestIdReused."""
         key, namespace = command.key, command.namespace
         said = request_hash(key.workflow_id, key.principal, command.revision)
         request = Request("DiscardDraft", command.request_id, said)
@@ -104,7 +105,7 @@ class Drafts:
             check_revision(row, command.revision)
             await self._rows.empty(tx, row.draft)
             await tx.insert_audit_event(namespace, self._event("draft.discarded", command.author, row.draft, None))
-            await self._requests.remember(tx, namespace, request, {"revision": row.revision})
+            await self._requests.remember(tx, namespace, request, {})
 
         await self._store.in_transaction(work)
 
@@ -187,14 +188,13 @@ def _hash_of(command: SaveDraftCommand, document: bytes) -> bytes:
     return request_hash(key.workflow_id, key.principal, command.base_version, command.revision, called, document)
 
 
-def _answer_of(draft: Draft, current_version: int) -> dict[str, Any]:
-    """What is remembered of an answer: the request has the graph."""
+def _answer_of(draft: Draft, current_version: int, *, is_said: bool) -> dict[str, Any]:
+    """What is remembered of an answer: the request has the graph, and if `is_said` what it is called and described as."""
+    described = draft.workflow
     return {
         "baseVersion": draft.base_version,
         "revision": draft.revision,
-        "name": draft.workflow.name,
-        "description": draft.workflow.description,
-        "labels": dict(draft.workflow.labels),
+        "described": None if is_said else [described.name, described.description, dict(described.labels)],
         "contentHash": draft.content_hash,
         "times": [draft.created_at, draft.updated_at, draft.expires_at],
         "currentVersion": current_version,
@@ -203,11 +203,12 @@ def _answer_of(draft: Draft, current_version: int) -> dict[str, Any]:
 
 def _answered_draft(command: SaveDraftCommand, document: bytes, answer: Mapping[str, Any]) -> Draft:
     created_at, updated_at, expires_at = map(datetime.fromisoformat, answer["times"])
+    described = answer["described"]
     return Draft(
         key=command.key,
         base_version=answer["baseVersion"],
         revision=answer["revision"],
-        workflow=WorkflowInfo(name=answer["name"], description=answer["description"], labels=answer["labels"]),
+        workflow=command.workflow or WorkflowInfo(name=described[0], description=described[1], labels=described[2]),
         document=document,
         content_hash=answer["contentHash"],
         created_at=created_at,

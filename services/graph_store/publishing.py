@@ -32,7 +32,7 @@ from services.graph_store.saving import AfterSave, Saving
 from services.graph_store.store import Store, Transaction
 from services.graph_store.store_drafts import Drafts as Rows
 from services.graph_store.validation import summary_of, violations_of
-from valkyr.errors import MergeConflict, Unavailable, VersionConflict, VersionRequired
+from valkyr.errors import LimitExceeded, MergeConflict, Unavailable, VersionConflict, VersionRequired
 from valkyr.graph.conflict_text import sentence_of
 from valkyr.graph.conflicts import disagreements_of
 
@@ -76,7 +76,14 @@ class Publishing:
             if answer is not None:
                 return answer
             draft = _wanted(command, found)
-            save = await self._save_of(command, request, draft, found.workflow)
+            try:
+                save = await self._save_of(command, request, draft, found.workflow)
+            except (MergeConflict, LimitExceeded):
+                # This very request may have been carried out in the meantime, and others may have saved since.
+                answer = await self._saving.answer_to(command.namespace, request)
+                if answer is None:
+                    raise
+                return answer
             try:
                 return await self._saving.save(save, after=self._taking_away(command, draft), explained=False)
             except (VersionConflict, VersionRequired, _DraftMoved):
@@ -160,13 +167,13 @@ def _merge_conflict(draft: Draft, merge: MergedGraph) -> MergeConflict:
             f"{began} version {current} has changed the same"
             f" ({first if number == 1 else f'{number:,} conflicts, the first of them: {first}'}); the draft is kept",
             hint=f"MergeGraph answers with every conflict; {mend}",
-            metadata=metadata,
+            metadata={**metadata, "conflicts": str(number)},
             disagreements=disagreements_of(merge.conflicts),
         )
     errors = [finding for finding in merge.findings if finding.is_error]
     return MergeConflict(
         f"{began} with what version {current} has changed it cannot be saved: {summary_of(errors)}; the draft is kept",
         hint=f"MergeGraph answers with the graph that they make together and every finding; {mend}",
-        metadata={**metadata, "total": str(len(errors))},
+        metadata={**metadata, "errors": str(len(errors))},
         violations=violations_of(errors),
     )

@@ -38,10 +38,9 @@ app = typer.Typer(
     """,
 )
 
-Revision = Annotated[
-    int | None,
-    typer.Option(min=0, metavar="N", help="The draft's revision that is meant; if it has another by now, exit code 5."),
-]
+_MEANT = "The draft's revision that is meant; if it has another by now, exit code 5."
+Revision = Annotated[int | None, typer.Option(min=1, metavar="N", help=_MEANT)]
+EditedRevision = Annotated[int | None, typer.Option(min=0, metavar="N", help=f"{_MEANT} 0: there is to be none yet.")]
 
 
 @app.command(no_args_is_help=True)
@@ -50,7 +49,7 @@ async def save(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE", help="YAML or JSON; - is standard input.")],
     version: Version = None,
-    revision: Revision = None,
+    revision: EditedRevision = None,
 ) -> ExitCode:
     """Keeps a file as your draft of its workflow, errors and all, and says what keeps it from being published.
 

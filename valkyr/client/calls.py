@@ -15,12 +15,10 @@ import grpc
 from valkyr.client.retries import RetryBudget, delay_before_repeat
 from valkyr.errors import DeadlineExceeded, Overloaded, Unavailable, ValkyrError
 from valkyr.rpc.channel import open_channel
-from valkyr.rpc.status import from_rpc_error
+from valkyr.rpc.status import GRPC_CODE, from_rpc_error
 
 TRANSIENT = (Unavailable, Overloaded, DeadlineExceeded)
 """After which the same call, made again, may be answered."""
-GRPC_CODE = "grpcCode"
-"""Metadata of an error that gRPC itself made, without a word from the server."""
 
 
 class Calls:

@@ -68,7 +68,7 @@ class Drafts:
         request_id: str | None = None,
         timeout: timedelta | None = None,
     ) -> None:
-        """Nothing is left of what it said. DraftNotFound; DraftConflict where `revision` is stale."""
+        """Throws the draft away. DraftNotFound; DraftConflict where `revision` is stale."""
         request = graph_pb2.DiscardDraftRequest(
             namespace=self._scope.namespace,
             workflow_id=workflow_id,
@@ -104,7 +104,7 @@ class Drafts:
         except InvalidGraph as refused:
             raise await with_all_findings(refused, lambda: self._findings(workflow_id, timeout)) from None
         except MergeConflict as refused:
-            if not refused.disagreements:
+            if "errors" in refused.details.metadata:
                 raise await with_all_findings(refused, lambda: self._findings(workflow_id, timeout)) from None
             raise await with_all_disagreements(refused, lambda: self._disagreements(workflow_id, timeout)) from None
         except VersionConflict as refused:

@@ -37,6 +37,8 @@ from valkyr.errors import (
     all_kinds,
 )
 
+GRPC_CODE = "grpcCode"
+"""Metadata of an error that gRPC itself made, without a word from the server."""
 DOMAIN = "valkyr"
 DETAILS_KEY = "grpc-status-details-bin"
 MAX_VALUE_LENGTH = 200
@@ -322,4 +324,4 @@ def _without_details(code: grpc.StatusCode, text: str) -> ValkyrError:
         return LimitExceeded(f"the message is over the limit of 16 MiB: {text}", hint="send or ask for less at a time")
     kind = _KINDS.get(code, Internal)
     name = code_pb2.Code.Name(code.value[0]) if code is not None else "UNKNOWN"
-    return kind(text or f"the call failed with {name}", hint=_HINTS.get(kind, ""), metadata={"grpcCode": name})
+    return kind(text or f"the call failed with {name}", hint=_HINTS.get(kind, ""), metadata={GRPC_CODE: name})

@@ -51,7 +51,9 @@ class Contest:
     async def _round(self) -> list[str]:
         base = await self._current()
         version = base.workflow.version
-        saves = [self._save(number, graph_from_proto(base)[1], version, f"round {version}") for number in range(WRITERS)]
+        saves = [
+            self._save(number, graph_from_proto(base)[1], version, f"round {version}") for number in range(WRITERS)
+        ]
         outcomes = await asyncio.gather(*saves, return_exceptions=True)
         winners = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, pb.SaveGraphResponse)]
         if len(winners) != 1:

@@ -13,6 +13,7 @@ from tests.builders import a_graph
 from tests.contract.graph_store.test_errors import ID, a_save, error_of
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
+from valkyr.client import Client
 from valkyr.errors import (
     DraftConflict,
     DraftNotFound,
@@ -283,6 +284,23 @@ async def test_where_both_changed_the_same_the_draft_is_kept(stub: GraphStoreSer
     assert (clash.base, clash.current, clash.mine) == ('"a"', '"theirs"', '"mine"')
     assert (await stub.GetDraft(GET)).draft.revision == 1
     assert (await latest(stub)).workflow.version == 2
+
+
+async def test_a_conflict_too_large_for_the_refusal_is_asked_for(app: App, stub: GraphStoreServiceStub) -> None:
+    long = "\u6f22" * 190
+    await stub.SaveGraph(a_save(long))
+    for label, call in (("mine", "SaveDraft"), ("theirs", "SaveGraph")):
+        request: Any = a_draft(long) if call == "SaveDraft" else a_save(long, version=1)
+        node = (request.graph if call == "SaveDraft" else request).nodes[0]
+        node.label = label + "\U0001f600" * 900
+        await getattr(stub, call)(request)
+    error = await error_of(stub.PublishDraft(a_publish()))
+    assert isinstance(error, MergeConflict)
+    assert (list(error.disagreements), error.is_truncated) == ([], True), "it fits: the test proves nothing"
+    async with Client(app.server.address, principal="tester") as client:
+        with pytest.raises(MergeConflict) as caught:
+            await client.graphs.drafts.publish(ID)
+    assert [clash.id for clash in caught.value.disagreements] == [long]
 
 
 async def test_a_draft_that_says_how_both_go_together_is_published(stub: GraphStoreServiceStub) -> None:

@@ -374,7 +374,9 @@ async def test_a_hostile_schema_costs_a_save_of_its_class_and_nobody_else(stub: 
     assert await errors_of(stub, counting({"a1": 7}, name="Patterns")) == []
 
 
-@pytest.mark.parametrize(("pattern", "fit"), [("^a{}x$", 64), ("^[a-z0-9-]{{1,63}}{}$", 16), ("^[a-z]{{500}}{}$", 4)])
+@pytest.mark.parametrize(
+    ("pattern", "fit"), [("^a{}x$", 64), ("^[a-z0-9-]{{1,63}}{}$", 16), ("^[a-z]{{500}}{}$", 4), ("(?!a)b{}", 21)]
+)
 async def test_patterns_of_a_schema_are_bounded_together(stub: GraphStoreServiceStub, pattern: str, fit: int) -> None:
     properties = {f"p{i}": {"pattern": pattern.format(i)} for i in range(fit)}
     await register(stub, a_module("Fits", configSchema={"properties": properties}))

@@ -192,6 +192,22 @@ async def test_a_repeat_whose_first_is_published_meanwhile_gets_its_answer(
     assert await interrupted(store, lab, publish).publish(request_id="r") == first[0]
 
 
+async def test_a_repeat_that_would_not_merge_any_more_gets_the_answer_of_the_first(
+    save: Saves, lab: DraftLab, store: Store
+) -> None:
+    await save("a, b", id=ID)
+    await lab.save("a -> b")
+    await save("a, b, c", id=ID, version=1, author=Author("other"))
+    first: list[SavedVersion] = []
+
+    async def publish_and_go_on() -> None:
+        first.append(await lab.publish(request_id="r"))
+        await save("b -> a, c", id=ID, version=3, author=Author("other"))
+
+    repeat = interrupted(store, lab, publish_and_go_on)
+    assert await repeat.publish(request_id="r") == first[0]
+
+
 async def test_i09_racing_repeats_of_a_publish_get_one_answer(save: Saves, lab: DraftLab, sql: Sql) -> None:
     await save("a", id=ID)
     await lab.save("a, b")

@@ -106,7 +106,7 @@ async def test_a_refused_draft_brings_all_its_findings(script: Any, client: Clie
 async def test_a_refused_draft_that_others_overtook_brings_the_findings_of_the_merge(
     script: Any, client: Client
 ) -> None:
-    script.answer("PublishDraft", errors.MergeConflict("1 error", metadata={"currentVersion": "7"}))
+    script.answer("PublishDraft", errors.MergeConflict("1 error", metadata={"currentVersion": "7", "errors": "1"}))
     script.answer("GetDraft", pb.GetDraftResponse(draft=a_draft(base=5, current=7)))
     script.answer("MergeGraph", pb.MergeGraphResponse(graph=graph_to_proto(A_CYCLE), errors=[AN_ERROR]))
     with pytest.raises(errors.MergeConflict) as caught:

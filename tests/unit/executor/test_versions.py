@@ -27,6 +27,7 @@ class GraphStore:
         self.archived = {ARCHIVED}
         self.away = False
         self.is_wrong = False
+        self.metadata: dict[str, str] = {}
         self.at_once = self.most_at_once = 0
 
     async def resolve_versions(self, namespace: str, workflow_ids: Sequence[UUID]) -> dict[UUID, LatestVersion]:
@@ -38,7 +39,7 @@ class GraphStore:
         if self.away:
             raise Unavailable("away")
         if self.is_wrong:
-            raise Internal("a bug")
+            raise Internal("a bug", metadata=self.metadata)
         return {each: LatestVersion(3, each in self.archived) for each in workflow_ids if each.int % 2 == 0}
 
 
@@ -125,6 +126,18 @@ async def test_an_answer_that_is_wrong_is_not_taken_for_an_outage(versions: Vers
     with pytest.raises(Internal):
         await versions.pin([a_start(0, version=1)])
     graph_store.is_wrong, graph_store.away = False, True
+    assert await versions.pin([a_start(0, version=1)]) == [1]
+    graph_store.is_wrong, graph_store.away = True, False
+    assert await versions.pin([a_start(0, version=1)]) == [1], "who finds it away does not wait for the look"
+    await asyncio.sleep(0.01)
+    with pytest.raises(Internal):
+        await versions.pin([a_start(0, version=1)])
+
+
+async def test_i16_a_connection_that_breaks_is_an_outage_whatever_grpc_calls_it(
+    versions: Versions, graph_store: GraphStore
+) -> None:
+    graph_store.is_wrong, graph_store.metadata = True, {"grpcCode": "UNKNOWN"}
     assert await versions.pin([a_start(0, version=1)]) == [1]
 
 

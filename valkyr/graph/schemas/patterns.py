@@ -15,7 +15,6 @@ MAX_LOOKED_AROUND = 1_000
 """Characters of a text that is matched with look-around or back-references, whose cost is not linear."""
 _SIZES = (4 * 1024, 16 * 1024, 64 * 1024, 256 * 1024)
 """Bytes that a compiled pattern may take, tried in turn: so it is known what each one takes."""
-_SMALL = _SIZES[0]
 _BACKTRACKS = 5_000
 
 
@@ -38,34 +37,41 @@ class Pattern:
 
 
 def compile_pattern(text: str) -> Pattern:
-    """BadPattern, saying what is wrong. Small ones are kept for the next schema that has them."""
+    """BadPattern, saying what is wrong. Small ones in linear time are kept for the next schema that has them."""
     if len(text) > MAX_PATTERN:
         raise BadPattern(f"the pattern has {len(text):,} characters; at most {MAX_PATTERN:,} are allowed")
     small = _small(text)
     if small is not None:
         return small
-    for size in _SIZES[1:]:
-        pattern = _pattern(text, size)
-        if pattern is not None:
-            return pattern
+    for make in (_linear, _looking):
+        for size in _SIZES:
+            pattern = make(text, size)
+            if pattern is not None:
+                return pattern
     raise BadPattern(f"{text[:200]!r} is no regular expression, or too large a one once its repeats are written out")
 
 
 @lru_cache(maxsize=1_000)
 def _small(text: str) -> Pattern | None:
-    return _pattern(text, _SMALL)
+    return _linear(text, _SIZES[0])
 
 
-def _pattern(text: str, size: int) -> Pattern | None:
-    """None for what is no regular expression, or is larger than that once it is compiled."""
-    linear = jsonschema_rs.RegexOptions(size_limit=size, dfa_size_limit=size)
-    test = _compiled(text, linear)
-    if test is not None:
-        return Pattern(test, linear=True, size=2 * size)
-    looking = jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS, size_limit=size, dfa_size_limit=size)
-    test = _compiled(text, looking)
+def _linear(text: str, size: int) -> Pattern | None:
+    """None for what looks around or back, is no regular expression, or is larger than that once it is compiled."""
+    test = _compiled(text, jsonschema_rs.RegexOptions(size_limit=size, dfa_size_limit=size))
+    return None if test is None else Pattern(test, linear=True, size=2 * size)
+
+
+def _looking(text: str, size: int) -> Pattern | None:
+    """The limits are those of each piece that is compiled by itself: before, in and behind what looks around or back,
+    which takes a parenthesis or a backslash to write."""
+    options = jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS, size_limit=size, dfa_size_limit=size)
+    test = _compiled(text, options)
+    if test is None:
+        return None
+    pieces = 1 + 2 * text.count("(") + text.count("\\")
     # The pattern of our own durations looks ahead by one character only.
-    return None if test is None else Pattern(test, linear=text == ISO_8601_PATTERN, size=2 * size)
+    return Pattern(test, linear=text == ISO_8601_PATTERN, size=2 * size * pieces)
 
 
 def _compiled(
