@@ -189,7 +189,7 @@ def _hash_of(command: SaveDraftCommand, document: bytes) -> bytes:
 
 
 def _answer_of(draft: Draft, current_version: int, *, is_said: bool) -> dict[str, Any]:
-    """What is remembered of an answer: the request has the graph, and if `is_said` what it is called and described as."""
+    """What is remembered of an answer: the request has the graph, and, if `is_said`, name, description and labels."""
     described = draft.workflow
     return {
         "baseVersion": draft.base_version,
