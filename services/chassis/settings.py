@@ -42,7 +42,7 @@ TOP_LEVEL_VARIABLES: Mapping[str, str] = {
 """Every variable without a section, of any process: whoever reads a new one adds it here."""
 DEFAULT_PORT_BASE = 50051
 PORT_OFFSETS: Mapping[str, int] = {"graph-store": 0, "executor": 1, "breaker": 2, "dlq": 3}
-POSTGRES_VERSIONS = range(16, 19)
+POSTGRES_VERSIONS = range(15, 19)
 LEAST_INTERVAL = timedelta(milliseconds=100)
 LONGEST_TIMEOUT = timedelta(hours=1)
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -143,7 +143,7 @@ def _check_database_url(url: str) -> str:
 
 
 class DatabaseSettings(SettingsModel):
-    """The PostgreSQL of a service, 16 to 18."""
+    """The PostgreSQL of a service, 15 to 18."""
 
     url: Annotated[str, AfterValidator(_check_database_url)] = Field(repr=False)
     pool_size: int = Field(default=10, ge=1, le=1000, description="connections for hot statements")

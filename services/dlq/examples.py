@@ -29,7 +29,7 @@ COLUMNS = """l.namespace, l.id::text, l.run_id::text, l.execution_id::text, l.qu
 
 def _json(column: str) -> str:
     """Of a text that a runner or a client made: jsonb does not take every one, and those match nothing."""
-    return f"CASE WHEN pg_input_is_valid({column}, 'jsonb') THEN {column}::jsonb END"
+    return f"dlq.as_json({column})"
 
 
 _ATTEMPT: dict[str, Field] = {

@@ -26,7 +26,7 @@ TRIGGER_TYPES = ("MANUAL", "CRON", "EVENT", "WEBHOOK", "QUEUE", "PARENT", "REPLA
 
 def _json(column: str) -> Document:
     """Of a text that a runner or a client made: jsonb does not take every one, and those match nothing."""
-    return Document(f"CASE WHEN pg_input_is_valid({column}, 'jsonb') THEN {column}::jsonb END")
+    return Document(f"executor.as_json({column})")
 
 
 def _of_pause(column: str) -> str:

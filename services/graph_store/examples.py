@@ -57,8 +57,7 @@ _NODE_ID = "(SELECT k.node_id FROM graph_store.task AS k WHERE k.namespace = m.n
 
 # A config that was saved has passed the validator, which refuses what jsonb could not hold. A module_data is any JSON,
 # and often the config as v1 had it.
-_CONFIG = """coalesce(m.config::jsonb,
-    CASE WHEN pg_input_is_valid(m.module_data, 'jsonb') THEN m.module_data::jsonb END)"""
+_CONFIG = "coalesce(m.config::jsonb, graph_store.as_json(m.module_data))"
 _MODULE: dict[str, Field] = {
     "nodeId": text(_NODE_ID, nullable=False),
     "className": text("m.class_name", nullable=False),

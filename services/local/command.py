@@ -27,7 +27,7 @@ whatever dies, and stops everything on Ctrl-C. After a kill -9 or a power cut th
 EPILOG = """environment:
   VALKYR_HOME            data, sockets and logs; default .valkyr beside the project. One stack per home.
   VALKYR_PORT_BASE       first port, default 50051: graph store there, executor on the next one.
-  VALKYR_DATABASE_URL    a PostgreSQL of your own (16 to 18); none is started then.
+  VALKYR_DATABASE_URL    a PostgreSQL of your own (15 to 18); none is started then.
                          postgresql://user:password@host:5432/valkyr
   VALKYR_POSTGRES_BIN    the folder of another `postgres` and `initdb` than the embedded ones.
   VALKYR_CONFIG          a YAML file with the services' settings. Every VALKYR_<SECTION>__<KEY> goes to them too.

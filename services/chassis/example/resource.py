@@ -54,8 +54,8 @@ class Labels:
 class Document:
     """Any JSON, as jsonb: an example is contained in it.
 
-    Not every JSON text can be cast to jsonb, and one that cannot would fail the list: cast it by
-    `CASE WHEN pg_input_is_valid(t.c, 'jsonb') THEN t.c::jsonb END`.
+    Not every JSON text can be cast to jsonb, and one that cannot would fail the list: cast it by the function `as_json`
+    of the room's schema.
     """
 
     sql: str

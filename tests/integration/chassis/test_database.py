@@ -249,12 +249,12 @@ async def test_a_database_that_is_not_there_is_said_at_once(database_url: str) -
         )
 
 
-@pytest.mark.parametrize(("major", "fits"), [(15, False), (16, True), (18, True), (19, False)])
-def test_only_versions_16_to_18_are_taken(major: int, fits: bool) -> None:
+@pytest.mark.parametrize(("major", "fits"), [(14, False), (15, True), (18, True), (19, False)])
+def test_only_versions_15_to_18_are_taken(major: int, fits: bool) -> None:
     if fits:
         require_supported(major)
     else:
-        with pytest.raises(SettingsError, match=f"PostgreSQL {major}; takes 16 to 18"):
+        with pytest.raises(SettingsError, match=f"PostgreSQL {major}; takes 15 to 18"):
             require_supported(major)
 
 

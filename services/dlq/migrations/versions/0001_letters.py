@@ -137,6 +137,15 @@ CREATE = (
     "CREATE INDEX answered_request_age_idx ON dlq.answered_request (created_date)",
     # Forgotten with the intent that the executor refused.
     "CREATE INDEX answered_request_intent_idx ON dlq.answered_request (namespace, intent_id)",
+    # Of text that others have made: jsonb takes not every JSON, and a list that meets such a one is not to fail.
+    """
+    CREATE FUNCTION dlq.as_json(said text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    BEGIN
+        RETURN said::jsonb;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        RETURN NULL;
+    END $$
+    """,
     """
     CREATE FUNCTION dlq.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -161,3 +170,4 @@ def downgrade() -> None:
     for table in TABLES:
         op.execute(f"DROP TABLE dlq.{table}")
     op.execute("DROP FUNCTION dlq.refuse_change()")
+    op.execute("DROP FUNCTION dlq.as_json(text)")

@@ -220,14 +220,26 @@ CREATE INDEX execution_intervention_request_age ON executor.execution_interventi
     WHERE request_hash IS NOT NULL;
 """
 
+# Of text that others have made: jsonb takes not every JSON, and a list that meets such a one is not to fail.
+AS_JSON = """
+CREATE FUNCTION executor.as_json(said text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+BEGIN
+    RETURN said::jsonb;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    RETURN NULL;
+END $$
+"""
+
 
 def upgrade() -> None:
     for statement in (TABLES + TYPES + INDEXES).split(";\n"):
         if statement.strip():
             op.execute(statement)
+    op.execute(AS_JSON)
 
 
 def downgrade() -> None:
+    op.execute("DROP FUNCTION executor.as_json(text)")
     for row in ("changed_execution", "changed_run", "finished_run", "new_run", "new_execution"):
         op.execute(f"DROP TYPE executor.{row}")
     for table in (

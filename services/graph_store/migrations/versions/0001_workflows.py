@@ -203,6 +203,15 @@ CREATE = (
     """,
     # Pruned by age.
     "CREATE INDEX answered_request_age_idx ON graph_store.answered_request (created_date)",
+    # Of text that others have made: jsonb takes not every JSON, and a list that meets such a one is not to fail.
+    """
+    CREATE FUNCTION graph_store.as_json(said text) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE STRICT AS $$
+    BEGIN
+        RETURN said::jsonb;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        RETURN NULL;
+    END $$
+    """,
     """
     CREATE FUNCTION graph_store.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -244,3 +253,4 @@ def downgrade() -> None:
     for table in TABLES:
         op.execute(f"DROP TABLE graph_store.{table}")
     op.execute("DROP FUNCTION graph_store.refuse_change()")
+    op.execute("DROP FUNCTION graph_store.as_json(text)")
