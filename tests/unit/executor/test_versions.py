@@ -129,7 +129,8 @@ async def test_an_answer_that_is_wrong_is_not_taken_for_an_outage(versions: Vers
     assert await versions.pin([a_start(0, version=1)]) == [1]
     graph_store.is_wrong, graph_store.away = True, False
     assert await versions.pin([a_start(0, version=1)]) == [1], "who finds it away does not wait for the look"
-    await asyncio.sleep(0.01)
+    assert versions._look is not None
+    await versions._look
     with pytest.raises(Internal):
         await versions.pin([a_start(0, version=1)])
 
