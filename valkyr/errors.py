@@ -287,6 +287,22 @@ class DeadlinePassed(WrongState):
     reason = "DEADLINE_PASSED"
 
 
+class RunnerReplaced(WrongState):
+    """Another process has registered under this runner's id: stop what runs, and exit."""
+
+    reason = "RUNNER_REPLACED"
+
+
+class RunnerNotRegistered(WrongState):
+    """Nobody has registered under this id: register, then go on."""
+
+    reason = "RUNNER_NOT_REGISTERED"
+
+
+class RunnerNotFound(NotFound):
+    reason = "RUNNER_NOT_FOUND"
+
+
 class VersionConflict(Conflict):
     """Somebody saved in between; `metadata["currentVersion"]` says where the workflow is now."""
 

@@ -36,6 +36,7 @@ TOP_LEVEL_VARIABLES: Mapping[str, str] = {
     "VALKYR_NAMESPACE": "namespace of clients",
     "VALKYR_PRINCIPAL": "who the client says it is",
     "VALKYR_OTLP_ENDPOINT": "collector of traces for clients, such as http://localhost:4317",
+    "VALKYR_LOG_LEVEL": "of a runner's log lines: DEBUG, INFO, WARNING or ERROR",
     "VALKYR_DEBUG": "1: the command line shows tracebacks of its own bugs",
     "VALKYR_TESTS_POSTGRES": "folder of the PostgreSQL of a run of the tests",
 }

@@ -8,18 +8,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services.chassis.database import Database
+from services.chassis.process import EXIT_FAILED
 from services.chassis.schema import bring_up_to_date
 from services.chassis.serve import Server, Servicer, serve
 from services.executor.loops import loops_of
 from services.executor.parts import Parts
+from services.executor.runner_servicer import RunnerServicer
 from services.executor.servicer import ExecutorServicer
 from services.executor.settings import ExecutorSettings
 from services.executor.store.session import PINNED_PLANNER
-from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
+from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc, runner_pb2, runner_pb2_grpc
 from valkyr.errors import Internal
+from valkyr.runner.last_resort import end_soon
 
 ROOM = "executor"
 SERVICE_NAME: str = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
+RUNNER_SERVICE_NAME: str = runner_pb2.DESCRIPTOR.services_by_name["RunnerService"].full_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ async def run(settings: ExecutorSettings) -> None:
             for task in (serving, died):
                 task.cancel()
             await asyncio.gather(serving, died, return_exceptions=True)
+            if parts.worker.has_left_running:
+                end_soon(EXIT_FAILED if parts.died.is_set() else 0)
 
 
 @asynccontextmanager
@@ -79,4 +85,15 @@ async def _running(settings: ExecutorSettings) -> AsyncIterator[Parts]:
 
 def _servicers(parts: Parts) -> list[Servicer]:
     servicer = ExecutorServicer(parts.starts, parts.executions, parts.interventions, parts.feed, parts.settings)
-    return [(SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer)]
+    runners = RunnerServicer(
+        parts.runners,
+        parts.lending,
+        parts.holding,
+        parts.reporting,
+        parts.catalogue,
+        parts.settings.runner.lease,
+    )
+    return [
+        (SERVICE_NAME, executor_pb2_grpc.add_ExecutorServiceServicer_to_server, servicer),
+        (RUNNER_SERVICE_NAME, runner_pb2_grpc.add_RunnerServiceServicer_to_server, runners),
+    ]

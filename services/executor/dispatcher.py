@@ -1,5 +1,5 @@
-"""Leases READY runs to the own pool: per class, by rank and readiness, from a watermark on, while there is room. Runs
-whose target is held back are parked in the same transaction."""
+"""Leases READY runs to a pool: per namespace and class, by rank and readiness, from a watermark on, while there is
+room. Runs whose target is held back are parked in the same transaction."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from services.executor.breakers.mirror import Mirror
 from services.executor.breakers.turns import ProbeTurn
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff, monotonic
-from services.executor.leasing import Leasing
+from services.executor.leasing import Leasing, weight
 from services.executor.model import Candidate
 from services.executor.plans import PlannedVersion, VersionKey
-from services.executor.signals import LOWEST_RANK, Signals
+from services.executor.signals import LOWEST_RANK
 from services.executor.store import leases as store
 from services.executor.store import parking
-from services.executor.store.leases import Mark
+from services.executor.store.leases import Mark, Queue
 from services.executor.store.parking import Parking
 from services.executor.store.session import Session
 from services.executor.targets import TargetKey
@@ -31,6 +31,9 @@ from valkyr.flow.facts import ExecutionFacts
 from valkyr.telemetry import get_logger
 
 BATCH = 500
+PORTION = 50
+"""Runs that are prepared together where their size is limited."""
+
 TURN = 1.0
 """Seconds after which a step ends that is not done yet, so that its loop is seen to go on."""
 
@@ -47,26 +50,26 @@ log = get_logger(__name__)
 
 
 class Watermarks:
-    """Where the last lease query of each class ended: rows before that were leased already, or are leased elsewhere."""
+    """Where the last lease query of each queue ended: rows before that were leased already, or are leased elsewhere."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._marks: dict[str, tuple[int, datetime]] = {}
+        self._marks: dict[Queue, tuple[int, datetime]] = {}
         self._rescan_at = clock()
         self._from_marks = False
 
     def to_begin_from(self) -> list[Mark]:
-        """Of the classes that have one; of none once a second."""
+        """Of the queues that have one; of none once a second."""
         now = self._clock()
         if now >= self._rescan_at:
             self._marks.clear()
             self._rescan_at = now + RESCAN
         self._from_marks = bool(self._marks)
-        return [(name, rank, ready_at) for name, (rank, ready_at) in self._marks.items()]
+        return [(*queue, rank, ready_at) for queue, (rank, ready_at) in self._marks.items()]
 
-    def advance(self, class_name: str, candidate: Candidate) -> None:
+    def advance(self, queue: Queue, candidate: Candidate) -> None:
         mark = (candidate.rank, candidate.ready_at - OVERLAP)
-        self._marks[class_name] = max(mark, self._marks.get(class_name, mark))
+        self._marks[queue] = max(mark, self._marks.get(queue, mark))
 
     def restart(self) -> bool:
         """Begins anew; whether there was anything that a look from the marks may have missed."""
@@ -77,7 +80,7 @@ class Watermarks:
 
     def notice(self, rank: int) -> None:
         """A run of this rank became ready: marks further down would miss it."""
-        self._marks = {name: mark for name, mark in self._marks.items() if mark[0] <= rank}
+        self._marks = {queue: mark for queue, mark in self._marks.items() if mark[0] <= rank}
 
 
 class Dispatcher:
@@ -89,7 +92,6 @@ class Dispatcher:
         cache: ExecutionCache,
         handoff: Handoff,
         leasing: Leasing,
-        signals: Signals,
         *,
         mirror: Mirror,
         turn: ProbeTurn,
@@ -98,7 +100,7 @@ class Dispatcher:
         self._cache = cache
         self._handoff = handoff
         self._leasing = leasing
-        self._signals = signals
+        self._ready = handoff.ready
         self._mirror = mirror
         self._turn = turn
         self._marks = Watermarks()
@@ -114,10 +116,10 @@ class Dispatcher:
             self._tell_parked()
 
     async def _lease_all(self) -> timedelta | None:
-        urgent, self._signals.urgent = self._signals.urgent, None
+        urgent, self._ready.urgent = self._ready.urgent, None
         if urgent is not None:
             self._marks.notice(urgent)
-        busy = urgent is not None or self._signals.backlog
+        busy = urgent is not None or self._ready.backlog
         end = monotonic() + TURN
         while (room := self._room()) > 0:
             if not busy and not await self._anything_ready():
@@ -125,19 +127,20 @@ class Dispatcher:
             taken, more = await self._lease_batch(room)
             busy = busy or taken > 0
             if more:
-                self._signals.backlog = True
+                self._ready.backlog = True
                 if monotonic() >= end:
                     return timedelta()
             elif not (self._marks.restart() and await self._anything_ready()):
                 return await self._next_look(busy=busy)
-        self._signals.backlog = True  # nobody knows what is ready: whoever makes room wakes this loop
+        self._ready.backlog = True  # nobody knows what is ready: whoever makes room wakes this loop
         return None
 
     async def _anything_ready(self) -> bool:
         """What an idle executor asks, and all it asks. Retries that are not due yet count as well."""
         serving = self._handoff.serving
         async with self._session.reading() as connection:
-            return any(serving.takes_class(name) for name in await store.ready_classes(connection, serving.pool))
+            ready = await store.ready_classes(connection, serving.pool, namespace=self._handoff.namespace)
+        return any(serving.takes_class(name) for name in ready)
 
     def _room(self) -> int:
         """What is not left to probes that wait for room."""
@@ -149,12 +152,12 @@ class Dispatcher:
     async def _lease_batch(self, room: int) -> tuple[int, bool]:
         """How many runs were leased or parked, and whether there may be more."""
         # Before the query: a run that becomes ready meanwhile sets it again.
-        self._signals.backlog = False
+        self._ready.backlog = False
         try:
             with self._handoff.grant(wanted=min(room, BATCH)) as grant:
                 return await self._lease(grant.left)
         except BaseException:
-            self._signals.backlog = True  # nobody knows: newcomers queue up until a look has succeeded
+            self._ready.backlog = True  # nobody knows: newcomers queue up until a look has succeeded
             raise
 
     async def _lease(self, room: int) -> tuple[int, bool]:
@@ -179,7 +182,9 @@ class Dispatcher:
 
     async def _lease_in(self, tx: Any, *, room: int, limit: int, plans: Mapping[VersionKey, PlannedVersion]) -> _Batch:
         marks = self._marks.to_begin_from()
-        found = await store.select_to_lease(tx, self._handoff.serving, marks=marks, limit=limit)
+        found = await store.select_to_lease(
+            tx, self._handoff.serving, marks=marks, limit=limit, namespace=self._handoff.namespace
+        )
         batch = _Batch(self._known_of(await self._cache.facts_by(tx, {run.execution_id for _, run in found}), plans))
         await self._divide(tx, batch, [run for _, run in found if run.execution_id in batch.known], room)
         self._advance(found, batch.left)
@@ -190,16 +195,26 @@ class Dispatcher:
     async def _divide(self, tx: Any, batch: _Batch, candidates: Sequence[Candidate], room: int) -> None:
         """Who is leased, who is parked, and who is left as there is no room. Inputs are made of no more than there is
         room for at a time."""
-        unheld = []
+        unheld: list[Candidate] = []
         for candidate in candidates:
             target = batch.known[candidate.execution_id].version.plan.nodes[candidate.node_index].target
             if not (target and self._park(batch, candidate, target)):
                 unheld.append(candidate)
-        while unheld and (room_left := room - len(batch.leased)):
-            portion, unheld = unheld[:room_left], unheld[room_left:]
+        most, size, full = self._handoff.max_bytes, 0, False
+        while unheld and not full and (room_left := room - len(batch.leased)):
+            portion = unheld[: room_left if most is None else min(room_left, PORTION)]
+            looked_at = 0
             for run in await self._leasing.prepare(tx, batch.known, portion):
-                if not (run.target and self._park(batch, run, run.target)):
+                size += weight(run)
+                full = most is not None and size > most and bool(batch.leased)
+                if full:
+                    break
+                looked_at += 1
+                if run.target and self._park(batch, run, run.target):
+                    size -= weight(run)
+                else:
                     batch.leased.append(run)
+            unheld = unheld[looked_at:]
         batch.left.update(candidate.id for candidate in unheld)
 
     def _park(self, batch: _Batch, run: Candidate | Prepared, target: str) -> bool:
@@ -219,17 +234,17 @@ class Dispatcher:
         )
         return True
 
-    def _advance(self, found: Sequence[tuple[str, Candidate]], left: Container[UUID]) -> None:
-        """To the last of each class, but not past what is left for the next look."""
-        last: dict[str, Candidate] = {}
-        stopped: set[str] = set()
-        for class_name, candidate in found:
+    def _advance(self, found: Sequence[tuple[Queue, Candidate]], left: Container[UUID]) -> None:
+        """To the last of each queue, but not past what is left for the next look."""
+        last: dict[Queue, Candidate] = {}
+        stopped: set[Queue] = set()
+        for queue, candidate in found:
             if candidate.id in left:
-                stopped.add(class_name)
-            if class_name not in stopped:
-                last[class_name] = candidate
-        for class_name, candidate in last.items():
-            self._marks.advance(class_name, candidate)
+                stopped.add(queue)
+            if queue not in stopped:
+                last[queue] = candidate
+        for queue, candidate in last.items():
+            self._marks.advance(queue, candidate)
 
     def _tell_parked(self) -> None:
         parked, self._parked = self._parked, Counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.chassis.example.resource import (
     Document,
     Field,
+    Group,
     Many,
     Resource,
     Unsearchable,
@@ -144,6 +145,7 @@ RUNS = Resource(
         "lostLeases": integer("r.lost_leases", nullable=False),
         "parkedTime": time("r.parked_at", orderable=True),
         "parkedDuration": duration("nullif(r.parked_ms, 0) * interval '1 ms'", orderable=True),
+        "reusedFrom": Group({"executionId": uuid("r.reused_execution_id"), "runId": uuid("r.reused_run_id")}),
         "quarantines": Many(
             "executor.run_quarantine AS q", "q.execution_id = r.execution_id AND q.run_id = r.id", _QUARANTINE
         ),

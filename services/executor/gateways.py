@@ -3,8 +3,9 @@ reached is Unavailable with its name."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -37,6 +38,9 @@ from valkyr.rpc.status import rpc_errors
 DEADLINE = timedelta(seconds=5)
 RESOLVE_DEADLINE = timedelta(seconds=2)
 """One cheap look-up; calls that gathered while one was under way wait for that, and then for their own."""
+
+MOMENT = timedelta(seconds=0.5)
+"""How long specs of modules wait for a graph store that may be just coming back."""
 
 DLQ_DEADLINE = timedelta(seconds=10)
 BREAKER_DEADLINE = timedelta(seconds=2)
@@ -84,6 +88,16 @@ class GraphStoreGateway:
             UUID(workflow_id): LatestVersion(version, workflow_id in archived)
             for workflow_id, version in response.versions.items()
         }
+
+    async def register_modules(
+        self, namespace: str, modules: Sequence[graph_pb2.ModuleSpec], *, patience: timedelta = MOMENT
+    ) -> None:
+        """InvalidRequest where the catalogue refuses one; Unavailable, after `patience` where nobody is there."""
+        request = graph_pb2.RegisterModulesRequest(namespace=namespace, modules=modules)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._channel.channel_ready(), patience.total_seconds())
+        with _named("the graph store", _WITHOUT_GRAPH_STORE):
+            await self._stub.RegisterModules(request)
 
     async def get_graph(self, namespace: str, workflow_id: UUID, version: int) -> FetchedGraph:
         """One version. WorkflowNotFound, VersionNotFound, Unavailable."""

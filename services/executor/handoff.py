@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from services.executor.model import LeasePolicy
-from services.executor.signals import Signals
+from services.executor.signals import Readiness
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import ExecutionFacts
 from valkyr.flow.leasing import Serving
@@ -61,17 +61,23 @@ class Handoff:
     def __init__(
         self,
         worker: Pool,
-        signals: Signals,
+        ready: Readiness,
         targets: Targets,
         *,
         pool: str,
         class_names: frozenset[str],
         serves_all: bool,
+        namespace: str | None = None,
+        max_bytes: int | None = None,
     ) -> None:
+        """`namespace`: whose runs alone these runners take; None: all. `max_bytes`: of inputs, configs and
+        progress that go through at once; one run alone may have more."""
         self._targets = targets
         self.serving = Serving(pool, class_names, serves_all)
+        self.namespace = namespace
+        self.max_bytes = max_bytes
         self._worker = worker
-        self._signals = signals
+        self.ready = ready
         self._grants: list[int] = []
         self._grant_ended = asyncio.Event()
         self._returned: list[LeasedRun] = []
@@ -97,8 +103,9 @@ class Handoff:
         return not target or self._targets.closed(namespace, target)
 
     def may_take(self, namespace: str, node: PlannedNode) -> bool:
-        """Whether a run of this node may go to the own pool at once, as far as is known before its config."""
-        return self.serving.takes(node) and self.closed(namespace, node.target)
+        """Whether a run of this node may go to the own pool at once, as far as is known before its config. Not where it
+        is first looked whether an equal run has ended well."""
+        return node.dedupe is None and self.serving.takes(node) and self.closed(namespace, node.target)
 
     @contextmanager
     def grant(self, *, wanted: int, freed: int = 0) -> Iterator[Grant]:
@@ -111,8 +118,8 @@ class Handoff:
         finally:
             self._grants.remove(reserved)
             self._grant_ended.set()
-            if self._signals.backlog:
-                self._signals.runs_ready.set()  # the dispatcher may have found all room set aside
+            if self.ready.backlog:
+                self.ready.wake.set()  # the dispatcher may have found all room set aside
 
     def deliver(self, runs: Sequence[LeasedRun], *, granted_at: float) -> None:
         """Starts leased runs. `granted_at` is this process's monotonic clock before their transaction began."""
@@ -146,6 +153,7 @@ def leased_run(
         traceparent=prepared.replay.traceparent or facts.traceparent,
         links=links_of(prepared, facts),
         target=prepared.target,
+        progress=(prepared.progress or "").encode(),
     )
 
 

@@ -16,6 +16,10 @@ from valkyr.flow.effects import Prepared
 from valkyr.flow.joins import taken_edges
 
 
+class NotLeased(Exception):
+    """Whoever the runs were to be leased to takes none any more: nothing has changed, and another look is due."""
+
+
 class Leasing:
     """Prepares, leases and hands over."""
 
@@ -25,12 +29,14 @@ class Leasing:
         self._lease = lease
 
     async def prepare(self, tx: Any, known: Mapping[UUID, Known], candidates: Sequence[Candidate]) -> list[Prepared]:
-        """Inputs, configs and targets of locked runs, in order."""
-        wanted = [_wanted(candidate, known[candidate.execution_id]) for candidate in candidates]
-        return await self._progress.preparing.prepare_runs(tx, known, wanted, {})
+        """Inputs, configs and targets of locked runs, in order: the first of them, where all are more than go through
+        the door at once."""
+        wanted = [wanted_of(candidate, known[candidate.execution_id]) for candidate in candidates]
+        prepared = await self._progress.preparing.prepare_runs(tx, known, wanted, {})
+        return first_within(prepared, self._handoff.max_bytes)
 
     async def lease(self, tx: Any, prepared: Sequence[Prepared]) -> None:
-        """Makes them LEASED; they are handed over when that is committed."""
+        """Makes them LEASED; they are handed over when that is committed. NotLeased."""
         if prepared:
             await store.lease_runs(tx, prepared, self._lease)
 
@@ -42,7 +48,25 @@ class Leasing:
             await self._progress.apply(refused)
 
 
-def _wanted(candidate: Candidate, known: Known) -> Wanted:
+def weight(run: Prepared) -> int:
+    """Bytes of it that may be many."""
+    return len(run.inputs) + len(run.config) + len((run.progress or "").encode())
+
+
+def first_within(prepared: list[Prepared], most: int | None) -> list[Prepared]:
+    """As many of the first as have no more bytes together, but one at least."""
+    left = most
+    for place, run in enumerate(prepared):
+        if left is None:
+            break
+        left -= weight(run)
+        if left < 0 and place:
+            return prepared[:place]
+    return prepared
+
+
+def wanted_of(candidate: Candidate, known: Known) -> Wanted:
+    """What is to be prepared of it."""
     node = candidate.node_index
     return Wanted(
         key=(candidate.execution_id, candidate.id),
@@ -53,4 +77,5 @@ def _wanted(candidate: Candidate, known: Known) -> Wanted:
         ready_revision=candidate.ready_revision,
         replay=candidate.replay,
         deadline=candidate.deadline,
+        progress=candidate.progress,
     )

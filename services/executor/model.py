@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import orjson
 import uuid_utils
 
 from valkyr.flow.facts import NO_REPLAY, QuarantineRecord, Replay
+from valkyr.flow.ids import RunKey
 from valkyr.flow.joins import Gate
 from valkyr.flow.states import ExecutionState, RunState
 from valkyr.frozen import cheaply_made
@@ -25,11 +24,6 @@ def new_id() -> UUID:
 def rank_of(execution_priority: int, node_priority: int) -> int:
     """The priority of a run, -100 to 100, negated: runs are leased in ascending rank."""
     return -max(-100, min(100, execution_priority + node_priority))
-
-
-def idempotency_key(*, scope: str, class_name: str, inputs_hash: str, config_hash: str) -> str:
-    """SHA-256 over (scope, module class, inputs, config): the same in every attempt, DESIGN section 6."""
-    return hashlib.sha256(orjson.dumps((scope, class_name, inputs_hash, config_hash))).hexdigest()
 
 
 @cheaply_made
@@ -91,7 +85,7 @@ class Letter:
 @cheaply_made
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A READY run, locked, about to be leased. `gate` is as it was opened."""
+    """A READY run, locked, about to be leased. `gate` is as it was opened, `progress` JSON of earlier attempts."""
 
     execution_id: UUID
     id: UUID
@@ -104,6 +98,7 @@ class Candidate:
     ready_at: datetime
     replay: Replay = NO_REPLAY
     deadline: datetime | None = None
+    progress: str | None = None
 
 
 @cheaply_made
@@ -198,6 +193,7 @@ class RunView:
     lost_leases: int = 0
     parked_at: datetime | None = None
     parked_for: timedelta = timedelta()
+    reused_from: RunKey | None = None
     attempts: Sequence[AttemptView] = ()
     quarantines: Sequence[QuarantineRecord] = ()
 

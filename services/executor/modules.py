@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 
 from services.chassis.settings import SettingsError
-from services.executor.compiled import CompiledConfig
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.plan import PlannedNode, Template
-from valkyr.graph.model import Module, Settings
+from valkyr.graph.model import Dedupe, Module, Settings
 from valkyr.module import ModuleSpec, registered_modules
 from valkyr.modules import builtin_modules
+from valkyr.planning.compiled import CompiledConfig
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -47,6 +47,11 @@ class Modules:
         if node.target or spec is None or spec.target_of is None:
             return node.target
         return _asked(spec, orjson.loads(config))
+
+    def dedupe_of(self, class_name: str) -> Dedupe | None:
+        """What the code of a class says of equal runs."""
+        spec = self._specs.get(class_name)
+        return spec.dedupe if spec else None
 
     def retry_of(self, node: PlannedNode, settings: Settings) -> RetryPolicy:
         """What the node says counts first, then its graph, then its module, then this executor's settings."""

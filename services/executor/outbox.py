@@ -12,10 +12,8 @@ from uuid import UUID
 
 import orjson
 
-from services.executor.compiled import CompiledConfig
 from services.executor.facts import ExecutionCache, Known
 from services.executor.gateways import DlqGateway, Told
-from services.executor.inputs import INPUTS_LIMIT, make_inputs, needed_results
 from services.executor.model import AttemptView, Letter, OutboxRow
 from services.executor.store.outbox import (
     delete_outbox,
@@ -33,6 +31,8 @@ from valkyr.flow.ids import RunKey, run_id
 from valkyr.flow.joins import Gate, taken_edges
 from valkyr.flow.plan import Template
 from valkyr.flow.sights import StoredResult, results_by_node
+from valkyr.planning.compiled import CompiledConfig
+from valkyr.planning.inputs import INPUTS_LIMIT, make_inputs, needed_results
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)

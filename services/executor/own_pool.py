@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 
+from services.executor.answers import HEARTBEAT_ANSWERS, apply_reports
 from services.executor.model import LeasePolicy
 from services.executor.progress import Progress
 from services.executor.store.heartbeats import Connect, HeartbeatLink
 from services.executor.store.progress import id_of
-from valkyr.errors import Internal, Unavailable
-from valkyr.flow.attempts import Fence
+from valkyr.errors import Unavailable
 from valkyr.flow.events import LeaseEnded
-from valkyr.flow.intake import Answer
-from valkyr.runner.leases import HeartbeatAnswer, LeasedRun, LeaseRef, ReportAnswer, RunResult
-
-# By whether the lease may go on; None where it is not held any more.
-_ANSWERS = {True: HeartbeatAnswer.CONTINUE, False: HeartbeatAnswer.CANCEL, None: HeartbeatAnswer.LEASE_LOST}
-_REPORTED: Mapping[Answer, ReportAnswer] = {answer: ReportAnswer(answer.value) for answer in Fence}
+from valkyr.runner.leases import Granted, HeartbeatAnswer, LeaseRef, ReportAnswer, RunResult
 
 
 class InProcessTransport:
@@ -32,24 +29,21 @@ class InProcessTransport:
         """The worker is needed to make Progress, and Progress to report: they meet here."""
         self._progress = progress
 
-    async def lease_runs(self, *, max_runs: int) -> Sequence[LeasedRun]:
+    async def lease_runs(self, *, max_runs: int) -> Granted:
         """Never answers: the dispatcher and the hand-off push."""
         await asyncio.Event().wait()
-        return ()
+        raise AssertionError("nobody sets it")
 
     async def report_runs(self, results: Sequence[RunResult]) -> Sequence[ReportAnswer]:
         if self._progress is None:
             raise Unavailable("the executor is still starting")
-        try:
-            return await self._apply(self._progress, results)
-        except Internal:
-            if len(results) > 1:
-                return [(await self.report_runs([result]))[0] for result in results]
-            # Logged where it happened. Repeated here it would hold up every other report; let go of, the lease is
-            # given back by the reaper, and the run is tried again.
-            return [ReportAnswer.LEASE_LOST]
-
-    async def _apply(self, progress: Progress, results: Sequence[RunResult]) -> Sequence[ReportAnswer]:
+        said = [
+            (id_of(ref.execution_id), id_of(ref.run_id), ref.epoch, result.progress.decode())
+            for result in results
+            if result.progress is not None and (ref := result.ref)
+        ]
+        if said:
+            await self._progress.note(said)
         events = [
             LeaseEnded(
                 id_of(result.ref.execution_id),
@@ -61,12 +55,27 @@ class InProcessTransport:
             )
             for result in results
         ]
-        return [_REPORTED[answer] for answer in await progress.apply(events)]
+        return await apply_reports(self._progress, events)
 
-    def heartbeat_runs(self, leases: Sequence[LeaseRef]) -> Sequence[HeartbeatAnswer]:
+    def told(self) -> datetime | None:
+        """What is lost on the way within this process the executor finds by itself."""
+        return None
+
+    def heartbeat_runs(
+        self,
+        leases: Sequence[LeaseRef],
+        *,
+        progress: Mapping[LeaseRef, bytes] = MappingProxyType({}),
+        as_of: datetime | None = None,
+    ) -> Sequence[HeartbeatAnswer]:
         """Called in the worker's heartbeat thread, on a connection of its own: a busy event loop costs no lease."""
-        held = self._beats.send([(id_of(ref.execution_id), id_of(ref.run_id), ref.epoch) for ref in leases])
-        return [_ANSWERS[held.get((id_of(ref.run_id), ref.epoch))] for ref in leases]
+        if not leases:
+            return []
+        held = self._beats.send(
+            [(id_of(ref.execution_id), id_of(ref.run_id), ref.epoch) for ref in leases],
+            [(id_of(ref.execution_id), id_of(ref.run_id), ref.epoch, said.decode()) for ref, said in progress.items()],
+        )
+        return [HEARTBEAT_ANSWERS[held.get((id_of(ref.run_id), ref.epoch))] for ref in leases]
 
     async def close(self) -> None:
         """After the worker has ended: a heartbeat under way is waited for, none is sent afterwards."""

@@ -10,8 +10,9 @@ from uuid import UUID
 
 from services.chassis.database import Database, connect
 from services.chassis.health import Health
-from services.chassis.settings import PORT_OFFSETS, SettingsError
+from services.chassis.settings import PORT_OFFSETS
 from services.executor.breakers.wiring import Breakers
+from services.executor.catalogue import Catalogue
 from services.executor.deadlines import Deadlines
 from services.executor.defaults import Defaults
 from services.executor.dispatcher import Dispatcher
@@ -21,8 +22,11 @@ from services.executor.feed import Feed
 from services.executor.gateways import DlqGateway, GraphStoreGateway
 from services.executor.handoff import Handoff
 from services.executor.hints import Hints
+from services.executor.holding import Holding
 from services.executor.interventions import Interventions
+from services.executor.lanes import Means
 from services.executor.leasing import Leasing
+from services.executor.lending import Lending
 from services.executor.model import LeasePolicy, new_id
 from services.executor.modules import Modules, load_modules
 from services.executor.outbox import Outbox
@@ -31,8 +35,11 @@ from services.executor.plans import Plans
 from services.executor.probes import Probes
 from services.executor.progress import Progress
 from services.executor.reaper import LEAST_QUIET, QuietPeriod, Reaper, end_older_incarnations
+from services.executor.reporting import Reporting
+from services.executor.reusing import Reusing
 from services.executor.runner_id import kept_runner_id
-from services.executor.settings import ExecutorSettings
+from services.executor.runners import OWN_POOLS, Runners, silent_after
+from services.executor.settings import ExecutorSettings, ReachSettings, RunnerSettings
 from services.executor.signals import Signals
 from services.executor.starts import Starts
 from services.executor.store.leases import register_runner
@@ -44,11 +51,9 @@ from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.events import LeaseEnded
 from valkyr.flow.results import Release
-from valkyr.modules import HttpRules
+from valkyr.modules import EmailRules, GrpcRules, HttpRules, builtin_modules
 from valkyr.runner.worker import Worker
 from valkyr.telemetry import get_logger
-
-ALL_NAMESPACES = "*"
 
 Loops = Callable[["Parts"], Mapping[str, Coroutine[Any, Any, None]]]
 """What is to run for as long as the executor does, by name."""
@@ -74,14 +79,21 @@ class Parts:
         self.breakers = Breakers(settings.breaker or _neighbour(settings, "breaker"))
         self.defaults = Defaults(self.session, self.gateway)
         self.gateway.on_catalogue = self.defaults.heard
-        self.plans = Plans(self.session, self.gateway, self.defaults, target_of=self.said.target_before)
+        self.plans = Plans(
+            self.session,
+            self.gateway,
+            self.defaults,
+            target_of=self.said.target_before,
+            dedupe_of=self.said.dedupe_of,
+        )
         self.cache = ExecutionCache(self.session, self.plans)
         self._make_pool()
-        self.worker.on_room = self.signals.runs_ready.set
+        self.worker.on_room = self.handoff.ready.wake.set
         self._make_progress()
         self._make_answers()
         self._make_leasing()
         self._make_upkeep()
+        self._make_service()
         self._tasks: list[asyncio.Task[None]] = []
         self._database_was_away = False
         self.died = asyncio.Event()
@@ -96,11 +108,11 @@ class Parts:
             concurrency=runner.concurrency,
             heartbeat_interval=runner.lease.heartbeat_interval,
             unknown_as_noop=runner.unknown_as_noop,
-            settings={"http": _http_rules(self.settings)},
+            settings=_module_settings(self.settings.runner),
         )
         self.handoff = Handoff(
             self.worker,
-            self.signals,
+            self.signals.open_door(runner.pool),
             self.breakers.mirror,
             pool=runner.pool,
             class_names=frozenset(name for name, spec in self.modules.items() if not spec.control),
@@ -158,7 +170,6 @@ class Parts:
             self.cache,
             self.handoff,
             self.leasing,
-            self.signals,
             mirror=self.breakers.mirror,
             turn=self.breakers.turn,
         )
@@ -179,7 +190,8 @@ class Parts:
     def _make_upkeep(self) -> None:
         """What goes on whether or not anybody asks."""
         self.quiet = QuietPeriod(max(LEAST_QUIET, 5 * self.settings.runner.lease.heartbeat_interval))
-        self.timers = Timers(self.session, self.progress)
+        reusing = Reusing(self.session, self.progress, self.signals)
+        self.timers = Timers(self.session, self.cache, self.progress, reusing)
         self.deadlines = Deadlines(self.session, self.progress)
         self.outbox = Outbox(self.session, self.cache, self.dlq)
         self.reaper = Reaper(
@@ -189,6 +201,25 @@ class Parts:
             quiet=self.quiet,
             held=lambda: set(self.worker.live),
         )
+
+    def _make_service(self) -> None:
+        """For runners that call over the network."""
+        duration = self.settings.runner.lease.duration
+        self.runners = Runners(self.session, self.progress, lease_duration=duration)
+        means = Means(
+            self.session,
+            self.cache,
+            self.progress,
+            self.signals,
+            self.breakers,
+            duration,
+            silent_after(self.settings.runner.lease.heartbeat_interval),
+            self._timeouts,
+        )
+        self.lending = Lending(means, self.runners)
+        self.holding = Holding(self.session, self.progress, self.runners, lease_duration=duration)
+        self.reporting = Reporting(self.progress, self.runners)
+        self.catalogue = Catalogue(self.gateway, built_in=builtin_modules())
 
     async def _connect(self) -> Any:
         connection = await connect(self.settings.database, "valkyr executor heartbeats")
@@ -203,12 +234,7 @@ class Parts:
         await self.breakers.first_look()
         async with self.session.transaction() as tx:
             await register_runner(
-                tx,
-                self.lease,
-                namespace=ALL_NAMESPACES,
-                pool=runner.pool,
-                class_names=sorted(self.handoff.serving.class_names),
-                capacity=runner.concurrency,
+                tx, self.lease, self.handoff.serving, namespace=OWN_POOLS, capacity=runner.concurrency
             )
         ended = await end_older_incarnations(self.session, self.progress, self.lease)
         if ended:
@@ -224,6 +250,9 @@ class Parts:
             self.quiet.begin()
         self._database_was_away = away
 
+    async def look_after_runners(self) -> None:
+        await self.runners.look_after(self.lease.runner_id)
+
     async def forget_requests(self) -> timedelta | None:
         """Of pauses and resumes, when they have been kept for long enough."""
         return await self.interventions.forget_requests(self.settings.requests.kept)
@@ -237,8 +266,10 @@ class Parts:
         self.died.set()
 
     async def drain(self) -> None:
-        """Takes nothing new; started runs finish within the grace, the others are handed back."""
+        """Takes nothing new; started runs finish within the grace, the others are handed back. Runners that wait for
+        runs are let go."""
         self.handoff.close()
+        self.lending.drain()
         await asyncio.gather(self.worker.drain(self.settings.runner.drain_grace), self._give_back())
 
     async def _give_back(self) -> None:
@@ -266,7 +297,10 @@ class Parts:
         for outcome in await asyncio.gather(*everything, return_exceptions=True):
             if isinstance(outcome, Exception):
                 log.error("executor.loop_ended", error=str(outcome), exc_info=outcome)
+        self.lending.drain()
+        await self.lending.close()
         await self.starts.close()
+        await self.reporting.close()
         await self.versions.close()
         await self.feed.close()
         await self.transport.close()
@@ -285,14 +319,20 @@ def _neighbour(settings: ExecutorSettings, room: str) -> str:
     return f"127.0.0.1:{port}"
 
 
-def _http_rules(settings: ExecutorSettings) -> HttpRules:
-    http = settings.runner.http
-    try:
-        return HttpRules(
-            allow_hosts=frozenset(host.lower() for host in http.allow_hosts), allow_networks=http.allow_networks
-        )
-    except ValueError as error:
-        raise SettingsError(f"executor.runner.http.allow-networks: {error}") from error
+def _module_settings(runner: RunnerSettings) -> Mapping[str, Any]:
+    """What the modules that come with Valkyr read in `context.settings`."""
+    return {
+        "http": HttpRules(**_reach(runner.http)),
+        "grpc": GrpcRules(**_reach(runner.grpc)),
+        "email": EmailRules(**_reach(runner.email), credentials_folder=runner.email.credentials_folder),
+    }
+
+
+def _reach(settings: ReachSettings) -> dict[str, Any]:
+    return {
+        "allow_hosts": frozenset(host.lower() for host in settings.allow_hosts),
+        "allow_networks": settings.allow_networks,
+    }
 
 
 def _retry_policy(settings: ExecutorSettings) -> RetryPolicy:

@@ -13,14 +13,14 @@ from uuid import UUID
 
 import orjson
 
-from services.executor.compiled import plan_of
 from services.executor.defaults import Defaults, ModuleDefaults
 from services.executor.gateways import FetchedGraph, GraphStoreGateway
 from services.executor.store.reads import PinnedGraph, pin_graph, read_pinned_graph
 from services.executor.store.session import Session
-from valkyr.flow.plan import Plan, TargetOf
-from valkyr.graph.catalogue import with_defaults
+from valkyr.flow.plan import DedupeOf, Plan, TargetOf
+from valkyr.graph.catalogue import said_dedupe, with_defaults
 from valkyr.graph.document import graph_from_document, graph_to_document
+from valkyr.planning.compiled import plan_of
 
 VersionKey = tuple[str, UUID, int]  # namespace, workflow, version
 
@@ -45,9 +45,11 @@ class Plans:
         defaults: Defaults,
         *,
         target_of: TargetOf,
+        dedupe_of: DedupeOf,
         nodes_in_memory: int = 100_000,
     ) -> None:
         self._target_of = target_of
+        self._dedupe_of = dedupe_of
         self._session = session
         self._graph_store = graph_store
         self._defaults = defaults
@@ -87,7 +89,7 @@ class Plans:
                 await pin_graph(tx, key, pinned)
         while True:
             defaults = await self._defaults.of(key[0])
-            planned = await asyncio.to_thread(_plan, pinned, defaults, self._target_of)
+            planned = await asyncio.to_thread(_plan, pinned, defaults, self._target_of, self._dedupe_of)
             if self._defaults.holds(key[0], defaults):
                 self._remember(key, planned)
                 return planned
@@ -115,8 +117,8 @@ def _pinned(fetched: FetchedGraph) -> PinnedGraph:
     )
 
 
-def _plan(pinned: PinnedGraph, defaults: ModuleDefaults, target_of: TargetOf) -> PlannedVersion:
+def _plan(pinned: PinnedGraph, defaults: ModuleDefaults, target_of: TargetOf, dedupe_of: DedupeOf) -> PlannedVersion:
     graph = with_defaults(graph_from_document(orjson.loads(pinned.document)), defaults)
-    plan = plan_of(graph, target_of)
+    plan = plan_of(graph, target_of, lambda class_name: said_dedupe(defaults, class_name) or dedupe_of(class_name))
     task_ids = [UUID(task_id) if task_id else None for task_id in orjson.loads(pinned.task_ids)]
     return PlannedVersion(plan, task_ids, defaults)

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from services.executor.facts import Known
 from services.executor.handoff import leased_run
-from services.executor.inputs import needed_results, prepare
 from services.executor.model import LeasePolicy
 from services.executor.modules import Modules
 from services.executor.store import progress as store
@@ -22,6 +21,7 @@ from valkyr.flow.plan import Plan
 from valkyr.flow.results import Failure, FailureType
 from valkyr.flow.sights import StoredResult
 from valkyr.frozen import cheaply_made
+from valkyr.planning.inputs import needed_results, prepare
 from valkyr.runner.leases import LeasedRun
 
 
@@ -46,6 +46,7 @@ class Wanted:
     ready_revision: int
     replay: Replay = NO_REPLAY
     deadline: datetime | None = None
+    progress: str | None = None
 
 
 class Preparing:
@@ -83,6 +84,7 @@ class Preparing:
             modules=self._modules,
             replay=want.replay,
             deadline=want.deadline,
+            progress=want.progress,
             key=want.key,
         )
 

@@ -18,7 +18,7 @@ from services.executor.breakers.outcomes import Outcomes
 from services.executor.breakers.turns import ProbeTurn
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Handoff, monotonic
-from services.executor.leasing import Leasing
+from services.executor.leasing import Leasing, NotLeased
 from services.executor.signals import Signals
 from services.executor.store import parking as store
 from services.executor.store.parking import ParkedRun, ParkedTarget
@@ -100,8 +100,13 @@ class Probes:
         self._turn = turn
         self._slots = slots
         self._timeouts = timeouts
-        self._elsewhere: set[TargetKey] = set()
-        mirror.subscribe(lambda _keys: turn.wake.set())
+        # Targets none of whose runs this pool can take, and until when that need not be looked at again.
+        self._elsewhere: dict[TargetKey, float] = {}
+        mirror.subscribe(self._hear)
+
+    def close(self) -> None:
+        """Hears of breakers no more."""
+        self._mirror.unsubscribe(self._hear)
 
     async def step(self) -> timedelta | None:
         """Does what is due; how long until the next is, None if there is nothing to wait for but news."""
@@ -114,7 +119,6 @@ class Probes:
 
     async def _look(self) -> timedelta | None:
         looks = await self._looks()
-        self._elsewhere &= {key for key, _ in looks}
         # First, as slots are left free for it; to bring back a long queue takes its time.
         probing = await self._probe_all([key for key, look in looks if look.way is Way.PROBE])
         for key, look in looks:
@@ -122,19 +126,35 @@ class Probes:
         waits = [look.wait for _, look in looks if look.way is not Way.PROBE]
         return min([*waits, probing] if probing is not None else waits, default=None)
 
+    async def step_of_probes(self) -> timedelta | None:
+        """As `step`, but that all else than probes is left to others."""
+        await self._mirror.known.wait()
+        try:
+            return await self._probe_all([key for key, look in await self._looks() if look.way is Way.PROBE])
+        except BaseException:
+            self._leave_free(0)
+            raise
+
     async def _looks(self) -> list[tuple[TargetKey, Look]]:
         looks: list[tuple[TargetKey, Look]] = []
         after: TargetKey = ("", "")
         while True:
             async with self._session.reading() as connection:
                 parked = await store.parked_targets(connection, after, TARGETS)
-            looks += [(target.key, self._look_at(target)) for target in parked]
+            looks += [(target.key, self._look_at(target)) for target in parked if self._serves(target.key)]
             if len(parked) < TARGETS:
+                there = {key for key, _ in looks}
+                self._elsewhere = {key: until for key, until in self._elsewhere.items() if key in there}
                 return looks
             after = parked[-1].key
 
+    def _serves(self, key: TargetKey) -> bool:
+        """Leave is never asked for, nor anything leased, of a namespace whose runs this pool does not take."""
+        return self._handoff.namespace in (None, key[0])
+
     def _look_at(self, parked: ParkedTarget) -> Look:
-        closed, wait = self._mirror.closed(*parked.key), self._mirror.wait(*parked.key)
+        closed = self._mirror.closed(*parked.key)
+        wait = max(self._mirror.wait(*parked.key), self._not_here(parked.key))
         return look_at(parked.wait, closed=closed, wait=wait, away=self._mirror.away)
 
     async def _go(self, key: TargetKey, look: Look) -> None:
@@ -152,7 +172,7 @@ class Probes:
                 number, rank = await bring(tx, key, limit=CHUNK)
             total += number
             if number:
-                self._signals.left_ready(rank)
+                self._signals.left_ready_somewhere(rank)
             if not only_due and not self._mirror.closed(*key):
                 break  # it opened again meanwhile: the dispatcher would only park them anew
         if total:
@@ -187,7 +207,7 @@ class Probes:
         fewer = slots < self._turn.waiting
         self._turn.waiting = slots
         if fewer:
-            self._signals.runs_ready.set()  # the dispatcher may have found that all room was left to probes
+            self._handoff.ready.wake.set()  # the dispatcher may have found that all room was left to probes
 
     async def _candidates(self, due: Sequence[TargetKey]) -> list[ParkedRun]:
         targets = [(key, min(PROBES_OF_TARGET, self._mirror.permits(*key))) for key in due]
@@ -201,11 +221,21 @@ class Probes:
     def _hold_off(self, due: Sequence[TargetKey], found: Set[TargetKey]) -> None:
         """Targets without a run for this pool stand in the way of none that has one. Their rows are left to those
         whose runs they are."""
-        self._elsewhere.difference_update(found)
+        until = monotonic() + NOT_HERE.total_seconds()
         for key in due:
             if key not in found:
-                self._elsewhere.add(key)
-                self._mirror.hold(key, NOT_HERE)
+                self._elsewhere[key] = until
+            else:
+                self._elsewhere.pop(key, None)
+
+    def _not_here(self, key: TargetKey) -> timedelta:
+        """How long it is not worth looking for runs of that target that this pool can take."""
+        return timedelta(seconds=max(0.0, self._elsewhere.get(key, 0.0) - monotonic()))
+
+    def _hear(self, keys: frozenset[TargetKey]) -> None:
+        for key in keys:
+            self._elsewhere.pop(key, None)
+        self._turn.wake.set()
 
     async def _probe(self, runs: Sequence[ParkedRun]) -> None:
         known = await self._cache.get_many(run.execution_id for run in runs)
@@ -220,7 +250,7 @@ class Probes:
             await self._postpone(key, wait)
 
     async def _let_go(self, runs: Sequence[ParkedRun]) -> None:
-        """Nobody can lease these, as the log says; they are left READY, where they are in nobody's way."""
+        """Nobody leases these; they are left READY, where they are in nobody's way."""
         if runs:
             async with self._session.transaction() as tx:
                 await store.unpark_probes(tx, runs)
@@ -256,10 +286,8 @@ class Probes:
         """Leases those that are still parked under the epoch they asked for; the other permits go back."""
         granted_at = monotonic()
         with self._handoff.grant(wanted=len(allowed)) as grant:
-            chosen = allowed[: grant.left]
-            leased: list[Prepared] = []
-            if chosen:
-                leased = await self._session.repeat(lambda tx: self._lease_in(tx, chosen, known))
+            chosen, left = allowed[: grant.left], allowed[grant.left :]
+            leased = await self._lease_or_drop(chosen, known) if chosen else []
             decisions = {item.run.id: item.decision for item in chosen}
             for run in leased:
                 namespace = known[run.execution_id].facts.namespace
@@ -267,7 +295,20 @@ class Probes:
                 self._outcomes.leased(namespace, run.target, run.id, run.epoch, generation=generation)
             await self._leasing.hand_over(leased, known, granted_at=granted_at)
         mine = {run.id for run in leased}
-        await self._give_back([item for item in allowed if item.run.id not in mine])
+        await self._give_back([item for item in chosen if item.run.id not in mine])
+        await self._drop(left)
+
+    async def _lease_or_drop(self, chosen: Sequence[_Asked], known: Mapping[UUID, Known]) -> list[Prepared]:
+        try:
+            return await self._session.repeat(lambda tx: self._lease_in(tx, chosen, known))
+        except NotLeased:
+            await self._drop(chosen)
+            raise
+
+    async def _drop(self, allowed: Sequence[_Asked]) -> None:
+        """The room for them is gone. Parked they would keep their leave, which others may want."""
+        await self._let_go([item.run for item in allowed])
+        await self._give_back(allowed)
 
     async def _lease_in(self, tx: Any, chosen: Sequence[_Asked], known: Mapping[UUID, Known]) -> list[Prepared]:
         candidates = await store.unpark_probes(tx, [item.run for item in chosen])

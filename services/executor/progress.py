@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
-from services.executor.compiled import new_memory
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, monotonic
 from services.executor.model import LeasePolicy, new_id
@@ -18,12 +17,14 @@ from services.executor.modules import Modules
 from services.executor.portions import apply_in_portions
 from services.executor.preparing import Calls, Preparing
 from services.executor.signals import Signals
+from services.executor.store.runners import note_progress
 from services.executor.store.session import Session, took_too_long
 from services.executor.transaction import Applied, Means, Rules, Transaction
 from valkyr.errors import Conflict, DeadlineExceeded, Internal, Overloaded, RequestIdReused, Unavailable, ValkyrError
 from valkyr.flow.events import Event, LeaseEnded, OfExecution, Resolve
 from valkyr.flow.ids import node_of
 from valkyr.flow.intake import Answer, StepRules
+from valkyr.planning.compiled import new_memory
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -55,6 +56,11 @@ class Progress:
         self.preparing = Preparing(modules, calls, lease, rules.timeouts)
         step_rules = StepRules(modules.retry_of, random.random, new_memory, rules.max_requeues)
         self._means = Means(handoff, self.preparing, step_rules, lease, rules)
+
+    async def note(self, said: Sequence[tuple[UUID, UUID, int, str]], *, namespace: str = "") -> None:
+        """(execution, run, epoch, JSON): what attempts have done so far, for those that follow; of one namespace, or of
+        all. Before the leases end."""
+        await self._session.repeat(lambda tx: note_progress(tx, said, namespace=namespace), reserved=True)
 
     async def apply(self, events: Sequence[Event]) -> list[Answer]:
         """One transaction; the answers in order, an error for a request that is refused. Unavailable and the like when
@@ -161,10 +167,12 @@ class Progress:
 
     def _tell(self, applied: Applied) -> None:
         self._signals.executions_changed(applied.changed)
-        if applied.left_ready is not None:
+        if applied.left_ready:
             self._signals.left_ready(applied.left_ready)
-        elif self._signals.backlog:
-            self._signals.runs_ready.set()  # leases that ended made room
+        if applied.left_somewhere is not None:
+            self._signals.left_ready_somewhere(applied.left_somewhere)
+        if self._handoff.ready.backlog:
+            self._handoff.ready.wake.set()  # leases that ended made room
         if applied.left_control:
             self._signals.control_ready.set()
         if applied.timers:

@@ -76,7 +76,8 @@ _LOCKED_RUN = """r.execution_id, r.id, r.node_index, r.state, r.epoch, r.attempt
     r.unmet, r.taken, r.dead, r.excluded_edges, r.chosen_edges, r.broken_edge, r.quarantine_number, r.runner_id,
     r.ready_revision, coalesce(r.lease_until < now(), false), coalesce(r.retry_after <= now(), false),
     coalesce(r.deadline <= now(), false), r.always_decided, r.parked_by, r.stop_reason, r.permit_id, r.target,
-    r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt, coalesce(r.trusted_until > now(), false)"""
+    r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt, coalesce(r.trusted_until > now(), false),
+    r.is_control"""
 
 # Executions by id, then of each the runs that $4 holds from place `first` to `last`, by id. The look at all of `e` sees
 # to it that every execution is locked before any run is. What is locked is read as it is then.
@@ -186,6 +187,7 @@ SET state = u.state, unmet = u.unmet, taken = u.taken, dead = u.dead, excluded_e
     leased_by = CASE WHEN u.lease = 1 THEN $4::text END,
     runner_id = CASE WHEN u.lease = 1 THEN $5::text ELSE r.runner_id END,
     lease_until = CASE WHEN u.lease = 1 THEN now() + $6::interval END,
+    is_control = r.is_control AND u.lease = 0,
     target = CASE WHEN u.lease = 1 THEN u.target ELSE r.target END,
     idempotency_key = coalesce(u.idempotency_key, r.idempotency_key),
     inputs_hash = coalesce(u.inputs_hash, r.inputs_hash), config_hash = coalesce(u.config_hash, r.config_hash)
@@ -194,13 +196,15 @@ WHERE r.execution_id = ANY (ARRAY[u.execution_id]) AND r.id = u.id
 """
 
 # Budgets begin anew; the deadline and the time of readiness are set again by what follows in the same transaction.
+# Where `first`, the engine decides before anybody may lease the run: its inputs may be others now.
 REQUEUE_RUNS = f"""
 UPDATE executor.run r
 SET failures = 0, lost_leases = 0, ready_at = NULL, deadline = NULL, inputs = coalesce(u.inputs, r.inputs),
     key_number = CASE WHEN u.new_key THEN r.quarantine_number ELSE r.key_number END,
-    replay_traceparent = u.traceparent, replay_attempt = r.attempt, permit_id = NULL
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[])
-    AS u(execution_id, id, inputs, new_key, traceparent)
+    replay_traceparent = u.traceparent, replay_attempt = r.attempt, permit_id = NULL,
+    progress = CASE WHEN u.inputs IS NULL THEN r.progress END, is_control = u.first, dedupes = false
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bool[], $5::text[], $6::bool[])
+    AS u(execution_id, id, inputs, new_key, traceparent, first)
 WHERE {_OF_RUN}
 """
 
@@ -369,57 +373,81 @@ READMIT_OUTBOX = """
 UPDATE executor.outbox SET refused_at = NULL, problem = NULL WHERE refused_at IS NOT NULL
 """
 
-# The classes that have something to lease in the pool $1, by hopping along the index from the last entry of one to that
-# of the one before: the first ones of a class were leased already, and are dead.
-_READY_CLASSES = """
+
+def _ready_classes(namespace: str) -> str:
+    """The classes that have something to lease in the pool $1, by namespace, by hopping along the index from the last
+    entry of one to that of the one before: the first ones of a class were leased already, and are dead. `namespace` is
+    the place of the parameter that names the only one to look into, or empty."""
+    only = f"AND namespace = {namespace}" if namespace else ""
+    return f"""
 WITH RECURSIVE hop AS (
-    (SELECT class_name FROM executor.run
-     WHERE state = 'READY' AND NOT is_control AND pool = $1 ORDER BY class_name DESC LIMIT 1)
+    (SELECT namespace, class_name FROM executor.run
+     WHERE state = 'READY' AND NOT is_control AND pool = $1 {only} ORDER BY namespace DESC, class_name DESC LIMIT 1)
     UNION ALL
-    SELECT (SELECT r.class_name FROM executor.run r
-            WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $1 AND r.class_name < hop.class_name
-            ORDER BY r.class_name DESC LIMIT 1)
-    FROM hop WHERE hop.class_name IS NOT NULL)
+    SELECT next.namespace, next.class_name
+    FROM hop CROSS JOIN LATERAL (
+        SELECT namespace, class_name FROM executor.run
+        WHERE state = 'READY' AND NOT is_control AND pool = $1 {only}
+            AND (namespace, class_name) < (hop.namespace, hop.class_name)
+        ORDER BY namespace DESC, class_name DESC LIMIT 1) AS next)
 """
 
+
 READY_CLASSES = f"""
-{_READY_CLASSES}
-SELECT class_name FROM hop WHERE class_name IS NOT NULL
+{_ready_classes("")}
+SELECT DISTINCT class_name FROM hop
+"""
+
+READY_CLASSES_OF_NAMESPACE = f"""
+{_ready_classes("$2")}
+SELECT DISTINCT class_name FROM hop
 """
 
 # What a lease needs of a run.
 TO_LEASE = """r.execution_id, r.id, r.node_index, r.epoch, r.attempt, r.excluded_edges, r.chosen_edges,
-    r.ready_revision, r.rank, r.ready_at, r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt, r.deadline"""
+    r.ready_revision, r.rank, r.ready_at, r.inputs, r.key_number, r.replay_traceparent, r.replay_attempt, r.deadline,
+    r.progress"""
 
-# `may_lease` of valkyr/flow/leasing.py, of many; of the classes $2, or of all.
-# One look per class, so that a class without a runner never stands in the way of another. $4, $5 are the watermarks of
-# the classes $3: rows before them were leased already, and walking over their dead index entries slows a backlog down.
-# The locks stand in a materialized CTE: LIMIT with SKIP LOCKED must run once.
-SELECT_TO_LEASE = f"""
-{_READY_CLASSES},
+
+def _select_to_lease(namespace: str) -> str:
+    """`may_lease` of valkyr/flow/leasing.py, of many; of the classes $2, or of all. `namespace` as in _ready_classes.
+
+    One look per namespace and class, so that a class without a runner never stands in the way of another, nor a long
+    queue of one namespace in that of the next. $5 and $6 are the watermarks of the classes $4 in the namespaces $3:
+    rows before them were leased already, and walking over their dead index entries slows a backlog down. The locks
+    stand in a materialized CTE: LIMIT with SKIP LOCKED must run once.
+    """
+    return f"""
+{_ready_classes(namespace)},
 candidate AS MATERIALIZED (
     SELECT r.* FROM hop
-    LEFT JOIN unnest($3::text[], $4::int[], $5::timestamptz[]) AS mark(class_name, rank, ready_at) USING (class_name)
+    LEFT JOIN unnest($3::text[], $4::text[], $5::int[], $6::timestamptz[])
+        AS mark(namespace, class_name, rank, ready_at) USING (namespace, class_name)
     CROSS JOIN LATERAL (
-        SELECT {TO_LEASE}, r.class_name FROM executor.run r
-        WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $1 AND r.class_name = hop.class_name
+        SELECT {TO_LEASE}, r.class_name, r.namespace FROM executor.run r
+        WHERE r.state = 'READY' AND NOT r.is_control AND r.pool = $1 AND r.namespace = hop.namespace
+            AND r.class_name = hop.class_name
             AND (r.rank, r.ready_at) >= (coalesce(mark.rank, -32768)::smallint, coalesce(mark.ready_at, '-infinity'))
             AND r.ready_at <= now()
         ORDER BY r.rank, r.ready_at
-        LIMIT $6
+        LIMIT $7
         FOR NO KEY UPDATE SKIP LOCKED) AS r
     WHERE $2::text[] IS NULL OR hop.class_name = ANY($2))
-SELECT * FROM candidate ORDER BY rank, ready_at LIMIT $6
+SELECT * FROM candidate ORDER BY rank, ready_at LIMIT $7
 """
+
+
+SELECT_TO_LEASE = _select_to_lease("")
+SELECT_TO_LEASE_OF_NAMESPACE = _select_to_lease("$8")
 
 LEASE_RUNS = f"""
 UPDATE executor.run r
-SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = $6, runner_id = $7,
-    lease_until = now() + $8::interval, heartbeat_at = NULL, started_at = now(), retry_after = NULL,
+SET state = 'LEASED', epoch = r.epoch + 1, attempt = r.attempt + 1, leased_by = u.holder, runner_id = u.runner_id,
+    lease_until = now() + $1::interval, heartbeat_at = NULL, started_at = now(), retry_after = NULL,
     idempotency_key = u.idempotency_key, inputs_hash = u.inputs_hash, config_hash = u.config_hash,
     target = u.target, permit_id = u.permit_id
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $9::text[], $10::uuid[])
-    AS u(execution_id, id, idempotency_key, inputs_hash, config_hash, target, permit_id)
+FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[], $9::text[], $10::text[])
+    AS u(execution_id, id, idempotency_key, inputs_hash, config_hash, target, permit_id, holder, runner_id)
 WHERE {_OF_RUN}
 """
 
@@ -431,7 +459,7 @@ SET lease_until = CASE WHEN r.stop_reason IS NULL THEN greatest(r.lease_until, n
         ELSE r.lease_until END,
     heartbeat_at = now()
 FROM unnest($1::uuid[], $2::uuid[], $3::int[]) AS u(execution_id, id, epoch)
-WHERE {_OF_RUN} AND r.epoch = u.epoch AND r.state || '' = 'LEASED'
+WHERE {_OF_RUN} AND r.epoch = u.epoch AND r.state || '' = 'LEASED' AND ($5 = '' OR r.namespace = $5)
 RETURNING r.id, r.epoch, r.stop_reason
 """
 
@@ -504,9 +532,13 @@ SELECT count(*)::int AS leases, count(DISTINCT runner_id)::int AS runners,
 FROM executor.run WHERE state = 'LEASED'
 """
 
+# A runner that calls over the network may have the same id: what it holds is its own.
 SELECT_LEASES_OF_OLDER = """
-SELECT execution_id, id, epoch, runner_id FROM executor.run
-WHERE state = 'LEASED' AND runner_id = $1 AND leased_by <> $2 ORDER BY lease_until LIMIT $3
+SELECT execution_id, id, epoch, runner_id FROM executor.run r
+WHERE state = 'LEASED' AND runner_id = $1 AND leased_by <> $2 AND NOT EXISTS (
+    SELECT 1 FROM executor.runner n
+    WHERE n.namespace = r.namespace AND n.runner_id = $1 AND r.leased_by = n.runner_id || '/' || n.incarnation::text)
+ORDER BY lease_until LIMIT $3
 """
 
 SELECT_LEASES_OF_HOLDER = """
@@ -515,10 +547,11 @@ WHERE state = 'LEASED' AND leased_by = $1 AND started_at < now() - $2::interval
 """
 
 REGISTER_RUNNER = """
-INSERT INTO executor.runner (namespace, runner_id, incarnation, pool, class_names, capacity)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO executor.runner (namespace, runner_id, incarnation, pool, class_names, capacity, serves_all)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (namespace, runner_id) DO UPDATE SET incarnation = EXCLUDED.incarnation, pool = EXCLUDED.pool,
-    class_names = EXCLUDED.class_names, capacity = EXCLUDED.capacity, registered_at = now()
+    class_names = EXCLUDED.class_names, capacity = EXCLUDED.capacity, serves_all = EXCLUDED.serves_all,
+    registered_at = now(), last_seen_at = now()
 """
 
 PIN_GRAPH = """

@@ -51,7 +51,8 @@ LEFT JOIN LATERAL (
 RUN_COLUMNS = """r.id, r.execution_id, r.node_id, r.map_index, r.task_id, r.state, r.parked_by, r.attempt, r.target,
     r.pool, r.class_name, r.error, r.error_type, r.leased_by, r.lease_until, r.heartbeat_at, r.retry_after,
     r.started_at, r.finished_at, r.duration_ms, r.cost_tokens, r.idempotency_key, r.quarantine_number, r.runner_id,
-    r.inputs, r.episode_id, r.deadline, r.failures, r.lost_leases, r.parked_at, r.parked_ms"""
+    r.inputs, r.episode_id, r.deadline, r.failures, r.lost_leases, r.parked_at, r.parked_ms,
+    r.reused_execution_id, r.reused_run_id"""
 
 # Payload, run counts and the outputs of the runs $3, as far as they fit into $4 bytes, null beyond; none of these where
 # the execution is not settled and only settled ones are wanted ($5).

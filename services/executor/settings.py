@@ -84,12 +84,28 @@ class ReaperSettings(SettingsModel):
     scan_interval: Interval = timedelta(seconds=30)
 
 
-class HttpSettings(SettingsModel):
-    """Where HttpRequestModule may go beside public addresses by https."""
+class ReachSettings(SettingsModel):
+    """Where calls of graphs may go beside public addresses over TLS."""
 
-    allow_hosts: StringList = Field(default=(), description="host or host:port, opened by name also for http")
+    allow_hosts: StringList = Field(default=(), description="host or host:port, opened by name, also without TLS")
     allow_networks: Annotated[StringList, AfterValidator(_are_networks)] = Field(
         default=(), description="networks such as 10.1.0.0/16"
+    )
+
+
+class HttpSettings(ReachSettings):
+    """Of HttpRequestModule."""
+
+
+class GrpcSettings(ReachSettings):
+    """Of GrpcCallModule."""
+
+
+class EmailSettings(ReachSettings):
+    """Of EmailModule."""
+
+    credentials_folder: str | None = Field(
+        default=None, min_length=1, description="folder with a folder for each name: username, password, host"
     )
 
 
@@ -110,6 +126,8 @@ class RunnerSettings(SettingsModel):
     retry: RetrySettings = RetrySettings()
     zombie_reaper: ReaperSettings = ReaperSettings()
     http: HttpSettings = HttpSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    email: EmailSettings = EmailSettings()
 
 
 class LimitSettings(SettingsModel):

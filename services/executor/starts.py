@@ -12,7 +12,6 @@ from uuid import UUID
 from services.chassis.batching import NaturalBatcher
 from services.executor.facts import ExecutionCache, Known
 from services.executor.handoff import Grant, Handoff, monotonic
-from services.executor.inputs import prepare
 from services.executor.model import ExecutionView, Heard, LeasePolicy, StartRequest, new_id, rank_of
 from services.executor.modules import Modules
 from services.executor.plans import PlannedVersion, Plans
@@ -32,6 +31,7 @@ from valkyr.flow.ids import run_id
 from valkyr.flow.resolutions import deadline_to_come
 from valkyr.flow.states import SETTLED_EXECUTION_STATES
 from valkyr.frozen import cheaply_made
+from valkyr.planning.inputs import prepare
 from valkyr.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -145,7 +145,7 @@ class Starts:
     async def _record_once(self, groups: Sequence[Group], *, look: bool) -> _Written | None:
         """None, and nothing is written, if a request_id was used before and not looked for."""
         roots = sum(len(item.planned.plan.roots) for group in groups for item in group)
-        wanted = 0 if self._signals.backlog else roots
+        wanted = 0 if self._handoff.ready.backlog else roots
         granted_at = monotonic()
         with self._handoff.grant(wanted=wanted) as grant:
             size = grant.left
@@ -277,11 +277,11 @@ class Starts:
     async def _follow_up(self, written: _Written, leased: Sequence[Prepared]) -> None:
         """After the commit: control roots are decided, what found no room is announced, what cannot start fails.
 
-        Control roots beyond a batch are left to the control loop.
+        Control roots beyond a batch are left to the control loop, and so are those whose equals are looked for.
         """
         control: list[Event] = []
-        left: list[int] = []
-        deadlines = False
+        left: dict[str, int] = {}
+        deadlines = undecided = False
         for execution in written.new:
             self._cache.remember(written.known[execution.id].facts)
             request, plan = execution.request, execution.plan
@@ -290,17 +290,19 @@ class Starts:
             for root in plan.roots:
                 node = plan.nodes[root]
                 deadlines = deadlines or node.deadline is not None
-                if root not in execution.leased and node.control is None:
-                    left.append(rank_of(request.priority, node.priority))
+                undecided = undecided or node.dedupe is not None
+                if root not in execution.leased and not node.decided_first:
+                    rank = rank_of(request.priority, node.priority)
+                    left[node.pool] = min(rank, left.get(node.pool, rank))
         if left:
-            self._signals.left_ready(min(left))
+            self._signals.left_ready(left)
         if deadlines:
             self._signals.deadlines_changed.set()
+        if undecided or len(control) > CONTROL_AT_ONCE:
+            self._signals.control_ready.set()
         events = [*refusals(leased), *control[:CONTROL_AT_ONCE]]
         if events:
             await self._progress.apply(events)
-        if len(control) > CONTROL_AT_ONCE:
-            self._signals.control_ready.set()
 
 
 def _number_of_rows(group: Group) -> int:

@@ -154,7 +154,11 @@ run = Table(
     _short("idempotency_key", 128, nullable=True),
     _short("inputs_hash", 64, nullable=True),
     _short("config_hash", 64, nullable=True),
+    Column("dedupes", Boolean, nullable=False),
+    _uuid("reused_execution_id", nullable=True),
+    _uuid("reused_run_id", nullable=True),
     _text("outputs", nullable=True),
+    _text("progress", nullable=True),
     _text("error", nullable=True),
     _short("error_type", 20, nullable=True),
     Column("cost_tokens", Numeric, nullable=True),
@@ -198,6 +202,14 @@ runner = Table(
     Column("class_names", ARRAY(Text), nullable=False),
     _integer("capacity"),
     _when("registered_at"),
+    _when("last_seen_at"),
+    Column("draining", Boolean, nullable=False),
+    _text("host"),
+    _text("version"),
+    Column("serves_all", Boolean, nullable=False),
+    Column("replaced", ARRAY(UUID()), nullable=False),
+    _text("lease_request_id", nullable=True),
+    _when("leased_at", nullable=True),
 )
 
 outbox = Table(

@@ -16,7 +16,7 @@ from services.executor.facts import Known
 from services.executor.handoff import Grant, Handoff
 from services.executor.model import Heard, LeasePolicy, rank_of
 from services.executor.preparing import Preparing, Wanted, refusals
-from services.executor.store import pausing
+from services.executor.store import pausing, reusing
 from services.executor.store import progress as store
 from services.executor.store.reads import read_quarantines
 from valkyr.flow.advance import taken_edges
@@ -71,7 +71,10 @@ class Applied:
     answers: list[Answer]
     granted: list[LeasedRun] = field(default_factory=list)
     refused: list[LeaseEnded] = field(default_factory=list)
-    left_ready: int | None = None
+    left_ready: dict[str, int] = field(default_factory=dict)
+    """By pool, the most urgent rank of the runs that are READY and that nobody has taken up yet."""
+    left_somewhere: int | None = None
+    """As `left_ready`, of runs whose pools nobody has asked for."""
     left_control: bool = False
     timers: bool = False
     deadlines: bool = False
@@ -79,9 +82,8 @@ class Applied:
     changed: list[Heard] = field(default_factory=list)
     calls: Sequence[AttemptEnded] = ()
 
-    def leave_ready(self, rank: int) -> None:
-        """A run of this rank is READY, and nobody has taken it up yet."""
-        self.left_ready = rank if self.left_ready is None else min(rank, self.left_ready)
+    def leave_ready(self, pool: str, rank: int) -> None:
+        self.left_ready[pool] = min(rank, self.left_ready.get(pool, rank))
 
 
 class Transaction:
@@ -277,7 +279,7 @@ class Transaction:
             if not plan.nodes:
                 continue  # what cannot be planned ends, and nothing follows
             node = plan.nodes[node_of(run.key[1])]
-            if run.state is RunState.READY and node.control is not None:
+            if run.state is RunState.READY and node.decided_first:
                 applied.left_control = True
             elif run.state is RunState.READY:
                 self._left_ready(run.key[0], node, applied)
@@ -293,16 +295,17 @@ class Transaction:
         applied.calls = writes.calls
 
     def _left_ready(self, execution_id: UUID, node: PlannedNode, applied: Applied) -> None:
-        applied.leave_ready(rank_of(self._known[execution_id].facts.priority, node.priority))
+        applied.leave_ready(node.pool, rank_of(self._known[execution_id].facts.priority, node.priority))
 
     async def _write(self, writes: Writes) -> None:
         tx = self._tx
         await store.insert_attempts(tx, writes.attempts)
         await store.end_runs(tx, writes.ended)
-        await store.resolve_quarantines(tx, writes.resolved)
+        await store.resolve_quarantines(tx, writes.resolved, writes.undecided)
         await store.set_deadlines(tx, writes.deadlines)
         now = () if writes.endings else writes.executions
         await store.write_progress(tx, writes.finished, writes.changed, now, policy=self._means.lease)
+        await reusing.note_reused(tx, writes.reused)
         await store.insert_quarantines(tx, writes.quarantines)
         await store.insert_outbox(tx, writes.outbox)
         grace = self._means.rules.cancel_grace
@@ -319,8 +322,7 @@ class Transaction:
         await pausing.insert_interventions(self._tx, writes.interventions)
         await pausing.pause_runs(self._tx, writes.paused)
         back = await pausing.resume_runs(self._tx, writes.resumed)
-        if back.rank is not None:
-            applied.leave_ready(back.rank)
+        applied.left_somewhere = back.rank
         applied.left_control = applied.left_control or back.control
 
 

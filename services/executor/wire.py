@@ -298,11 +298,11 @@ def write_execution(view: ExecutionView) -> pb.Execution:
         trace_id=view.trace_id,
         created_by=view.created_by,
     )
-    _set_time(message.create_time, view.created_at)
+    write_time(message.create_time, view.created_at)
     if view.started_at is not None:
-        _set_time(message.start_time, view.started_at)
+        write_time(message.start_time, view.started_at)
     if view.finished_at is not None:
-        _set_time(message.finish_time, view.finished_at)
+        write_time(message.finish_time, view.finished_at)
     if view.error_type or view.error_message or view.deadline or view.cancel_requested or view.paused_at:
         _write_trouble(message, view)
     if view.run_counts:
@@ -323,13 +323,13 @@ def _write_trouble(message: pb.Execution, view: ExecutionView) -> None:
     message.error_type = view.error_type or ""
     message.error_message = view.error_message or ""
     if view.deadline is not None:
-        _set_time(message.deadline, view.deadline)
+        write_time(message.deadline, view.deadline)
     if view.cancel_requested:
         message.cancel_requested = True
         message.cancelled_by = view.cancelled_by
         message.cancel_reason = view.cancel_reason
     if view.paused_at is not None:
-        _set_time(message.pause_time, view.paused_at)
+        write_time(message.pause_time, view.paused_at)
         message.paused_by = view.paused_by
         message.pause_reason = view.pause_reason
 
@@ -368,6 +368,8 @@ def write_run(view: RunView) -> pb.Run:
         parked_duration=_duration(view.parked_for),
         quarantines=[_quarantine(record) for record in view.quarantines],
     )
+    if view.reused_from is not None:
+        message.reused_from.execution_id, message.reused_from.run_id = map(str, view.reused_from)
     if view.outputs is not None:
         fill_value(message.outputs, orjson.loads(view.outputs))
     if view.inputs is not None:
@@ -415,11 +417,11 @@ def _timestamp(moment: datetime | None) -> Timestamp | None:
     if moment is None:
         return None
     timestamp = Timestamp()
-    _set_time(timestamp, moment)
+    write_time(timestamp, moment)
     return timestamp
 
 
-def _set_time(timestamp: Timestamp, moment: datetime) -> None:
+def write_time(timestamp: Timestamp, moment: datetime) -> None:
     """In place: half the work of making one to be copied."""
     since = moment - _EPOCH
     timestamp.seconds = since.days * 86_400 + since.seconds

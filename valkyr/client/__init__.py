@@ -1,5 +1,5 @@
-"""The client SDK: `client.graphs`, `client.modules`, `client.executions`, `client.runs`, `client.breakers` and
-`client.dead_letters`, typed, with deadlines and safe repeats.
+"""The client SDK: `client.graphs`, `client.modules`, `client.executions`, `client.runs`, `client.runners`,
+`client.breakers` and `client.dead_letters`, typed, with deadlines and safe repeats.
 """
 
 from valkyr.client.client import Client
@@ -32,6 +32,7 @@ from valkyr.client.results import (
     Execution,
     Quarantine,
     ResolvedVersions,
+    ReusedRun,
     Run,
     SavedGraph,
     StoredGraph,
@@ -39,6 +40,7 @@ from valkyr.client.results import (
     Workflow,
     WorkflowVersion,
 )
+from valkyr.client.runners import Runner, RunnerState
 from valkyr.flow.states import ExecutionState, RunState
 from valkyr.graph.catalogue import CatalogueModule
 from valkyr.graph.findings import Finding, Severity
@@ -68,8 +70,11 @@ __all__ = [
     "Resolution",
     "ResolvedVersions",
     "RestoredGraph",
+    "ReusedRun",
     "Run",
     "RunState",
+    "Runner",
+    "RunnerState",
     "SaveProgress",
     "SaveRetry",
     "SaveStage",

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from valkyr.api.breaker.v1 import breaker_pb2_grpc
 from valkyr.api.dlq.v1 import dlq_pb2_grpc
-from valkyr.api.executor.v1 import executor_pb2_grpc
+from valkyr.api.executor.v1 import executor_pb2_grpc, runner_pb2_grpc
 from valkyr.api.graph.v1 import graph_pb2_grpc
 from valkyr.client.breakers import Breakers
 from valkyr.client.calls import Calls
@@ -18,6 +18,7 @@ from valkyr.client.executions import Executions
 from valkyr.client.graph_documents import Scope
 from valkyr.client.graphs import Graphs
 from valkyr.client.modules import Modules
+from valkyr.client.runners import Runners
 from valkyr.client.runs import Runs
 
 DEFAULT_GRAPH_STORE = "127.0.0.1:50051"
@@ -63,14 +64,16 @@ class Client:
 
         graphs = calls(graph_pb2_grpc.GraphStoreServiceStub, "graph store", graph_store)
         executions = calls(executor_pb2_grpc.ExecutorServiceStub, "executor", executor)
+        runners = calls(runner_pb2_grpc.RunnerServiceStub, "executor", executor)
         breakers = calls(breaker_pb2_grpc.BreakerServiceStub, "breaker service", breaker)
         letters = calls(dlq_pb2_grpc.DeadLetterQueueServiceStub, "dead letter queue", dlq)
-        self._calls = (graphs, executions, breakers, letters)
+        self._calls = (graphs, executions, runners, breakers, letters)
         self.namespace = namespace or DEFAULT_NAMESPACE
         self.graphs = Graphs(graphs, Scope(self.namespace, named=bool(namespace)))
         self.modules = Modules(graphs, self.namespace)
         self.executions = Executions(executions, self.namespace)
         self.runs = Runs(executions, self.namespace)
+        self.runners = Runners(runners, self.namespace)
         self.breakers = Breakers(breakers, self.namespace)
         self.dead_letters = DeadLetters(letters, self.namespace)
 

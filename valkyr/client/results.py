@@ -170,6 +170,14 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class ReusedRun:
+    """The run whose success an equal one has as its own."""
+
+    execution_id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One node in one execution. `map_index` is -1 but for the items of a map; `outputs`, and `inputs` that a requeue
     replaced, only where asked for or read alone. `parked_duration` is how long it was parked in all before `parked_at`.
@@ -207,6 +215,7 @@ class Run:
     lost_leases: int = 0
     parked_at: datetime | None = None
     parked_duration: timedelta = timedelta(0)
+    reused_from: ReusedRun | None = None
     quarantines: Sequence[Quarantine] = field(default=())
 
     @property

@@ -17,6 +17,7 @@ from valkyr.client.results import (
     Attempt,
     Execution,
     Quarantine,
+    ReusedRun,
     Run,
     SavedGraph,
     StoredGraph,
@@ -148,6 +149,7 @@ def run_of(message: executor_pb2.Run) -> Run:
         lost_leases=message.lost_leases,
         parked_at=time_of(message, "parked_time"),
         parked_duration=message.parked_duration.ToTimedelta(),
+        reused_from=_reused_of(message.reused_from) if message.HasField("reused_from") else None,
         quarantines=tuple(_quarantine_of(quarantine) for quarantine in message.quarantines),
     )
 
@@ -164,6 +166,10 @@ def timestamp(when: datetime, *, path: str) -> Timestamp:
 
 def trigger_type_to_wire(trigger_type: TriggerType) -> executor_pb2.Execution.TriggerType.ValueType:
     return executor_pb2.Execution.TriggerType.Value(trigger_type.value)
+
+
+def _reused_of(message: executor_pb2.ReusedRun) -> ReusedRun:
+    return ReusedRun(message.execution_id, message.run_id)
 
 
 def _quarantine_of(message: executor_pb2.Quarantine) -> Quarantine:

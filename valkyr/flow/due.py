@@ -1,8 +1,11 @@
-"""What has come due for a run that no report is awaited of: its timer, its turn as a control node, its deadline."""
+"""What has come due for a run that no report is awaited of: its timer, its turn as a control node, an equal run that
+was found, its deadline."""
 
 from __future__ import annotations
 
-from valkyr.flow.events import ControlReady, RunDeadline, TimerDue
+import orjson
+
+from valkyr.flow.events import ControlReady, Reused, RunDeadline, TimerDue
 from valkyr.flow.facts import LockedRun
 from valkyr.flow.outcomes import DecideControl, FailedForGood, Succeeded
 from valkyr.flow.results import FailureType, LetterType
@@ -20,6 +23,15 @@ def outcome_when_due(
     if isinstance(event, TimerDue):
         return Succeeded(node, {}) if state is RunState.WAITING and row.due else None
     return DecideControl(node) if state is RunState.READY and not paused else None
+
+
+def outcome_of_reuse(event: Reused, node: int, row: LockedRun, *, watched: bool, paused: bool) -> Succeeded | None:
+    """None if the event has come too late: the run was leased, may be leased, or was given other inputs since its equal
+    was looked for. `watched`: its outputs are asked for by what follows."""
+    as_it_was = row.undecided and row.quarantine_number == event.quarantine_number
+    if row.facts.state is not RunState.READY or not as_it_was or paused:
+        return None
+    return Succeeded(node, orjson.loads(event.outputs) if watched else None)
 
 
 def outcome_of_deadline(event: RunDeadline, node: int, row: LockedRun) -> FailedForGood | RunDeadline | None:

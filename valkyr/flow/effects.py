@@ -38,6 +38,7 @@ class Prepared:
     permit_id: UUID | None = None
     replay: Replay = NO_REPLAY
     deadline: datetime | None = None
+    progress: str | None = None
 
 
 @cheaply_made

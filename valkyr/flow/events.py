@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from valkyr.flow.ids import RunKey
 from valkyr.flow.results import Lost, Omitted, Result
 from valkyr.flow.states import Ending
 from valkyr.frozen import cheaply_made
@@ -17,7 +18,8 @@ from valkyr.frozen import cheaply_made
 class LeaseEnded:
     """A runner reported, or a lease ran out. `only_if_expired` makes the reaper's claim conditional (I11).
 
-    `makes_room`: its end makes room for another run in this process.
+    `makes_room`: its end makes room for another run in this process. `namespace`: the reporter's, who may speak of no
+    other's runs; empty where the executor itself speaks.
     """
 
     execution_id: UUID
@@ -27,6 +29,7 @@ class LeaseEnded:
     duration_ms: int | None = None
     only_if_expired: bool = False
     makes_room: bool = False
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,23 @@ class ControlReady:
 
     execution_id: UUID
     run_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """The success of an equal run was found for a READY one that nothing was decided about yet. `outputs` is JSON.
+
+    `quarantine_number` is that of the run when it was looked for: a requeue since may have given it other inputs.
+    """
+
+    execution_id: UUID
+    run_id: UUID
+    quarantine_number: int
+    source: RunKey
+    outputs: str
+    idempotency_key: str
+    inputs_hash: str
+    config_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +136,4 @@ class Resolve:
 
 # Those of a whole execution name no run; they come first in a batch, and need no plan.
 OfExecution = EndExecution | PauseExecution | ResumeExecution
-Event = LeaseEnded | TimerDue | ControlReady | RunDeadline | Resolve | OfExecution
+Event = LeaseEnded | TimerDue | ControlReady | Reused | RunDeadline | Resolve | OfExecution

@@ -98,6 +98,8 @@ class LockedRun:
     replay: Replay = NO_REPLAY
     # A runner that was told to stop and said nothing may still be at it.
     trusted: bool = False
+    # READY it is decided by the engine before anybody may lease it.
+    undecided: bool = False
 
 
 @cheaply_made

@@ -22,7 +22,7 @@ from valkyr.flow.attempts import (
     decide_after_lease,
     fence,
 )
-from valkyr.flow.due import outcome_of_deadline, outcome_when_due
+from valkyr.flow.due import outcome_of_deadline, outcome_of_reuse, outcome_when_due
 from valkyr.flow.effects import AttemptEnded, EndedAttempt, EndedRun, Intervention
 from valkyr.flow.endings import answer_to_end
 from valkyr.flow.events import (
@@ -33,6 +33,7 @@ from valkyr.flow.events import (
     Resolution,
     Resolve,
     ResumeExecution,
+    Reused,
     RunDeadline,
 )
 from valkyr.flow.facts import Asked, ExecutionFacts, LockedExecution, LockedRun, QuarantineRecord
@@ -84,6 +85,7 @@ class Intake:
         "reported",
         "resolved",
         "retried",
+        "reused",
         "rows",
         "rules",
         "state",
@@ -115,6 +117,7 @@ class Intake:
         self.reported: dict[int, tuple[LeaseEnded, FailForGood | Finish | Cancel]] = {}
         self.retried: list[EndedRun] = []
         self.resolved: dict[int, Resolve] = {}
+        self.reused: dict[int, Reused] = {}
         self.stopped: list[RunKey] = []
         # Runs that an event of this batch has moved, and the answer to a second report; the rows are as before.
         self.moved: dict[int, Fence] = {}
@@ -152,7 +155,7 @@ class Intake:
         if isinstance(event, Resolve):
             return self._take_resolution(event, node)
         row = self.rows.get(node) if self._knows(event.run_id) else None
-        if row is None:
+        if row is None or (isinstance(event, LeaseEnded) and event.namespace not in ("", self.facts.namespace)):
             return Fence.LEASE_LOST
         if node in self.moved:
             return self._answer_to_second(event, node, row)
@@ -162,6 +165,8 @@ class Intake:
             return Fence.LEASE_LOST
         if isinstance(event, RunDeadline):
             outcome: Outcome | RunDeadline | None = outcome_of_deadline(event, node, row)
+        elif isinstance(event, Reused):
+            outcome = self._outcome_of_reuse(event, node, row)
         else:
             outcome = outcome_when_due(event, node, row, paused=self.paused)
         if outcome is None:
@@ -172,6 +177,12 @@ class Intake:
             self.outcomes.append(outcome)
         self.moved[node] = Fence.LEASE_LOST
         return Fence.ACCEPTED
+
+    def _outcome_of_reuse(self, event: Reused, node: int, row: LockedRun) -> Outcome | None:
+        outcome = outcome_of_reuse(event, node, row, watched=node in self.plan.watched, paused=self.paused)
+        if outcome is not None:
+            self.reused[node] = event
+        return outcome
 
     def _knows(self, run: UUID) -> bool:
         """Where no plan can be made, what is leased can still end while the execution ends."""

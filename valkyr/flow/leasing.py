@@ -48,8 +48,8 @@ def may_lease(state: RunState, *, control: bool, due: bool) -> bool:
 def may_hand_off(row: LockedRun, *, takes: bool) -> bool:
     """Whether a run that becomes READY in this transaction may be leased in it. `takes`: whoever has room takes such
     nodes, and its target is closed as far as is known (I17). I12: a runner that was told to stop and said nothing may
-    be at it still."""
-    return takes and not row.trusted
+    be at it still. What earlier attempts have said of how far they were is not among what is locked here."""
+    return takes and not row.trusted and not row.attempt
 
 
 def has_run_out(row: LockedRun) -> bool:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
-from valkyr.graph.model import Edge, EdgeKind, Graph, Join, Module, Retry, Settings
+from valkyr.graph.model import Dedupe, Edge, EdgeKind, Graph, Join, Module, Retry, Settings
 
 
 class Control(StrEnum):
@@ -88,6 +88,13 @@ class PlannedNode:
     needs: frozenset[int]
     incoming: tuple[int, ...]
     outgoing: tuple[int, ...]
+    # Where its module has the success of an equal run reused.
+    dedupe: Dedupe | None = None
+
+    @property
+    def decided_first(self) -> bool:
+        """Whether the engine decides about its READY runs before anybody may lease them."""
+        return self.control is not None or self.dedupe is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +118,16 @@ CompileCondition = Callable[[str], Condition]
 CompileConfig = Callable[[Module | None], Template]
 # What the module calls, as far as it is known before its config is resolved; else empty.
 TargetOf = Callable[[Module | None, Template], str]
+# What the class of a module says of equal runs.
+DedupeOf = Callable[[str], Dedupe | None]
 
 
 def _said_target(module: Module | None, _config: Template) -> str:
     return module.target if module else ""
+
+
+def _never(_class_name: str) -> None:
+    return None
 
 
 def make_plan(
@@ -124,6 +137,7 @@ def make_plan(
     compile_config: CompileConfig,
     control_of: Callable[[str], Control | None],
     target_of: TargetOf = _said_target,
+    dedupe_of: DedupeOf = _never,
 ) -> Plan:
     """The plan of a valid graph; KeyError for one that validate() would refuse.
 
@@ -132,7 +146,13 @@ def make_plan(
     index_of = {node.node_id: index for index, node in enumerate(graph.nodes)}
     edges = tuple(_plan_edge(i, edge, index_of, compile_condition) for i, edge in enumerate(graph.edges))
     nodes = _plan_nodes(
-        graph, edges, index_of, compile_config=compile_config, control_of=control_of, target_of=target_of
+        graph,
+        edges,
+        index_of,
+        compile_config=compile_config,
+        control_of=control_of,
+        target_of=target_of,
+        dedupe_of=dedupe_of,
     )
     roots = tuple(node.index for node in nodes if not node.incoming)
     return Plan(
@@ -157,6 +177,7 @@ def _plan_nodes(
     compile_config: CompileConfig,
     control_of: Callable[[str], Control | None],
     target_of: TargetOf,
+    dedupe_of: DedupeOf,
 ) -> tuple[PlannedNode, ...]:
     incoming: list[list[int]] = [[] for _ in graph.nodes]
     outgoing: list[list[int]] = [[] for _ in graph.nodes]
@@ -168,13 +189,13 @@ def _plan_nodes(
     for index, node in enumerate(graph.nodes):
         module = modules.get(node.node_id)
         class_name = module.class_name if module else ""
-        config = compile_config(module)
+        config, control = compile_config(module), control_of(class_name)
         nodes.append(
             PlannedNode(
                 index=index,
                 node_id=node.node_id,
                 class_name=class_name,
-                control=control_of(class_name),
+                control=control,
                 join=node.join,
                 pool=node.pool,
                 priority=node.priority,
@@ -186,6 +207,7 @@ def _plan_nodes(
                 needs=frozenset(index_of[name] for name in config.references),
                 incoming=tuple(incoming[index]),
                 outgoing=tuple(outgoing[index]),
+                dedupe=dedupe_of(class_name) if control is None else None,
             )
         )
     return tuple(nodes)

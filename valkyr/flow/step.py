@@ -165,11 +165,13 @@ class ExecutionStep:
                 change,
                 self._key(change.node),
                 self.revision,
-                fixed=intake.resolved.get(change.node),
+                given=self._given(change.node),
                 deadline=self.plan.nodes[change.node].deadline if self.plan.nodes else None,
                 paused=intake.paused,
             )
             (ready if run.state is RunState.READY else writes.changed).append(run)
+            if change.node in intake.reused and run.state is RunState.SUCCESS:
+                writes.reused.append(intake.reused[change.node])
         writes.ended += intake.retried
         writes.attempts += intake.attempts
         writes.calls += intake.calls
@@ -178,9 +180,17 @@ class ExecutionStep:
         self._write_execution(changes, writes)
         return ready
 
+    def _given(self, node: int) -> str | None:
+        """Outputs that a run has from somebody else than its module: of a fix, or of an equal run."""
+        intake = self._intake
+        given = intake.resolved.get(node) or intake.reused.get(node)
+        return given.outputs if given is not None else None
+
     def _write_resolved(self, writes: Writes) -> None:
-        for event in self._intake.resolved.values():
+        for node, event in self._intake.resolved.items():
             writes.resolved.append(event)
+            if event.resolution is Resolution.REQUEUED and self.plan.nodes[node].decided_first:
+                writes.undecided.append(self._key(node))
             if event.deadline is not None:
                 writes.deadlines.append((self.facts.id, event.deadline))
             elif event.resolution is Resolution.FIXED and self._intake.locked.deadline_passed:

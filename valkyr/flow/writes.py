@@ -21,7 +21,7 @@ from valkyr.flow.effects import (
     NewQuarantine,
     OutboxEntry,
 )
-from valkyr.flow.events import EndExecution, LeaseEnded, Resolve
+from valkyr.flow.events import EndExecution, LeaseEnded, Resolve, Reused
 from valkyr.flow.facts import ExecutionFacts, LockedRun
 from valkyr.flow.ids import RunKey
 from valkyr.flow.outcomes import Change
@@ -47,6 +47,10 @@ class Writes:
     quarantines: list[NewQuarantine] = field(default_factory=list)
     outbox: list[OutboxEntry] = field(default_factory=list)
     resolved: list[Resolve] = field(default_factory=list)
+    # Runs that were requeued, and about which the engine decides before anybody may lease them.
+    undecided: list[RunKey] = field(default_factory=list)
+    # Runs that ended with what an equal one had come to.
+    reused: list[Reused] = field(default_factory=list)
     stopped: list[RunKey] = field(default_factory=list)
     # Of executions, by what was asked with a resolution; None lifts it.
     deadlines: list[tuple[UUID, datetime | None]] = field(default_factory=list)
@@ -93,12 +97,12 @@ class Writes:
 
 
 def changed_run(
-    change: Change, key: RunKey, revision: int, *, fixed: Resolve | None, deadline: timedelta | None, paused: bool
+    change: Change, key: RunKey, revision: int, *, given: str | None, deadline: timedelta | None, paused: bool
 ) -> ChangedRun:
-    """A run that was not leased. `fixed` is the resolution that gave it its outputs, if one did; `paused` parks what
-    would be READY."""
-    if change.after is RunState.SUCCESS and fixed is not None and fixed.outputs is not None:
-        outputs: str | None = fixed.outputs
+    """A run that was not leased. `given` are its outputs as JSON, if somebody else than the graph gave them; `paused`
+    parks what would be READY."""
+    if change.after is RunState.SUCCESS and given is not None:
+        outputs: str | None = given
     else:
         outputs = None if change.outputs is None else orjson.dumps(change.outputs).decode()
     return ChangedRun(

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from valkyr.graph import fields
-from valkyr.graph.model import DEFAULT_POOL, Graph, Module, Node, Retry, Settings
+from valkyr.graph.model import DEFAULT_POOL, Dedupe, DedupeScope, Graph, Module, Node, Retry, Settings
 from valkyr.graph.reading import Reader
 
-_KEYS = ("className", "description", "configSchema", "pool", "target", "retry", "timeout")
+_KEYS = ("className", "description", "configSchema", "pool", "target", "retry", "timeout", "dedupe")
+_DEDUPE_KEYS = ("scope", "ttl")
 _RETRY_KEYS = ("maxAttempts", "backoffBaseDelay", "backoffMaxDelay")
 
 
@@ -29,6 +30,7 @@ class CatalogueModule:
     target: str = ""
     retry: Retry | None = None
     timeout: timedelta | None = None
+    dedupe: Dedupe | None = None
     built_in: bool = False
     registered_by: str = ""
     updated_at: datetime | None = None
@@ -47,6 +49,12 @@ def with_defaults(graph: Graph, modules: Mapping[str, CatalogueModule]) -> Graph
         nodes=tuple(_node(node, known.get(node.node_id), graph.settings) for node in graph.nodes),
         modules=tuple(_module(module, modules.get(module.class_name)) for module in graph.modules),
     )
+
+
+def said_dedupe(modules: Mapping[str, CatalogueModule], class_name: str) -> Dedupe | None:
+    """What the catalogue says of equal runs of a class; no graph says anything of it."""
+    module = modules.get(class_name)
+    return module.dedupe if module is not None else None
 
 
 def modules_from_document(document: Any) -> list[CatalogueModule]:
@@ -84,6 +92,7 @@ def defaults_to_document(module: CatalogueModule) -> dict[str, Any]:
         "target": module.target,
         "retry": {**attempts, **said},
         "timeout": "" if module.timeout is None else fields.duration_text(module.timeout),
+        "dedupe": {} if module.dedupe is None else _dedupe_to_document(module.dedupe),
     }
     return {key: value for key, value in document.items() if value}
 
@@ -122,6 +131,7 @@ def _retry(*said: Retry | None) -> Retry:
 
 def _from_document(reader: Reader) -> CatalogueModule:
     retry = reader.child("retry", known=_RETRY_KEYS)
+    dedupe = reader.child("dedupe", known=_DEDUPE_KEYS)
     return CatalogueModule(
         class_name=reader.text("className"),
         description=reader.text("description"),
@@ -130,7 +140,23 @@ def _from_document(reader: Reader) -> CatalogueModule:
         target=reader.text("target"),
         retry=None if retry is None else _retry_from(retry),
         timeout=reader.duration("timeout"),
+        dedupe=None if dedupe is None else _dedupe_from(dedupe),
     )
+
+
+def _dedupe_to_document(dedupe: Dedupe) -> dict[str, str]:
+    return {"scope": dedupe.scope, "ttl": fields.duration_text(dedupe.ttl)}
+
+
+def _dedupe_from(reader: Reader) -> Dedupe:
+    if not reader.values.get("scope"):
+        reader.problems.add(reader.path("scope"), f"is missing; takes one of {', '.join(DedupeScope)}")
+    scope = reader.choice("scope", DedupeScope, DedupeScope.WORKFLOW)
+    ttl = reader.duration("ttl")
+    if ttl is None:
+        return Dedupe(scope)
+    fields.check_dedupe_ttl(ttl, reader.path("ttl"), reader.problems)
+    return Dedupe(scope, ttl)
 
 
 def _retry_from(reader: Reader) -> Retry:

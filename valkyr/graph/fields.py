@@ -15,6 +15,7 @@ from typing import Any
 
 from valkyr.duration import MAX_DURATION, parse_duration
 from valkyr.errors import InvalidRequest, Violation
+from valkyr.graph.model import MAX_DEDUPE_TTL
 
 MAX_REPORTED = 100
 MAX_READABLE_DEPTH = 200
@@ -118,6 +119,12 @@ def check_duration(value: timedelta, path: str, problems: Problems, *, zero: boo
         problems.add(path, f"{duration_text(value)} is not {'zero or more' if zero else 'more than zero'}")
     elif value > MAX_DURATION:
         problems.add(path, f"{duration_text(value)} is too long; at most {MAX_DURATION.days} days")
+
+
+def check_dedupe_ttl(value: timedelta, path: str, problems: Problems) -> None:
+    """Beside what every duration has to be."""
+    if MAX_DEDUPE_TTL < value <= MAX_DURATION:
+        problems.add(path, f"{duration_text(value)} is too long; successes are reused for {MAX_DEDUPE_TTL.days} days")
 
 
 def read_duration(text: str, path: str, problems: Problems) -> timedelta | None:

@@ -9,6 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 DEFAULT_POOL = "default"
+DEFAULT_DEDUPE_TTL = timedelta(hours=24)
+MAX_DEDUPE_TTL = timedelta(days=30)
+"""Executions are kept no longer."""
 
 
 class EdgeKind(StrEnum):
@@ -40,6 +43,21 @@ class Retry:
     max_attempts: int | None = None
     backoff_base: timedelta | None = None
     backoff_max: timedelta | None = None
+
+
+class DedupeScope(StrEnum):
+    """Among which runs of a namespace an equal one is looked for: those of the same workflow, or all."""
+
+    WORKFLOW = "WORKFLOW"
+    GLOBAL = "GLOBAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Dedupe:
+    """Of a module: an equal run's success is reused instead of run again, for `ttl` from its end."""
+
+    scope: DedupeScope
+    ttl: timedelta = DEFAULT_DEDUPE_TTL
 
 
 @dataclass(frozen=True, slots=True)

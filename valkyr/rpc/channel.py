@@ -25,6 +25,7 @@ DEFAULT_DEADLINE = timedelta(seconds=30)
 
 _GRAPHS = "valkyr.api.graph.v1.GraphStoreService"
 _EXECUTIONS = "valkyr.api.executor.v1.ExecutorService"
+_RUNNERS = "valkyr.api.executor.v1.RunnerService"
 _BREAKERS = "valkyr.api.breaker.v1.BreakerService"
 _DEAD_LETTERS = "valkyr.api.dlq.v1.DeadLetterQueueService"
 IDEMPOTENT_READS = {
@@ -41,6 +42,7 @@ IDEMPOTENT_READS = {
         "ListModules",
     ),
     _EXECUTIONS: ("GetExecution", "WaitExecution", "ListExecutions", "ListRuns", "GetRun"),
+    _RUNNERS: ("ListRunners",),
     _BREAKERS: ("GetBreaker", "ListBreakers"),
     _DEAD_LETTERS: ("GetDeadLetter", "ListDeadLetters"),
     "grpc.health.v1.Health": ("Check",),
@@ -74,11 +76,32 @@ def open_channel(
     return _CallingChannel(channel, metadata=principal_metadata(principal), deadline=deadline.total_seconds())
 
 
+def open_blocking_channel(address: str, *, principal: str | None = None) -> grpc.Channel:
+    """As `open_channel`, for threads: every call says its `timeout`. Close it with `close()`."""
+    return grpc.intercept_channel(
+        grpc.insecure_channel(address, options=_channel_options()), _Principal(principal_metadata(principal))
+    )
+
+
+class _Principal(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+    """Says who calls."""
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        sent = [*(details.metadata or ()), *self._metadata]
+        return continuation(details._replace(metadata=sent), request)
+
+
 def _channel_options() -> list[tuple[str, int | str]]:
     return [
         *message_options(),
         ("grpc.keepalive_time_ms", _milliseconds(KEEPALIVE_TIME)),
         ("grpc.keepalive_timeout_ms", _milliseconds(KEEPALIVE_TIMEOUT)),
+        # A ping by which gRPC measures the way holds back those of keepalive: without this for a minute. Not shorter,
+        # as its answer comes behind what the peer has sent before.
+        ("grpc.http2.ping_timeout_ms", _milliseconds(KEEPALIVE_TIME + KEEPALIVE_TIMEOUT)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -86,6 +109,11 @@ def _channel_options() -> list[tuple[str, int | str]]:
         ("grpc.min_reconnect_backoff_ms", 2000),
         # Whoever watches is back within a second of a restart.
         ("grpc.max_reconnect_backoff_ms", 1000),
+        # Who has moved is found at once: gRPC by itself asks for a name again after thirty seconds.
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
+        # Each channel has connections of its own. By default those to one address share them, and their back-off: where
+        # a service is up again, a new client would be refused for up to a second for another's attempts in vain.
+        ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_http_proxy", 0),
         ("grpc.service_config", _service_config()),
     ]

@@ -8,8 +8,11 @@ from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.errors import InvalidRequest
 from valkyr.graph import fields
 from valkyr.graph.catalogue import CatalogueModule
+from valkyr.graph.model import Dedupe, DedupeScope
 from valkyr.rpc.graphs import read_duration, read_retry, retry_to_proto
 from valkyr.rpc.values import plain_to_struct, struct_to_plain
+
+_SCOPES = {pb.Dedupe.Scope.Value(scope): scope for scope in DedupeScope}
 
 
 def read_module(message: pb.ModuleSpec, path: str, problems: fields.Problems) -> CatalogueModule:
@@ -28,10 +31,23 @@ def read_module(message: pb.ModuleSpec, path: str, problems: fields.Problems) ->
         target=message.target,
         retry=read_retry(message.retry, f"{path}.retry", problems) if message.HasField("retry") else None,
         timeout=read_duration(message.timeout, f"{path}.timeout", problems) if message.HasField("timeout") else None,
+        dedupe=_read_dedupe(message.dedupe, f"{path}.dedupe", problems) if message.HasField("dedupe") else None,
         built_in=message.built_in,
         registered_by=message.registered_by,
         updated_at=message.update_time.ToDatetime(tzinfo=UTC) if message.HasField("update_time") else None,
     )
+
+
+def _read_dedupe(message: pb.Dedupe, path: str, problems: fields.Problems) -> Dedupe:
+    scope = _SCOPES.get(message.scope)
+    if scope is None:
+        problems.add(f"{path}.scope", f"{message.scope} is no known value; takes one of {', '.join(DedupeScope)}")
+        scope = DedupeScope.WORKFLOW
+    ttl = read_duration(message.ttl, f"{path}.ttl", problems) if message.HasField("ttl") else None
+    if ttl is None:
+        return Dedupe(scope)
+    fields.check_dedupe_ttl(ttl, f"{path}.ttl", problems)
+    return Dedupe(scope, ttl)
 
 
 def module_from_proto(message: pb.ModuleSpec) -> CatalogueModule:
@@ -58,6 +74,9 @@ def module_to_proto(module: CatalogueModule, path: str = "module") -> pb.ModuleS
         message.retry.CopyFrom(retry_to_proto(module.retry))
     if module.timeout is not None:
         message.timeout.FromTimedelta(module.timeout)
+    if module.dedupe is not None:
+        message.dedupe.scope = pb.Dedupe.Scope.Value(module.dedupe.scope)
+        message.dedupe.ttl.FromTimedelta(module.dedupe.ttl)
     if module.updated_at is not None:
         message.update_time.FromDatetime(module.updated_at)
     return message

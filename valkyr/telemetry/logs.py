@@ -6,16 +6,23 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
 from opentelemetry import trace
 
-from valkyr.telemetry.log_queue import LogQueue
-
 _MASKED_KEYS = frozenset({"authorization", "cookie", "set-cookie", "password", "secret", "token", "dsn", "api_key"})
 _DSN_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s/]+@")
+
+
+class Lines(Protocol):
+    """Where rendered events go, from any thread."""
+
+    @property
+    def is_terminal(self) -> bool: ...
+
+    def put(self, line: str) -> None: ...
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -25,7 +32,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def configure_logs(logs: LogQueue, *, level: str, console: bool) -> None:
+def configure_logs(logs: Lines, *, level: str, console: bool) -> None:
     """Events of structlog and records of the standard library end in `logs`."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -57,7 +64,7 @@ class _Sink:
 
     __slots__ = ("critical", "debug", "error", "info", "name", "warning")
 
-    def __init__(self, name: str, logs: LogQueue) -> None:
+    def __init__(self, name: str, logs: Lines) -> None:
         self.name = name
         self.debug = self.info = self.warning = self.error = self.critical = logs.put
 
@@ -65,7 +72,7 @@ class _Sink:
 class _Forwarded(logging.Handler):
     """What libraries log by the standard library, in the same shape."""
 
-    def __init__(self, logs: LogQueue, shared: list[Any], render: Any) -> None:
+    def __init__(self, logs: Lines, shared: list[Any], render: Any) -> None:
         super().__init__()
         processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, render]
         self.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=processors))

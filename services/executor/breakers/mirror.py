@@ -117,6 +117,9 @@ class Mirror:
         went away or came back."""
         self._listeners.append(listener)
 
+    def unsubscribe(self, listener: Listener) -> None:
+        self._listeners.remove(listener)
+
     async def run(self) -> None:
         """Until cancelled. Nothing that goes wrong here takes the executor out of service."""
         failures = 0
@@ -215,7 +218,7 @@ class Mirror:
 
     def _tell(self, keys: Iterable[TargetKey]) -> None:
         changed = frozenset(keys)
-        for listener in self._listeners:
+        for listener in tuple(self._listeners):
             listener(changed)
 
 

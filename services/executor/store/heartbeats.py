@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 
 from services.executor.store.leases import heartbeat_runs
+from services.executor.store.runners import note_progress
 from valkyr.errors import Unavailable
 
 Connect = Callable[[], Any]
@@ -34,23 +35,29 @@ class HeartbeatLink:
         self._busy = threading.Lock()
         self._closed = False
 
-    def send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> dict[tuple[UUID, int], bool]:
-        """Those still held, as (run, epoch), and whether they may go on. Unavailable without the database."""
+    def send(
+        self, leases: Sequence[tuple[UUID, UUID, int]], progress: Sequence[tuple[UUID, UUID, int, str]] = ()
+    ) -> dict[tuple[UUID, int], bool]:
+        """Those still held, as (run, epoch), and whether they may go on. `progress` is what some say that they have
+        done so far, as (execution, run, epoch, JSON). Unavailable without the database."""
         with self._busy:
             if self._closed:
                 raise Unavailable("the executor is closing")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
             try:
-                return self._loop.run_until_complete(self._send(leases))
+                return self._loop.run_until_complete(self._send(leases, progress))
             except _AWAY as error:
                 self._loop.run_until_complete(self._disconnect())
                 raise Unavailable(f"heartbeats do not reach the database: {error}") from error
 
-    async def _send(self, leases: Sequence[tuple[UUID, UUID, int]]) -> dict[tuple[UUID, int], bool]:
+    async def _send(
+        self, leases: Sequence[tuple[UUID, UUID, int]], progress: Sequence[tuple[UUID, UUID, int, str]]
+    ) -> dict[tuple[UUID, int], bool]:
         async with asyncio.timeout(self._timeout.total_seconds()):
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._connect()
+            await note_progress(self._connection, progress)
             return await heartbeat_runs(self._connection, leases, self._duration)
 
     async def _disconnect(self) -> None:

@@ -17,8 +17,11 @@ from valkyr.flow.joins import Gate
 from valkyr.flow.leasing import Serving
 from valkyr.flow.results import Lost
 
-Mark = tuple[str, int, datetime]
-"""Class name, rank, and since when what stands there has been ready."""
+Queue = tuple[str, str]
+"""Namespace and class name: the runs of a pool that stand in one line."""
+
+Mark = tuple[str, str, int, datetime]
+"""Namespace, class name, rank, and since when what stands there has been ready."""
 
 _ALL_TAKEN = Gate(0)
 
@@ -33,20 +36,24 @@ class LeaseCensus:
     next_expiry: float | None
 
 
-async def ready_classes(tx: Any, pool: str) -> list[str]:
-    """Class names with READY runs in the pool."""
-    return [row[0] for row in await tx.fetch(queries.READY_CLASSES, pool)]
+async def ready_classes(tx: Any, pool: str, *, namespace: str | None = None) -> list[str]:
+    """Class names with READY runs in the pool; of one namespace, or of all."""
+    if namespace is None:
+        return [row[0] for row in await tx.fetch(queries.READY_CLASSES, pool)]
+    return [row[0] for row in await tx.fetch(queries.READY_CLASSES_OF_NAMESPACE, pool, namespace)]
 
 
 async def select_to_lease(
-    tx: Any, serving: Serving, *, limit: int, marks: Sequence[Mark] = ()
-) -> list[tuple[str, Candidate]]:
-    """Locks up to `limit` READY runs that the pool takes: (class name, candidate), by rank and readiness. `marks` say
-    where to begin in a class; where none does, at its beginning."""
+    tx: Any, serving: Serving, *, limit: int, marks: Sequence[Mark] = (), namespace: str | None = None
+) -> list[tuple[Queue, Candidate]]:
+    """Locks up to `limit` READY runs that the pool takes, of one namespace or of all: (queue, candidate), by rank and
+    readiness. `marks` say where to begin in a queue; where none does, at its beginning."""
     class_names = None if serving.serves_all else list(serving.class_names)
-    begin = zip(*marks, strict=True) if marks else ((), (), ())
-    rows = await tx.fetch(queries.SELECT_TO_LEASE, serving.pool, class_names, *begin, limit)
-    return [(row[15], candidate_of(row)) for row in rows]
+    begin = zip(*marks, strict=True) if marks else ((), (), (), ())
+    statement = queries.SELECT_TO_LEASE if namespace is None else queries.SELECT_TO_LEASE_OF_NAMESPACE
+    only = () if namespace is None else (namespace,)
+    rows = await tx.fetch(statement, serving.pool, class_names, *begin, limit, *only)
+    return [((row[17], row[16]), candidate_of(row)) for row in rows]
 
 
 def candidate_of(row: Any) -> Candidate:
@@ -64,6 +71,7 @@ def candidate_of(row: Any) -> Candidate:
         ready_at=row[9],
         replay=Replay(row[10], row[11], row[12], row[13]) if replayed else NO_REPLAY,
         deadline=row[14],
+        progress=row[15],
     )
 
 
@@ -73,30 +81,46 @@ def _gate_of(excluded: Sequence[int] | None, chosen: Sequence[int] | None) -> Ga
 
 async def lease_runs(tx: Any, runs: Sequence[Prepared], policy: LeasePolicy) -> None:
     """Makes locked READY runs LEASED, their epoch and attempt one higher."""
+    await lease_runs_to(tx, [(policy.runner_id, policy.holder, runs)], policy.duration)
+
+
+async def lease_runs_to(tx: Any, shares: Sequence[tuple[str, str, Sequence[Prepared]]], duration: timedelta) -> None:
+    """As `lease_runs`, to several: runner id, holder, and the runs of each."""
     rows = [
-        (r.execution_id, r.id, r.idempotency_key, r.inputs_hash, r.config_hash, r.target or None, r.permit_id)
+        (
+            r.execution_id,
+            r.id,
+            r.idempotency_key,
+            r.inputs_hash,
+            r.config_hash,
+            r.target or None,
+            r.permit_id,
+            holder,
+            runner_id,
+        )
+        for runner_id, holder, runs in shares
         for r in runs
     ]
-    columns = list(zip(*rows, strict=True))
-    await tx.execute(queries.LEASE_RUNS, *columns[:5], policy.holder, policy.runner_id, policy.duration, *columns[5:])
+    await tx.execute(queries.LEASE_RUNS, duration, *zip(*rows, strict=True))
 
 
 async def heartbeat_runs(
-    tx: Any, leases: Sequence[tuple[UUID, UUID, int]], duration: timedelta
+    tx: Any, leases: Sequence[tuple[UUID, UUID, int]], duration: timedelta, *, namespace: str = ""
 ) -> dict[tuple[UUID, int], bool]:
-    """Extends leases given as (execution, run, epoch); those still held as (run, epoch), and whether they may go on."""
-    rows = await tx.fetch(queries.HEARTBEAT_RUNS, *zip(*sorted(leases), strict=True), duration)
+    """Extends leases given as (execution, run, epoch), of one namespace or of all; those still held as (run, epoch),
+    and whether they may go on."""
+    rows = await tx.fetch(queries.HEARTBEAT_RUNS, *zip(*sorted(leases), strict=True), duration, namespace)
     return {(row[0], row[1]): row[2] is None for row in rows}
 
 
 async def expired_leases(tx: Any, limit: int) -> list[LeaseEnded]:
     """Leases whose time has run out, the oldest first."""
-    return [_lost(row, only_if_expired=True) for row in await tx.fetch(queries.SELECT_EXPIRED, limit)]
+    return [lost(row, only_if_expired=True) for row in await tx.fetch(queries.SELECT_EXPIRED, limit)]
 
 
 async def stopped_leases(tx: Any, limit: int) -> list[LeaseEnded]:
     """Leases of runs that were told to stop and did not within the grace."""
-    return [_lost(row, only_if_expired=True) for row in await tx.fetch(queries.SELECT_STOPPED, limit)]
+    return [lost(row, only_if_expired=True) for row in await tx.fetch(queries.SELECT_STOPPED, limit)]
 
 
 async def passed_deadlines(tx: Any, limit: int) -> list[tuple[UUID, UUID]]:
@@ -117,7 +141,7 @@ async def next_deadline(tx: Any) -> timedelta | None:
 async def leases_of_older_incarnations(tx: Any, policy: LeasePolicy, limit: int) -> list[LeaseEnded]:
     """What this runner held before it was started anew."""
     rows = await tx.fetch(queries.SELECT_LEASES_OF_OLDER, policy.runner_id, policy.holder, limit)
-    return [_lost(row, only_if_expired=False) for row in rows]
+    return [lost(row, only_if_expired=False) for row in rows]
 
 
 async def leases_of_holder(tx: Any, policy: LeasePolicy, older_than: timedelta) -> list[tuple[UUID, UUID, int]]:
@@ -126,7 +150,8 @@ async def leases_of_holder(tx: Any, policy: LeasePolicy, older_than: timedelta) 
     return [(row[0], row[1], row[2]) for row in rows]
 
 
-def _lost(row: Any, *, only_if_expired: bool) -> LeaseEnded:
+def lost(row: Any, *, only_if_expired: bool) -> LeaseEnded:
+    """From a row of (execution, run, epoch, ...): nobody reported."""
     return LeaseEnded(row[0], row[1], row[2], Lost(), only_if_expired=only_if_expired)
 
 
@@ -135,16 +160,21 @@ async def take_census(tx: Any) -> LeaseCensus:
     return LeaseCensus(row[0], row[1], row[2], row[3])
 
 
-async def register_runner(
-    tx: Any, policy: LeasePolicy, *, namespace: str, pool: str, class_names: Sequence[str], capacity: int
-) -> None:
+async def register_runner(tx: Any, policy: LeasePolicy, serving: Serving, *, namespace: str, capacity: int) -> None:
     await tx.execute(
-        queries.REGISTER_RUNNER, namespace, policy.runner_id, policy.incarnation, pool, list(class_names), capacity
+        queries.REGISTER_RUNNER,
+        namespace,
+        policy.runner_id,
+        policy.incarnation,
+        serving.pool,
+        sorted(serving.class_names),
+        capacity,
+        serving.serves_all,
     )
 
 
 async def control_runs(tx: Any, limit: int) -> list[tuple[UUID, UUID]]:
-    """READY control nodes, (execution, run), the oldest first."""
+    """READY runs that the engine decides about first, (execution, run), the oldest first."""
     return [(row[0], row[1]) for row in await tx.fetch(queries.SELECT_CONTROL, limit)]
 
 

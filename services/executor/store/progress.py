@@ -100,6 +100,7 @@ def _locked_run(row: Sequence[Any]) -> LockedRun:
         target=row[24],
         replay=Replay(row[25], row[26], row[27], row[28]) if replayed else NO_REPLAY,
         trusted=row[29],
+        undecided=row[30],
     )
 
 
@@ -233,8 +234,9 @@ async def insert_outbox(tx: Any, entries: Sequence[OutboxEntry]) -> None:
     await _write(tx, queries.INSERT_OUTBOX, [(e.namespace, *e.key, e.quarantine_number, e.kind) for e in entries])
 
 
-async def resolve_quarantines(tx: Any, resolved: Sequence[Resolve]) -> None:
-    """Who resolved what, and what a requeue leaves on its run; before the runs themselves change."""
+async def resolve_quarantines(tx: Any, resolved: Sequence[Resolve], undecided: Collection[RunKey]) -> None:
+    """Who resolved what, and what a requeue leaves on its run; before the runs themselves change. `undecided` are those
+    requeued about which the engine decides before anybody may lease them."""
     rows = [
         (
             event.execution_id,
@@ -252,7 +254,11 @@ async def resolve_quarantines(tx: Any, resolved: Sequence[Resolve]) -> None:
     with request_ids():
         await _write(tx, queries.RESOLVE_QUARANTINES, rows)
     requeued = [event for event in resolved if event.resolution == "REQUEUED"]
-    again = [(e.execution_id, e.run_id, e.inputs, e.new_key, e.request.traceparent or None) for e in requeued]
+    again = [
+        (*key, e.inputs, e.new_key, e.request.traceparent or None, key in undecided)
+        for e in requeued
+        if (key := (e.execution_id, e.run_id))
+    ]
     await _write(tx, queries.REQUEUE_RUNS, again)
 
 

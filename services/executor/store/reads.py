@@ -298,6 +298,7 @@ def _run(row: Any, earlier: list[AttemptView], quarantines: list[QuarantineRecor
         lost_leases=row["lost_leases"],
         parked_at=row["parked_at"],
         parked_for=timedelta(milliseconds=row["parked_ms"]),
+        reused_from=(row["reused_execution_id"], row["reused_run_id"]) if row["reused_run_id"] else None,
         quarantines=quarantines,
         attempts=[*earlier, *_present_attempt(row, earlier)],
     )

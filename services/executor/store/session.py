@@ -50,9 +50,9 @@ class Session:
         return self._database.listing()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
-        """One transaction, READ COMMITTED."""
-        async with self._database.acquire() as connection, connection.transaction():
+    async def transaction(self, *, reserved: bool = False) -> AsyncIterator[Any]:
+        """One transaction, READ COMMITTED; `reserved` as in `repeat`."""
+        async with self._database.acquire(reserved=reserved) as connection, connection.transaction():
             yield connection
 
     async def repeat(self, work: Callable[[Any], Awaitable[Result]], *, reserved: bool = False) -> Result:

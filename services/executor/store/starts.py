@@ -148,7 +148,7 @@ def _runs_of(execution: NewExecution) -> Iterable[tuple[Any, ...]]:
             node.node_id,
             execution.task_ids[node.index],
             node.class_name,
-            node.control is not None,
+            node.decided_first,
             node.pool,
             rank_of(base, node.priority),
             node.target or (prepared.target if prepared else None) or None,

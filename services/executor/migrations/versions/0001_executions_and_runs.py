@@ -68,6 +68,7 @@ CREATE TABLE executor.run (
     task_id uuid,
     exec_module_id uuid,
     class_name text NOT NULL DEFAULT '',
+    -- READY the engine decides about it before anybody may lease it: a control node, or one whose equal is looked for.
     is_control boolean NOT NULL DEFAULT false,
     pool text NOT NULL DEFAULT 'default',
     -- The negative priority, so that the order of leasing ascends in every column of its index.
@@ -100,7 +101,14 @@ CREATE TABLE executor.run (
     idempotency_key varchar(128),
     inputs_hash varchar(64),
     config_hash varchar(64),
+    -- An equal run was looked for and not found: what comes of this one may be reused.
+    dedupes boolean NOT NULL DEFAULT false,
+    -- The run whose success this one's is.
+    reused_execution_id uuid,
+    reused_run_id uuid,
     outputs text,
+    -- JSON: what its attempts say that they have done so far.
+    progress text,
     error text,
     error_type varchar(20),
     cost_tokens numeric,
@@ -132,6 +140,17 @@ CREATE TABLE executor.runner (
     class_names text[] NOT NULL,
     capacity integer NOT NULL,
     registered_at timestamptz NOT NULL DEFAULT now(),
+    last_seen_at timestamptz NOT NULL DEFAULT now(),
+    draining boolean NOT NULL DEFAULT false,
+    host text NOT NULL DEFAULT '',
+    version text NOT NULL DEFAULT '',
+    -- It takes every class, whatever class_names say.
+    serves_all boolean NOT NULL DEFAULT false,
+    -- Incarnations that others took the id from, the latest last: what comes of them is refused.
+    replaced uuid[] NOT NULL DEFAULT '{}',
+    -- The last LeaseRuns that was answered with runs, and when these were leased: its repetition brings them again.
+    lease_request_id text,
+    leased_at timestamptz,
     PRIMARY KEY (namespace, runner_id)
 );
 
@@ -201,7 +220,7 @@ CREATE INDEX workflow_execution_unsettled ON executor.workflow_execution (state,
 CREATE INDEX workflow_execution_started ON executor.workflow_execution (started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX workflow_execution_changed ON executor.workflow_execution (changed_in);
 
-CREATE INDEX run_to_lease ON executor.run (pool, class_name, rank, ready_at)
+CREATE INDEX run_to_lease ON executor.run (pool, namespace, class_name, rank, ready_at)
     WHERE state = 'READY' AND NOT is_control;
 CREATE INDEX run_control ON executor.run (ready_at) WHERE state = 'READY' AND is_control;
 CREATE INDEX run_leased ON executor.run (lease_until) WHERE state = 'LEASED';
@@ -211,6 +230,9 @@ CREATE INDEX run_waiting ON executor.run (retry_after) WHERE state = 'WAITING';
 CREATE INDEX run_to_look_at ON executor.run (state, execution_id, id)
     WHERE state IN ('PARKED', 'QUARANTINED', 'FAILED');
 CREATE INDEX run_failed_key ON executor.run (idempotency_key) WHERE state IN ('QUARANTINED', 'FAILED');
+-- The newest of equal successes; there may be very many of one key.
+CREATE INDEX run_reusable ON executor.run (namespace, idempotency_key, finished_at)
+    WHERE state = 'SUCCESS' AND dedupes;
 
 CREATE INDEX execution_intervention_of_execution ON executor.execution_intervention (execution_id, id);
 CREATE UNIQUE INDEX execution_intervention_request ON executor.execution_intervention (namespace, kind, request_id)

@@ -19,7 +19,7 @@ from valkyr.expressions import (
     compile_template,
 )
 from valkyr.flow.edges import CannotEvaluate
-from valkyr.flow.plan import Control, Plan, Sight, TargetOf, make_plan
+from valkyr.flow.plan import Control, DedupeOf, Plan, Sight, TargetOf, make_plan
 from valkyr.graph.model import Graph, Module
 from valkyr.telemetry import get_logger
 
@@ -31,7 +31,7 @@ Value = TypeVar("Value")
 CONTROL_CLASSES = {"": Control.PASS_THROUGH, "DelayModule": Control.DELAY}
 
 
-def plan_of(graph: Graph, target_of: TargetOf) -> Plan:
+def plan_of(graph: Graph, target_of: TargetOf, dedupe_of: DedupeOf) -> Plan:
     """The plan of a saved graph. ExpressionError for one that the validator would have refused."""
     return make_plan(
         graph,
@@ -39,6 +39,7 @@ def plan_of(graph: Graph, target_of: TargetOf) -> Plan:
         compile_config=_compile_config,
         control_of=CONTROL_CLASSES.get,
         target_of=target_of,
+        dedupe_of=dedupe_of,
     )
 
 

@@ -6,17 +6,14 @@ and key never change.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import partial
-from typing import TypeGuard
-from uuid import UUID
+from typing import Protocol, TypeGuard
 
 import orjson
 
-from services.executor.compiled import CompiledConfig, canonical, digest_of
-from services.executor.model import idempotency_key
-from services.executor.modules import Modules
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import NO_REPLAY, ExecutionFacts, Replay
@@ -24,12 +21,22 @@ from valkyr.flow.ids import RunKey, run_id
 from valkyr.flow.plan import Plan, PlannedNode, Sight, Template
 from valkyr.flow.sights import ResultOf, StoredResult, as_of, error_of, sight_of
 from valkyr.flow.states import RunState
+from valkyr.graph.model import DedupeScope
+from valkyr.planning.compiled import CompiledConfig, canonical, digest_of
 
 INPUTS_LIMIT = 4 * 1024 * 1024
 CONFIG_LIMIT = 4 * 1024 * 1024
 
 Part = tuple[str, bytes]
 """A node's id, and what the inputs hold of it."""
+
+
+class Targets(Protocol):
+    """What modules say that they call."""
+
+    def target_of(self, node: PlannedNode, config: bytes) -> str:
+        """The target of a run whose config is resolved; empty if there is none."""
+        ...
 
 
 def needed_results(plan: Plan, node: PlannedNode, taken: Collection[int]) -> frozenset[int]:
@@ -47,9 +54,10 @@ def prepare(
     attempt: int,
     ready_revision: int,
     result_of: ResultOf,
-    modules: Modules,
+    modules: Targets,
     replay: Replay = NO_REPLAY,
     deadline: datetime | None = None,
+    progress: str | None = None,
     key: RunKey | None = None,
 ) -> Prepared:
     """A run ready to be handed out under `epoch`. A config or inputs that cannot be made set `problem`. `key` is the
@@ -70,22 +78,33 @@ def prepare(
         inputs=inputs,
         inputs_hash=inputs_hash,
         config_hash=config_hash,
-        idempotency_key=_key(execution_id, node, replay, inputs_hash=inputs_hash, config_hash=config_hash),
+        idempotency_key=idempotency_key(
+            scope=_scope(facts, node, replay),
+            class_name=node.class_name,
+            inputs_hash=inputs_hash,
+            config_hash=config_hash,
+        ),
         problem=problem,
         target="" if problem else modules.target_of(node, config),
         replay=replay,
         deadline=deadline,
+        progress=progress,
     )
 
 
-def _key(execution_id: UUID, node: PlannedNode, replay: Replay, *, inputs_hash: str, config_hash: str) -> str:
-    scope = f"{execution_id}/{node.node_id}/-1"
-    return idempotency_key(
-        scope=f"{scope}/{replay.key_number}" if replay.key_number else scope,
-        class_name=node.class_name,
-        inputs_hash=inputs_hash,
-        config_hash=config_hash,
-    )
+def idempotency_key(*, scope: str, class_name: str, inputs_hash: str, config_hash: str) -> str:
+    """SHA-256 over (scope, module class, inputs, config): the same in every attempt, DESIGN section 6."""
+    return hashlib.sha256(orjson.dumps((scope, class_name, inputs_hash, config_hash))).hexdigest()
+
+
+def _scope(facts: ExecutionFacts, node: PlannedNode, replay: Replay) -> str:
+    """Among which runs a key tells one from the others. The new key of a requeue is nobody else's: the run is to be
+    run, whatever was done elsewhere."""
+    if node.dedupe is not None and not replay.key_number:
+        of_all = f"global/{facts.namespace}"
+        return of_all if node.dedupe.scope is DedupeScope.GLOBAL else f"workflow/{facts.namespace}/{facts.workflow_id}"
+    scope = f"{facts.id}/{node.node_id}/-1"
+    return f"{scope}/{replay.key_number}" if replay.key_number else scope
 
 
 def make_inputs(
