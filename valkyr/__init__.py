@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 # Not lazily: the file has the decorator's name, and once somebody imported it, `valkyr.module` would be the file.
-from valkyr.module import Context, PermanentError, Retry, RetryLater, module
+from valkyr.module import Context, PermanentError, ProcessLimits, Retry, RetryLater, module
 
 if TYPE_CHECKING:
     from valkyr.client import Client, Start, TriggerType
@@ -21,6 +21,7 @@ __all__ = [
     "Module",
     "Node",
     "PermanentError",
+    "ProcessLimits",
     "Retry",
     "RetryLater",
     "Start",

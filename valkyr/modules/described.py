@@ -25,6 +25,7 @@ def described(spec: ModuleSpec) -> CatalogueModule:
         target=spec.target or "",
         retry=spec.retry,
         timeout=spec.timeout,
+        dedupe=spec.dedupe,
     )
 
 
@@ -58,6 +59,7 @@ def _built_in(spec: ModuleSpec) -> CatalogueModule:
         target=module.target,
         retry=module.retry,
         timeout=module.timeout,
+        dedupe=module.dedupe,
         built_in=True,
     )
 

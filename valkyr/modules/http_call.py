@@ -83,7 +83,8 @@ async def _send(request: _Request, expect: frozenset[int], rules: HttpRules) -> 
         if span.traceparent and all(name.lower() != "traceparent" for name, _ in headers):
             headers.append(("traceparent", span.traceparent))
         response = await exchange(request.method, request.url, headers, request.body, rules=rules)
-        span.answered(response.status, failed=response.status >= 400 and response.status not in expect)
+        failed = response.status >= 400 and response.status not in expect
+        span.answered("http.response.status_code", response.status, failed=failed)
     return response
 
 

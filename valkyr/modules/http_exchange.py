@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 import zlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-import certifi
 import httpcore
 import httpx
 
 from valkyr.module import PermanentError
 from valkyr.modules.http_rules import HttpRules
+from valkyr.modules.tls_trust import trust
 
-_MAX_ADDRESSES = 4
 _PIECE = 65536
 
 Headers = Sequence[tuple[str, str]]
@@ -40,7 +37,7 @@ async def exchange(method: str, url: httpx.URL, headers: Headers, body: bytes | 
     address or the size of the answer is refused. Bound it in time from outside.
     """
     pool = httpcore.AsyncConnectionPool(
-        ssl_context=_trust(rules.ca_file), network_backend=_Checked(rules), max_connections=1, retries=0
+        ssl_context=trust(rules.ca_file), network_backend=_Checked(rules), max_connections=1, retries=0
     )
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     try:
@@ -73,25 +70,16 @@ class _Checked(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         try:
-            found = await self._rules.resolve(host, port)
+            addresses = await self._rules.addresses(host, port)
         except OSError as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
-        addresses = [self._rules.check_address(text, host, port) for text in found]
         last: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in addresses[:_MAX_ADDRESSES]:
+        for address in addresses:
             try:
                 return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 last = error
         raise last
-
-
-@cache
-def _trust(ca_file: str | None) -> ssl.SSLContext:
-    """Verification is on, and no graph can turn it off. Cached: reading the certificates takes milliseconds."""
-    context = ssl.create_default_context(cafile=ca_file or certifi.where())
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
 
 
 def _with_host(headers: Headers, url: httpx.URL) -> list[tuple[bytes, bytes]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -49,19 +50,27 @@ def longest_wait(lease_duration: timedelta) -> timedelta:
 
 
 class Attempt:
-    """Mutable, owned by the event loop; the heartbeat thread renews it, a module's thread claims and starts it.
+    """Mutable, owned by the event loop; the heartbeat thread renews it or notes that it is lost, a thread of a
+    module claims and starts it.
 
-    Times are seconds of the worker's monotonic clock.
+    Times are seconds of the worker's monotonic clock. `interrupt` is set where somebody waits to be told of a `stop`;
+    `killed` once the module's process had to be killed for it; `lost` once the executor has said so, be it that the
+    loop has not heard of it yet. `progress_in_child`: what a module has said that is in another process.
     """
 
     __slots__ = (
         "_ticket",
         "context",
+        "interrupt",
         "key",
+        "killed",
         "leased",
+        "lost",
         "overdue_at",
+        "progress_in_child",
         "result",
         "running",
+        "sent_progress",
         "start_by",
         "started",
         "started_at",
@@ -83,8 +92,13 @@ class Attempt:
         self.timeout_at: float | None = None
         self.overdue_at: float | None = None
         self.stop: Stop | None = None
+        self.interrupt: Callable[[], None] | None = None
+        self.killed = False
+        self.lost = False
         self.result: RunResult | None = None
         self.running = False
+        self.progress_in_child: bytes | None = None
+        self.sent_progress: bytes | None = None
         self._ticket = threading.Lock()
 
     def trust(self) -> float:
@@ -99,6 +113,22 @@ class Attempt:
     def renew(self, sent_at: float) -> None:
         """A heartbeat sent at `sent_at` was acknowledged."""
         self.trusted_until = max(self.trusted_until, sent_at + self.trust())
+
+    def lose(self) -> None:
+        """The executor has said that it is somebody else's. A process is killed now, whatever the loop is doing."""
+        self.lost = True
+        if (interrupt := self.interrupt) is not None:
+            interrupt()
+
+    @property
+    def said_progress(self) -> bytes | None:
+        """What the module has said last, wherever it runs. From any thread."""
+        return self.context.said_progress if self.context is not None else self.progress_in_child
+
+    def unsent_progress(self) -> bytes | None:
+        """That, unless it has arrived already."""
+        said = self.said_progress
+        return None if said is self.sent_progress else said
 
     def claim(self) -> bool:
         """True for the first caller only: whoever starts the attempt, or releases it unstarted."""

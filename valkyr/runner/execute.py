@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,7 +28,9 @@ def unknown_class(class_name: str, known: Mapping[str, ModuleSpec]) -> Failure:
     return Failure(FailureType.PERMANENT, f"this runner has no module called {class_name[:200]!r}{hint}")
 
 
-def context_for(attempt: Attempt, settings: Mapping[str, Any]) -> Context:
+def context_for(
+    attempt: Attempt, settings: Mapping[str, Any], *, on_progress: Callable[[bytes], None] | None = None
+) -> Context:
     """What the module sees of an attempt that has been started."""
     leased = attempt.leased
     context = Context(
@@ -41,6 +43,8 @@ def context_for(attempt: Attempt, settings: Mapping[str, Any]) -> Context:
         deadline=attempt.deadline(),
         settings=settings,
         traceparent=leased.traceparent,
+        progress=leased.progress,
+        on_progress=on_progress,
     )
     attempt.context = context
     if attempt.stop is not None:  # told to stop between its start and now, by another thread
@@ -52,7 +56,7 @@ def call_now(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
     """Runs a `def` module here and now, on the loop (inline) or in a thread."""
     with attempt_span(attempt.leased, calls_out=not spec.inline) as span:
         try:
-            value = spec.function(context, *_config(spec, attempt.leased))
+            value = spec.function(context, *config_of(spec, attempt.leased))
             return _succeeded(attempt, success_of(value, context.cost_tokens), span)
         except BaseException as error:  # SystemExit too: a module must not end the runner
             if is_ctrl_c(error):
@@ -65,7 +69,7 @@ async def call(spec: ModuleSpec, context: Context, attempt: Attempt) -> Outcome:
     any other: were the exception let through, nobody would report and the lease would be kept for ever."""
     with attempt_span(attempt.leased, calls_out=True) as span:
         try:
-            value = await spec.function(context, *_config(spec, attempt.leased))
+            value = await spec.function(context, *config_of(spec, attempt.leased))
             return _succeeded(attempt, success_of(value, context.cost_tokens), span)
         except BaseException as error:  # SystemExit too: a module must not end the runner
             if is_ctrl_c(error):
@@ -80,20 +84,23 @@ def not_called(attempt: Attempt, outcome: Outcome) -> Outcome:
     return outcome
 
 
-def stopped(attempt: Attempt, *, still_running: bool = False) -> Failure:
-    """The failure of an attempt that was told to stop, and did, or (`still_running`) did not."""
-    if attempt.stop is Stop.TIMEOUT:
+def stopped(attempt: Attempt, reason: Stop | None = None, *, still_running: bool = False) -> Failure:
+    """The failure of an attempt that was told to stop, and did, or (`still_running`) did not. `reason`: where it has
+    not been noted in the attempt yet."""
+    if (reason or attempt.stop) is Stop.TIMEOUT:
         seconds = attempt.leased.timeout.total_seconds() if attempt.leased.timeout else 0
         kind, message = FailureType.TIMEOUT, f"the attempt took longer than its timeout of {seconds:g} s"
     else:
-        kind, message = FailureType.CANCELLED, _cancelled_because(attempt)
+        kind, message = FailureType.CANCELLED, _cancelled_because(attempt, reason or attempt.stop)
     if still_running:
         message += "; the module did not stop when told to, and is still running"
+    if attempt.killed:
+        message += "; its process was killed"
     return Failure(kind, message)
 
 
-def _cancelled_because(attempt: Attempt) -> str:
-    if attempt.stop in LEASE_GONE:
+def _cancelled_because(attempt: Attempt, reason: Stop | None) -> str:
+    if reason in LEASE_GONE:
         return "the lease ended while the module was running"
     when = "before the module had started" if attempt.started is None else "while the module was running"
     deadline = attempt.leased.deadline
@@ -103,7 +110,7 @@ def _cancelled_because(attempt: Attempt) -> str:
 
 
 def _succeeded(attempt: Attempt, success: Success, span: AttemptSpan | NoSpan) -> Success:
-    span.ended(success, lost=_lost(attempt))
+    span.ended(success, lost=lost_by(attempt))
     return success
 
 
@@ -113,15 +120,16 @@ def _failed(attempt: Attempt, error: BaseException, span: AttemptSpan | NoSpan) 
         span.ended(failure, error=error)
     else:
         failure = stopped(attempt)
-        span.ended(failure, lost=_lost(attempt))
+        span.ended(failure, lost=lost_by(attempt))
     return failure
 
 
-def _lost(attempt: Attempt) -> str:
+def lost_by(attempt: Attempt) -> str:
+    """Why nobody will hear of the outcome; "" if somebody will."""
     return attempt.stop.value if attempt.stop is not None and attempt.stop in LEASE_GONE else ""
 
 
-def _config(spec: ModuleSpec, leased: LeasedRun) -> tuple[BaseModel, ...]:
+def config_of(spec: ModuleSpec, leased: LeasedRun) -> tuple[BaseModel, ...]:
     """The arguments after the context. BadConfig if the config does not fit the module's model."""
     if not spec.takes_config:
         return ()

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
 import traceback
 from datetime import timedelta
 from typing import Any
 
-import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from valkyr.duration import MAX_DURATION
 from valkyr.module import PermanentError, RetryLater
 from valkyr.runner.leases import Failure, FailureType, Success
+from valkyr.stored_json import MAX_OUTPUT_BYTES, Unstorable, encode
 
-MAX_OUTPUT_BYTES = 1024 * 1024
-MAX_DEPTH = 64
 MAX_MESSAGE = 2000
 MAX_STACK_TRACE = 16_000
-
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_CONTAINERS = (dict, list, tuple)
 
 
 class UnusableOutputs(PermanentError):
@@ -40,28 +33,16 @@ class BadConfig(PermanentError):
 def success_of(value: Any, cost_tokens: float | None = None) -> Success:
     """`value` as outputs. UnusableOutputs if it is no JSON, is over 1 MiB, deeper than 64, or holds NaN or NUL."""
     if cost_tokens is not None and not _is_cost(cost_tokens):
-        raise UnusableOutputs(f"context.cost_tokens has to be a finite number, not {str(cost_tokens)[:64]!r}")
+        raise UnusableOutputs(f"context.cost_tokens has to be a number of 0 or more, not {str(cost_tokens)[:64]!r}")
     return Success(encode_outputs(value), cost_tokens)
 
 
 def encode_outputs(value: Any) -> bytes:
     """JSON bytes. Dataclasses and pydantic models are taken apart, times become RFC 3339. Raises UnusableOutputs."""
     try:
-        text = orjson.dumps(value, _taken_apart, orjson.OPT_PASSTHROUGH_DATACLASS)
-    except orjson.JSONEncodeError as error:
-        cause = error.__cause__
-        if isinstance(cause, UnusableOutputs):
-            raise cause from None
-        if "recursion" in str(error).lower():
-            raise UnusableOutputs(f"the outputs nest deeper than {MAX_DEPTH} levels, or contain themselves") from None
-        raise UnusableOutputs(f"the outputs cannot be written as JSON: {error}") from None
-    if len(text) > MAX_OUTPUT_BYTES:
-        raise UnusableOutputs(f"the outputs have {len(text)} bytes, and {MAX_OUTPUT_BYTES} are allowed")
-    if isinstance(value, float) or (isinstance(value, _CONTAINERS) and value):
-        _check(value)
-    if b"\\u0000" in text and _NUL.search(text):
-        raise UnusableOutputs("the outputs contain a NUL character (\\u0000), which cannot be stored")
-    return text
+        return encode(value, limit=MAX_OUTPUT_BYTES)
+    except Unstorable as problem:
+        raise UnusableOutputs(f"the outputs {problem}") from None
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -139,32 +120,5 @@ def _bounded(wish: Any) -> timedelta | None:
     return min(max(wish, timedelta(0)), MAX_DURATION) if isinstance(wish, timedelta) else None
 
 
-def _check(value: Any) -> None:
-    """Depth and numbers that JSON has not, level by level; orjson has already shown that it ends."""
-    level = [value]
-    for depth in range(MAX_DEPTH + 1):
-        following: list[Any] = []
-        for item in level:
-            if isinstance(item, float):
-                if not math.isfinite(item):
-                    raise UnusableOutputs(f"the outputs contain {item}, which JSON cannot hold")
-            elif isinstance(item, _CONTAINERS):
-                if depth == MAX_DEPTH:
-                    raise UnusableOutputs(f"the outputs nest deeper than {MAX_DEPTH} levels")
-                following.extend(item.values() if isinstance(item, dict) else item)
-        level = following
-
-
-def _taken_apart(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        plain: Any = value.model_dump(mode="json")
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    else:
-        raise UnusableOutputs(f"the outputs contain a {type(value).__qualname__}, which JSON cannot hold")
-    _check(plain)
-    return plain
-
-
 def _is_cost(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

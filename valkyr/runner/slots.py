@@ -23,7 +23,9 @@ from valkyr.runner.execute import (
     stopped,
     unknown_class,
 )
-from valkyr.runner.leases import Failure, FailureType, Release, RunResult
+from valkyr.runner.isolated.calling import call_isolated
+from valkyr.runner.isolated.pool import ChildProcesses
+from valkyr.runner.leases import Failure, FailureType, Release, RunResult, Success
 from valkyr.runner.threads import ModuleThreads
 from valkyr.telemetry import get_logger
 
@@ -64,7 +66,11 @@ class Slots:
         self._unknown_as_noop = unknown_as_noop
         self._settings = settings
         self._clock = clock
+        self._concurrency = concurrency
+        self._stuck_at = _NEVER
+        self._is_stuck = False
         self._threads = ModuleThreads(concurrency)
+        self._children = ChildProcesses(concurrency, settings)
         self._inline: deque[tuple[Attempt, ModuleSpec]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep_at = _NEVER
@@ -80,7 +86,7 @@ class Slots:
         if spec is None or spec.control:
             self._without_module(attempt, spec)
             return
-        if spec.is_async:
+        if spec.is_async and spec.limits is None:
             attempt.task = asyncio.get_running_loop().create_task(self._run_async(attempt, spec))
         elif spec.inline:
             if not self._inline:
@@ -88,7 +94,8 @@ class Slots:
             self._inline.append((attempt, spec))
         else:
             attempt.start_by = now + longest_wait(leased.lease_duration).total_seconds()
-            job = partial(self._run_in_thread, asyncio.get_running_loop(), attempt, spec)
+            run = self._run_in_thread if spec.limits is None else self._run_isolated
+            job = partial(run, asyncio.get_running_loop(), attempt, spec)
             # A copy each: what a module sets must not be seen by the next one in its thread.
             self._threads.submit(partial(contextvars.copy_context().run, job))
         due = attempt.trusted_until
@@ -127,12 +134,14 @@ class Slots:
             attempt.context.cancelled = True
         if attempt.task is not None:
             attempt.task.cancel()
+        if (interrupt := attempt.interrupt) is not None:
+            interrupt()
 
     def settled(self, attempt: Attempt, *, accepted: bool) -> None:
         """The executor knows how the attempt ended, or will not learn it from us: its lease is no longer ours."""
         self.live.pop(attempt.key, None)
         if attempt.running:
-            self.abandoned[attempt.key] = attempt
+            self._abandon(attempt)
         elif not accepted or attempt.result is None or not attempt.result.frees_slot:
             self._room_made()
         self.changed.set()
@@ -143,7 +152,7 @@ class Slots:
             self._timer.cancel()
         self._timer, self._sweep_at = None, _NEVER
         now = self._clock()
-        due = _NEVER
+        due = self._note_stuck(now)
         for attempt in self.held():
             if attempt.result is None:
                 due = min(due, self._swept(attempt, now))
@@ -151,7 +160,7 @@ class Slots:
             self._sweep_by(due)
 
     async def abandon_all(self, patience: timedelta) -> None:
-        """Stops everything without reports, and gives cancelled tasks `patience` to clean up."""
+        """Stops everything without reports, and gives cancelled tasks `patience` to clean up. Processes are killed."""
         for attempt in self.held():
             self.stop(attempt, Stop.DRAINED)
         if self._timer is not None:
@@ -160,6 +169,12 @@ class Slots:
         tasks = [attempt.task for attempt in self.abandoned.values() if attempt.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=patience.total_seconds())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience.total_seconds()):
+                while any(attempt.interrupt is not None for attempt in self.abandoned.values()):
+                    self.changed.clear()
+                    await self.changed.wait()
+        self._children.close()
         if self.abandoned:
             log.warning("worker.modules_left_running", run_ids=[run_id for run_id, _ in list(self.abandoned)[:20]])
 
@@ -210,12 +225,29 @@ class Slots:
         with suppress(RuntimeError):  # the loop has been closed: nobody waits for this any more
             loop.call_soon_threadsafe(self._ended, attempt, outcome)
 
+    def _run_isolated(self, loop: asyncio.AbstractEventLoop, attempt: Attempt, spec: ModuleSpec) -> None:
+        """The thread of its slot starts the process, watches it, and kills it in time whatever the loop is doing."""
+        if not attempt.claim():
+            return
+        attempt.running = True  # from here on there is something to stop, though its time does not count yet
+
+        def expire(reason: Stop) -> None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self.stop, attempt, reason)
+
+        outcome = call_isolated(self._children, spec, attempt, clock=self._clock, expire=expire)
+        with suppress(RuntimeError):  # as above
+            loop.call_soon_threadsafe(self._ended, attempt, outcome)
+
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """The module has returned or raised."""
         attempt.running = False
         if self.abandoned.pop(attempt.key, None) is not None:
+            self._note_recovery()
             self._room_made()
             self.changed.set()
+        elif attempt.result is None and attempt.lost:
+            self._let_go(attempt, Stop.LEASE_LOST, running=False)
         elif attempt.result is None:
             if attempt.stop is not None and isinstance(outcome, Failure):
                 outcome = stopped(attempt)
@@ -230,18 +262,50 @@ class Slots:
             datetime.now(UTC),
             None if attempt.started is None else int((now - attempt.started) * 1000),
             frees_slot=not attempt.running,
+            # Of a success nobody comes after.
+            progress=None if isinstance(outcome, Success) else attempt.unsent_progress(),
         )
         self._finished(attempt)
 
     def _let_go(self, attempt: Attempt, reason: Stop, *, running: bool) -> None:
         del self.live[attempt.key]
         if running:
-            self.abandoned[attempt.key] = attempt
+            self._abandon(attempt)
         else:
             self._room_made()
         self.changed.set()
         ref = attempt.leased.ref
-        log.warning("lease.let_go", run_id=ref.run_id, epoch=ref.epoch, reason=reason.value, started=running)
+        log.warning(
+            "lease.let_go",
+            run_id=ref.run_id,
+            epoch=ref.epoch,
+            class_name=attempt.leased.class_name,
+            reason=reason.value,
+            started=running,
+        )
+
+    def _abandon(self, attempt: Attempt) -> None:
+        self.abandoned[attempt.key] = attempt
+        if len(self.abandoned) >= self._concurrency and self._stuck_at == _NEVER:
+            self._stuck_at = self._clock() + STOP_GRACE.total_seconds()
+            self._sweep_at_latest(self._stuck_at)
+
+    def _note_stuck(self, now: float) -> float:
+        """Says it once where all slots are held by what has not stopped for a while; until then, when to look again."""
+        if now < self._stuck_at or self._is_stuck:
+            return _NEVER if self._is_stuck else self._stuck_at
+        self._is_stuck = True
+        class_names = sorted({attempt.leased.class_name for attempt in self.abandoned.values()})
+        log.error("slots.all_held", slots=self._concurrency, slots_left=0, class_names=class_names[:20])
+        return _NEVER
+
+    def _note_recovery(self) -> None:
+        left = self._concurrency - len(self.abandoned)
+        if left <= 0:
+            return
+        if self._is_stuck:
+            log.warning("slots.some_left", slots=self._concurrency, slots_left=left)
+        self._stuck_at, self._is_stuck = _NEVER, False
 
     def _swept(self, attempt: Attempt, now: float) -> float:
         """Does what is due for one attempt; answers with when it has to be looked at again."""

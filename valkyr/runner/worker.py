@@ -14,12 +14,13 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
-from valkyr.errors import ValkyrError
+from valkyr.errors import RunnerReplaced, ValkyrError
 from valkyr.module import ModuleSpec
 from valkyr.retry import backoff_ceiling
 from valkyr.runner.attempt import Attempt, AttemptKey, Stop
 from valkyr.runner.heartbeats import Heartbeats
-from valkyr.runner.leases import HeartbeatAnswer, LeasedRun, Transport
+from valkyr.runner.leases import Granted, HeartbeatAnswer, LeasedRun, Transport
+from valkyr.runner.loop_turns import LoopTurns
 from valkyr.runner.reports import Reporter
 from valkyr.runner.slots import Slots
 from valkyr.telemetry import get_logger
@@ -30,6 +31,11 @@ _FIRST_BACKOFF = timedelta(milliseconds=100)
 _LAST_BACKOFF = timedelta(seconds=5)
 _CLEAN_UP = timedelta(seconds=1)
 _EMPTY_ANSWER_PAUSE = 0.05
+_NEVER = float("inf")
+
+LONGEST_GATHERING = 0.05
+"""Seconds at most until a worker that has some room asks for runs, where more stand in line than it can take: each call
+brings many then. It waits no longer than its last call took: an executor that is quick is asked soon."""
 
 
 class Worker:
@@ -37,6 +43,8 @@ class Worker:
 
     `run` pulls from the transport until `drain`; a transport in the same process may also push, by `accept`, and may
     set `on_room`: called on the loop whenever a slot frees otherwise than by a report that it has accepted.
+    `on_replaced` is called in the heartbeats' thread once another process has this runner's id: a module that blocks
+    the loop keeps `run` from saying so.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class Worker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_room: Callable[[], None] | None = None
+        self.on_replaced: Callable[[], None] | None = None
         self._transport = transport
         self._concurrency = concurrency
         self._clock = clock
@@ -64,13 +73,27 @@ class Worker:
             clock=clock,
         )
         self._reporter = Reporter(transport, self._slots.settled, at_once=concurrency // 2, clock=clock)
+        self._turns = LoopTurns()
         self._heartbeats = Heartbeats(
-            transport, self._slots.held, self._stop_soon, interval=heartbeat_interval.total_seconds(), clock=clock
+            transport,
+            self._slots.held,
+            self._stop_soon,
+            self._replaced_soon,
+            interval=heartbeat_interval.total_seconds(),
+            clock=clock,
+            turns=self._turns,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pulling: asyncio.Task[None] | None = None
+        self._replaced: asyncio.Future[Any] | None = None
         self._draining = False
         self._drained = asyncio.Event()
+        self._has_let_go = False
+
+    @property
+    def has_left_running(self) -> bool:
+        """Whether there are modules that go on though they were told to stop, or cannot be told."""
+        return bool(self._slots.abandoned)
 
     @property
     def live(self) -> Mapping[AttemptKey, Attempt]:
@@ -104,7 +127,7 @@ class Worker:
             if attempt.key in live:
                 continue
             live[attempt.key] = attempt
-            if self._draining or now >= min(attempt.trusted_until, start_by or attempt.trusted_until):
+            if self._draining or now >= min(attempt.trusted_until, _NEVER if start_by is None else start_by):
                 self._slots.release(attempt)
             else:
                 self._slots.start(attempt, now)
@@ -114,13 +137,17 @@ class Worker:
         self._slots.sweep()
 
     async def run(self) -> None:
-        """Leases and runs until `drain` is done. Call it once. Raises what a transport raises beside ValkyrError."""
+        """Leases and runs until `drain` is done. Call it once. RunnerReplaced once another process has this runner's
+        id: every module has been stopped then, and nothing is reported. Raises what a transport raises beside
+        ValkyrError."""
         self._loop = asyncio.get_running_loop()
+        self._turns.watch(self._loop)
         self._heartbeats.start()
         reporting = asyncio.create_task(self._reporter.run(), name="valkyr-reports")
         self._pulling = asyncio.create_task(self._pull_until_draining(), name="valkyr-leases")
         drained = asyncio.create_task(self._drained.wait(), name="valkyr-drained")
-        tasks = {reporting, self._pulling, drained}
+        self._replaced = self._loop.create_future()
+        tasks: set[asyncio.Future[Any]] = {reporting, self._pulling, drained, self._replaced}
         try:
             while not drained.done():
                 waiting = {task for task in tasks if not task.done()}
@@ -134,12 +161,16 @@ class Worker:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._let_go()
 
+    def take_no_more(self) -> None:
+        """What comes from now on is released; a call for runs that is under way may still be answered."""
+        self._draining = True
+
     async def drain(self, grace: timedelta) -> None:
         """Takes nothing new and releases what has not started; started runs finish within `grace` or are cancelled.
 
         What is cancelled here is not reported: its lease runs out, and another runner takes the run.
         """
-        self._draining = True
+        self.take_no_more()
         if self._pulling is not None:
             self._pulling.cancel()
         for attempt in self._slots.held():
@@ -151,30 +182,47 @@ class Worker:
         self._drained.set()
 
     async def _pull_until_draining(self) -> None:
-        failures = 0
+        failures, gather = 0, 0.0
         while not self._draining:
+            await self._until_room(gather)
             room = self.room()
-            if not room:
-                self._slots.changed.clear()
-                await self._slots.changed.wait()
+            if not room:  # it was filled, or is to take no more, while it gathered
                 continue
             asked_at = self._clock()
             try:
-                runs = await self._transport.lease_runs(max_runs=room)
+                granted = await self._transport.lease_runs(max_runs=room)
+            except RunnerReplaced:
+                raise
             except ValkyrError as error:
                 failures += 1
                 await self._back_off(failures, error)
                 continue
+            if failures:
+                log.info("leases.available", failures=failures)
             failures = 0
-            self._take(runs, asked_at)
-            if not runs and self._clock() - asked_at < _EMPTY_ANSWER_PAUSE:
+            crowded = len(granted.runs) >= room
+            gather = min(self._clock() - asked_at, LONGEST_GATHERING) if crowded else 0.0
+            self._take(granted, asked_at if granted.asked_at is None else granted.asked_at)
+            if not granted.runs and self._clock() - asked_at < _EMPTY_ANSWER_PAUSE:
                 await asyncio.sleep(_EMPTY_ANSWER_PAUSE)
 
-    def _take(self, runs: Sequence[LeasedRun], asked_at: float) -> None:
+    async def _until_room(self, gather: float) -> None:
+        """For one run; then for up to `gather` seconds for as many as there are slots."""
+        await self._until_room_for(1)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(gather):
+                await self._until_room_for(self._concurrency)
+
+    async def _until_room_for(self, runs: int) -> None:
+        while self.room() < runs:
+            self._slots.changed.clear()
+            await self._slots.changed.wait()
+
+    def _take(self, granted: Granted, asked_at: float) -> None:
         """Others may have been pushed while we asked: what no longer fits goes back."""
         room = self.room()
-        self.accept(runs[:room], granted_at=asked_at)
-        for leased in runs[room:]:
+        self.accept(granted.runs[:room], granted_at=asked_at, start_by=granted.start_by)
+        for leased in granted.runs[room:]:
             attempt = Attempt(leased, granted_at=asked_at)
             if self._slots.live.setdefault(attempt.key, attempt) is attempt:
                 self._slots.release(attempt)
@@ -191,8 +239,11 @@ class Worker:
             await self._slots.changed.wait()
 
     async def _let_go(self) -> None:
+        """Once, whoever comes first to the end of it."""
         self._heartbeats.close()
-        await self._slots.abandon_all(_CLEAN_UP)
+        if not self._has_let_go:
+            await self._slots.abandon_all(_CLEAN_UP)
+            self._has_let_go = True
 
     def _report(self, attempt: Attempt) -> None:
         self._reporter.put(attempt)
@@ -200,6 +251,17 @@ class Worker:
     def _room_made(self) -> None:
         if self.on_room is not None and not self._draining:
             self.on_room()
+
+    def _replaced_soon(self, error: RunnerReplaced) -> None:
+        """From the heartbeat thread to the loop."""
+        if self.on_replaced is not None:
+            self.on_replaced()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._note_replaced, error)
+
+    def _note_replaced(self, error: RunnerReplaced) -> None:
+        if self._replaced is not None and not self._replaced.done():
+            self._replaced.set_exception(error)
 
     def _stop_soon(self, answers: Sequence[tuple[Attempt, HeartbeatAnswer]]) -> None:
         """From the heartbeat thread to the loop."""
