@@ -1,4 +1,4 @@
-"""The commands of the image: the four services, and `migrate`; the process becomes `python -m MODULE ARGUMENT...`."""
+"""The commands of the image: the four services, `migrate` and `runner`; it becomes `python -m MODULE ARGUMENT...`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ COMMANDS = {
     "breaker": "services.breaker",
     "dlq": "services.dlq",
     "migrate": "services.chassis.migrate",
+    "runner": "valkyr.runner",
 }
 EXIT_USAGE = 2
 

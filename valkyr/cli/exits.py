@@ -43,7 +43,7 @@ MEANINGS = {
     ExitCode.UNAVAILABLE: "a service is away or overloaded, or the time ran out",
     ExitCode.FORBIDDEN: "not allowed",
     ExitCode.INTERNAL: "a bug of Valkyr's",
-    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C; a runner, by a second signal while it drained",
     ExitCode.BROKEN_PIPE: "whoever read the output went away",
 }
 

@@ -23,8 +23,11 @@ from valkyr.cli import (
     graph_history_commands,
     module_commands,
     run_commands,
+    runners_commands,
 )
 from valkyr.cli.exits import ExitCode, exit_code_table
+from valkyr.cli.new_command import new
+from valkyr.cli.runner_command import runner
 from valkyr.cli.session import command
 from valkyr.cli.trace_command import trace
 
@@ -57,6 +60,9 @@ app.add_typer(module_commands.app, name="modules")
 app.add_typer(run_commands.app, name="run")
 app.add_typer(execution_commands.app, name="execution")
 app.command(name="trace", no_args_is_help=True)(command(trace))
+app.command(name="runner")(command(runner, traced=False))
+app.add_typer(runners_commands.app, name="runners")
+app.command(name="new", no_args_is_help=True)(command(new))
 app.add_typer(dlq_commands.app, name="dlq")
 app.add_typer(breaker_commands.app, name="breaker")
 

@@ -48,8 +48,8 @@ async def register(
     """Puts module classes into the catalogue; those that are there already are replaced.
 
     A file holds `modules`: for each a `className`, and if wanted `description`, `configSchema` (JSON Schema 2020-12),
-    `pool`, `target`, `retry` and `timeout`. With --import they come from functions with @module: the schema from the
-    model of their configs.
+    `pool`, `target`, `retry`, `timeout` and `dedupe`. With --import they come from functions with @module: the schema
+    from the model of their configs.
 
     \b
     Examples:
@@ -119,12 +119,14 @@ def _row(module: CatalogueModule) -> list[str]:
 def _said(module: CatalogueModule) -> str:
     """Its defaults on one line: pool gpu, target http:mine, retry 7 attempts."""
     said = defaults_to_document(module)
-    retry = said.pop("retry", {})
+    retry, dedupe = said.pop("retry", {}), said.pop("dedupe", None)
     words = [f"{key} {value}" for key, value in said.items()]
     if "maxAttempts" in retry:
         words.append(f"{retry['maxAttempts']} attempts")
     if "backoffBaseDelay" in retry or "backoffMaxDelay" in retry:
         words.append(f"back-off {retry.get('backoffBaseDelay', '')}..{retry.get('backoffMaxDelay', '')}")
+    if dedupe is not None:
+        words.append(f"dedupe {dedupe['scope']} for {dedupe['ttl']}")
     return ", ".join(words)
 
 

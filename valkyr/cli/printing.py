@@ -43,6 +43,9 @@ STYLES = {
     "REQUEUED": "green",
     "FIXED": "green",
     "DISCARDED": "yellow",
+    "ACTIVE": "green",
+    "DRAINING": "yellow",
+    "LOST": "red",
     "ERROR": "red",
     "WARNING": "yellow",
 }

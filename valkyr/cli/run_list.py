@@ -55,7 +55,7 @@ async def list_(
                 run.execution_id,
                 run.node_id if run.map_index < 0 else f"{run.node_id}[{run.map_index}]",
                 state_text(run.state),
-                str(run.attempt),
+                "reused" if run.reused_from is not None else str(run.attempt),
                 moment(run.started_at),
                 seconds(run.duration_ms / 1000) if run.finished_at else "-",
                 run.error,

@@ -36,6 +36,9 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "what", f"{run.node_id} ({run.class_name or 'no module'}){item}, pool {run.pool}"
     yield "execution", f"{run.execution_id}; `valkyr trace {run.execution_id}` shows all of it"
     yield "now", _now(run)
+    if run.reused_from is not None:
+        source = run.reused_from
+        yield "reused", f"the outputs of an equal run; `valkyr run get {source.execution_id} {source.run_id}` shows it"
     if run.error:
         yield "why", f"{run.error_type}: {run.error}" if run.error_type else run.error
     if run.target:

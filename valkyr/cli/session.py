@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
@@ -95,8 +95,11 @@ class Session:
         )
 
 
-def command(function: Command) -> Callable[..., None]:
-    """Makes a coroutine of (session, ...) a typer command with the shared options; what it returns is the exit code."""
+def command(function: Command, *, traced: bool = True) -> Callable[..., None]:
+    """Makes a coroutine of (session, ...) a typer command with the shared options; what it returns is the exit code.
+
+    `traced`: all its calls are one trace; not so for what runs on and on, and has traces of its own.
+    """
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -107,7 +110,8 @@ def command(function: Command) -> Callable[..., None]:
     def run(**arguments: Any) -> None:
         options = {name: arguments.pop(name) for name in _SHARED}
         printer = Printer(as_json=options["as_json"])
-        raise typer.Exit(_run(printer, lambda: function(_session(printer, options), **arguments), arguments))
+        tracing = _traced() if traced else nullcontext()
+        raise typer.Exit(_run(printer, lambda: function(_session(printer, options), **arguments), arguments, tracing))
 
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     run.__signature__ = inspect.Signature([*keyword_only, *shared])  # type: ignore[attr-defined]
@@ -115,10 +119,15 @@ def command(function: Command) -> Callable[..., None]:
     return run
 
 
-def _run(printer: Printer, start: Callable[[], Coroutine[Any, Any, ExitCode]], arguments: dict[str, Any]) -> int:
+def _run(
+    printer: Printer,
+    start: Callable[[], Coroutine[Any, Any, ExitCode]],
+    arguments: dict[str, Any],
+    tracing: AbstractContextManager[None],
+) -> int:
     """The exit code, with errors printed: the one place where the CLI catches them."""
     try:
-        with _traced():
+        with tracing:
             return asyncio.run(start())
     except ValkyrError as error:
         code = exit_code_of(error)

@@ -43,7 +43,7 @@ def history_of(
 ) -> Sequence[Event]:
     """All of it in the order of time; nothing for a run that went through at its first attempt, or is not that far."""
     is_tried_again = len(run.attempts) > 1 or (run.attempts and run.state is RunState.READY)
-    if not is_tried_again and not run.quarantines and not _was_parked(run):
+    if not is_tried_again and not run.quarantines and not _was_parked(run) and run.reused_from is None:
         return ()
     return timeline_of(run, letters=letters, breakers=breakers, letters_known=letters_known)
 
@@ -58,6 +58,7 @@ def timeline_of(
         *_parking(run, parked, breakers.get(run.target)),
         *(event for number in run.quarantines for event in _quarantine(run, number, letters, known=letters_known)),
         *(_attempt(attempt) for attempt in run.attempts),
+        *_reuse(run),
     ]
     return sorted(events, key=lambda event: event.at or _FAR)
 
@@ -67,6 +68,12 @@ def _attempt(attempt: Attempt) -> Event:
     if attempt.started_at is not None and attempt.finished_at is not None:
         took = attempt.finished_at - attempt.started_at
     return Event(f"attempt {attempt.attempt}", attempt.started_at, took, _both(attempt.outcome, attempt.error))
+
+
+def _reuse(run: Run) -> Iterator[Event]:
+    if run.reused_from is not None:
+        said = f"the success of run {run.reused_from.run_id} of execution {run.reused_from.execution_id}"
+        yield Event("reused", run.finished_at, None, said)
 
 
 @dataclass(frozen=True, slots=True)
