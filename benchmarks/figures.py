@@ -61,6 +61,8 @@ FIGURES: Mapping[str, Figure] = {
         Figure("W7.p95", "READY to module start, p95, 250,000 runs unsettled, 2,000 ready or leased", "ms", 75),
         Figure("W7.p50", "the same, p50", "ms"),
         _rate("W7.rate", "module starts meanwhile"),
+        _rate("W8.one", "single-node executions through a remote runner", 3_000),
+        _rate("W8.three", "the same through three like it", 3_000),
         _rate("W9.empty", "single-node executions, sustained, tables empty"),
         Figure("W9.finished", "slower with the finished rows", "%", 15),
         Figure("W9.ready", "slower with the ready rows", "%", 15),

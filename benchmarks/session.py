@@ -41,12 +41,13 @@ WORKLOADS = {
     "W5": "w05_backlog",
     "W6": "w06_mosaic",
     "W7": "w07_dispatch",
+    "W8": "w08_remote",
     "W9": "w09_full_tables",
     "W10": "w10_idle_cost",
     "W11": "w11_memory",
     "W12": "w12_breaker",
 }
-"""By name, the file that measures it. (W8 is that of runners in other processes.)"""
+"""By name, the file that measures it."""
 
 
 @contextlib.asynccontextmanager

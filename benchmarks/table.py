@@ -12,7 +12,7 @@ from benchmarks.record import Record
 from benchmarks.sizes import FULL
 
 HEADINGS = ("workload", "what", "budget", "measured", "min - max", "ratio", "met")
-COSTS = ("all", "client", "executor", "postgres", "graph_store", "breaker", "dlq", "supervisor")
+COSTS = ("all", "client", "executor", "runners", "postgres", "graph_store", "breaker", "dlq", "supervisor")
 
 COST_HEADINGS = ("workload", "CPU us per run", *(name.replace("_", " ") for name in COSTS))
 
