@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 UNIT_TESTS := tests/unit tests/integration tests/contract tests/simulator
 PROCESS_TESTS := tests/e2e tests/chaos
 
-.PHONY: help setup protos lint test campaign-kill campaign-simulator campaign-mutants campaign-save campaign-graphs up demo bench bench-graph bench-graph-publish bench-peers bench-peers-publish bench-publish k8s-validate lock clean
+.PHONY: help setup protos lint test campaign-kill campaign-runners campaign-network campaign-simulator campaign-mutants campaign-save campaign-graphs up demo bench bench-graph bench-graph-publish bench-peers bench-peers-publish bench-publish k8s-validate lock clean
 
 help:
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r name text; do printf '  make %-20s %s\n' "$$name" "$$text"; done
@@ -62,6 +62,13 @@ test: $(STAMP) ## every test: unit, integration and contract, then e2e and chaos
 
 campaign-kill: $(STAMP) ## kill -9 everything in turn under load, SEEDS=100 schedules from FIRST=1 on; stops at the first that fails
 	@$(BIN)/python -m tests.chaos.killing --seeds $(or $(SEEDS),100) --first $(or $(FIRST),1)
+
+campaign-runners: $(STAMP) ## three runners under full load for MINUTES=10, half of them starved; KILLS=60, DRAINS=50; LEASE=10 s; JSON=FILE
+	@$(BIN)/python -m tests.chaos.remote --minutes $(or $(MINUTES),10) --kills $(or $(KILLS),60) --drains $(or $(DRAINS),50) \
+	  --lease $(or $(LEASE),10) $(if $(JSON),--json $(JSON))
+
+campaign-network: $(STAMP) ## runners and executors for MINUTES=10 over a network that goes wrong in every way, SEED=1
+	@$(BIN)/python -m tests.chaos.network_campaign --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
 
 campaign-simulator: $(STAMP) ## simulate SEEDS=1000000 schedules of the executor's core from FIRST=1 on; stops at the first that fails
 	@$(BIN)/python -m tests.simulator --seeds $(or $(SEEDS),1000000) --first $(or $(FIRST),1)

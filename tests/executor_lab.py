@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -14,7 +15,9 @@ from services.executor.model import LeasePolicy
 from services.executor.modules import Modules
 from services.executor.progress import Progress
 from services.executor.reaper import QuietPeriod, Reaper
+from services.executor.reusing import Reusing
 from services.executor.store.session import Session
+from services.executor.timers import Timers
 from services.executor.transaction import Rules
 from tests.executor_stack import Stack
 from valkyr.flow.attempts import RetryPolicy
@@ -28,6 +31,13 @@ TABLES = ("workflow_execution", "run", "run_attempt", "run_quarantine", "outbox"
 DONE = Success(b"{}")
 BROKEN = Failure(FailureType.PERMANENT, "it broke")
 CANCEL_GRACE = timedelta(seconds=10)
+
+
+async def end_loop(name: str) -> None:
+    """Of the only executor in this process: what that loop does is done by the test alone."""
+    [loop] = [task for task in asyncio.all_tasks() if task.get_name() == name]
+    loop.cancel()
+    await asyncio.wait([loop])
 
 
 class NotingPool:
@@ -60,7 +70,7 @@ class Lab:
         self.session: Session = session or parts.session
         self.handoff = Handoff(
             self.pool,
-            parts.signals,
+            parts.signals.open_door("default"),
             parts.breakers.mirror,
             pool="default",
             class_names=parts.handoff.serving.class_names,
@@ -117,6 +127,12 @@ class Lab:
         for table in TABLES:
             rows += await self.stack.sql.fetch(f"SELECT t::text FROM executor.{table} t")
         return sorted(row[0] for row in rows)
+
+    def timers(self, **options: Any) -> Timers:
+        """What decides about READY runs before anybody may lease them, and wakes those that wait for a time."""
+        parts = self.stack.app.parts
+        reusing = Reusing(self.session, self.progress, parts.signals)
+        return Timers(self.session, parts.cache, self.progress, reusing, **options)
 
     def reaper(self, *, quiet: timedelta = timedelta(), clock: Callable[[], float] = lambda: 0.0) -> Reaper:
         """A reaper of this lab's own; by default it is never quiet."""

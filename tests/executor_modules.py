@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -75,6 +76,33 @@ async def broken(context: Context, config: BrokenConfig) -> None:
     raise PermanentError(config.message) if config.permanent else RuntimeError(config.message)
 
 
+class DedupedConfig(BaseModel):
+    """What makes one run another than its equals; `broken` fails for good, `flaky` at the first attempt."""
+
+    order: Any = None
+    broken: bool = False
+    flaky: bool = False
+
+
+@module("DedupedModule", dedupe="workflow")
+async def deduped(context: Context, config: DedupedConfig) -> dict[str, Any]:
+    """Notes that it ran, and costs something."""
+    GATES.enter(context)
+    GATES.running -= 1
+    context.cost_tokens = 7
+    if config.broken:
+        raise PermanentError("it broke")
+    if config.flaky and context.attempt == 1:
+        raise RuntimeError("once more")
+    return {"order": config.order, "run": len(GATES.order)}
+
+
+@module("DedupedEverywhereModule", dedupe="global", dedupe_ttl=timedelta(hours=1))
+async def deduped_everywhere(context: Context, config: DedupedConfig) -> dict[str, Any]:
+    """As DedupedModule, over all workflows."""
+    return await deduped(context, config)
+
+
 class CostConfig(BaseModel):
     """What the module says it cost."""
 
@@ -131,3 +159,17 @@ async def stubborn(context: Context) -> dict[str, Any]:
             continue
     GATES.running -= 1
     return {"node": context.node_id}
+
+
+@module("ProgressModule")
+async def progressing(context: Context) -> dict[str, Any]:
+    """Says how far it is and breaks, twice for a while and once for good; then returns what it was handed."""
+    GATES.enter(context)
+    GATES.running -= 1
+    found = context.progress
+    context.heartbeat({"attempt": context.attempt})
+    if context.attempt < 3:
+        raise RuntimeError("once more")
+    if context.attempt == 3:
+        raise PermanentError("ask somebody")
+    return {"found": found}

@@ -24,7 +24,8 @@ PATIENCE = 60.0
 
 LOOK = 0.3
 READS = re.compile(r"/(?:Get|List|Watch|Wait|Find|Check|Validate|Diff|Merge|Resolve)\w*$")
-CALL = re.compile(r"(?:\bvalkyr\.api\.\w+\.v1\.\w+|\bgrpc\.health\.v1\.Health|\$STORE)/\w+")
+WRITES = re.compile(r"\bvalkyr (?:graph save|runner) ")
+CALL = re.compile(r"(?:\bvalkyr\.api\.\w+\.v1\.\w+|\bgrpc\.health\.v1\.Health|\$STORE|\$RUNNERS)/\w+")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Block:
 
     @property
     def only_reads(self) -> bool:
-        return all(READS.search(call) for call in CALL.findall(self.commands))
+        return not WRITES.search(self.commands) and all(READS.search(call) for call in CALL.findall(self.commands))
 
     @property
     def is_refused(self) -> bool:
@@ -134,7 +135,7 @@ def follow(shell: Shell, path: Path, port_base: int) -> None:
     """
     page = path.read_text()
     for block in blocks(page):
-        _follow_block(shell, block, f"docs/{path.name}:{block.line}", _elsewhere(block.commands, port_base))
+        follow_block(shell, block, f"docs/{path.name}:{block.line}", _elsewhere(block.commands, port_base))
     for line in command_line_equivalents(page):
         # Whether the command exists and takes these options; --help ends it before it does anything.
         code, printed = shell.run(f"{line} --help")
@@ -147,7 +148,7 @@ def _elsewhere(commands: str, port_base: int) -> str:
     return commands
 
 
-def _follow_block(shell: Shell, block: Block, place: str, commands: str) -> None:
+def follow_block(shell: Shell, block: Block, place: str, commands: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         code, printed = shell.run(commands)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -14,6 +15,10 @@ from tests.forked_cli import ForkedCli
 from tests.free_ports import a_port_base
 from tests.shell import Shell
 from tests.waiting import wait_until
+from valkyr.api.executor.v1 import runner_pb2
+from valkyr.api.executor.v1.runner_pb2_grpc import RunnerServiceStub
+from valkyr.api.graph.v1.graph_pb2 import ModuleSpec
+from valkyr.rpc.channel import open_blocking_channel
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -71,3 +76,34 @@ def test_every_list_finds_by_example(stack: LocalStack, tmp_path: Path, forked_c
     (letter,) = found("dlq", "list", "--match", "contains", failureReason="declined", originalInputs=given)
     assert letter["nodeId"] == "charge_card"
     assert found("breaker", "list", state="OPEN") == []
+
+
+def test_runners_are_listed_and_one_is_told_to_take_nothing_new(
+    stack: LocalStack, tmp_path: Path, forked_cli: ForkedCli
+) -> None:
+    shell = Shell(tmp_path, stack.port_base, forked_cli)
+    channel = open_blocking_channel(stack.addresses["executor"])
+    request = runner_pb2.RegisterRunnerRequest(
+        runner_id="gpu-1",
+        incarnation=str(uuid4()),
+        pool="gpu",
+        modules=[ModuleSpec(class_name="Render")],
+        capacity=7,
+        host="rack9",
+    )
+    RunnerServiceStub(channel).RegisterRunner(request, timeout=30)
+    channel.close()
+
+    _, own, gpu = shell.run("runners", "list").stdout.splitlines()
+    assert own.split()[0] == "default"
+    assert gpu.split()[:6] == ["gpu", "gpu-1", "ACTIVE", "0", "of", "7"]
+    assert gpu.split()[-2:] == ["rack9", "1"]
+    [listed] = json.loads(shell.run("runners", "list", "--pool", "gpu", "--json").stdout)["runners"]
+    assert (listed["id"], listed["state"], listed["classNames"]) == ("gpu-1", "ACTIVE", ["Render"])
+    assert shell.run("runners", "list", "--pool", "none").stderr.strip() == "no runners of pool none"
+
+    done = shell.run("runners", "drain", "gpu-1")
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["gpu-1", "DRAINING"])
+    unknown = shell.run("runners", "drain", "gpu-2")
+    assert unknown.returncode == 4
+    assert "there is no runner 'gpu-2' in this namespace" in unknown.stderr

@@ -1,21 +1,25 @@
-"""I23: one trace from the client's call to the dead letter, through real processes; a replay has its own, linked."""
+"""I23: one trace from the client's call to the dead letter, through real processes, and to a runner elsewhere; a replay
+has its own, linked."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from services.local.stack import LocalStack
 from tests.builders import a_graph
-from tests.executor_stack import eventually
+from tests.chaos.runner_processes import a_runner
+from tests.executor_stack import eventually, until_true
 from tests.free_ports import a_port_base
 from tests.otlp import OtlpReceiver
 from valkyr import telemetry
@@ -55,6 +59,30 @@ class Story:
         return sorted(named, key=lambda span: span.start_time_unix_nano)
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """One execution whose run is done by a `valkyr runner`: its trace, and the line that the module wrote."""
+
+    trace: str
+    run: Run
+    spans: Sequence[Span]
+    services: Mapping[bytes, str]
+    line: Mapping[str, Any]
+
+    def of(self, service: str, name: str) -> list[Span]:
+        """Its spans from that service, of this name (an RPC's by its method)."""
+        named = [span for span in self.spans if span.name.rpartition("/")[2] == name]
+        return [span for span in named if self.services[span.span_id] == service]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A stack whose spans, and this process's, go to the receiver."""
+
+    stack: LocalStack
+    receiver: OtlpReceiver
+
+
 @pytest.fixture(scope="module")
 def target() -> Iterator[Target]:
     seen = Target()
@@ -80,7 +108,7 @@ def target() -> Iterator[Target]:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory, target: Target) -> Iterator[Story]:
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     with OtlpReceiver() as receiver:
         environment = {
             "VALKYR_TELEMETRY__OTLP_ENDPOINT": receiver.endpoint,
@@ -91,13 +119,23 @@ def story(tmp_path_factory: pytest.TempPathFactory, target: Target) -> Iterator[
             "VALKYR_BREAKER__TIMEOUT_DURATION": "PT1S",
             "VALKYR_BREAKER__HALF_OPEN_SUCCESS_THRESHOLD": "1",
         }
-        observed = telemetry.configure("client", otlp_endpoint=receiver.endpoint, stream=io.StringIO())
+        here = telemetry.configure("client", otlp_endpoint=receiver.endpoint, stream=io.StringIO())
         try:
             with LocalStack(tmp_path_factory.mktemp("home") / "home", a_port_base(), extra_env=environment) as stack:
-                yield asyncio.run(_followed(stack, receiver, target))
+                yield Observed(stack, receiver)
         finally:
-            observed.shutdown()
+            here.shutdown()
             telemetry.reset()
+
+
+@pytest.fixture(scope="module")
+def story(observed: Observed, target: Target) -> Story:
+    return asyncio.run(_followed(observed.stack, observed.receiver, target))
+
+
+@pytest.fixture(scope="module")
+def elsewhere(observed: Observed, tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
+    return asyncio.run(_done_elsewhere(observed.stack, observed.receiver, tmp_path_factory.mktemp("runner")))
 
 
 async def _followed(stack: LocalStack, receiver: OtlpReceiver, target: Target) -> Story:
@@ -141,6 +179,33 @@ async def _followed(stack: LocalStack, receiver: OtlpReceiver, target: Target) -
     return Story(
         first, replay, execution, letter, runs["pay"], spans, dict(receiver.services), tuple(target.traceparents)
     )
+
+
+async def _done_elsewhere(stack: LocalStack, receiver: OtlpReceiver, folder: Path) -> Elsewhere:
+    graph = a_graph(
+        "say", modules={"say": ("LogModule", {"message": "here I am"})}, nodes={"say": {"pool": "elsewhere"}}
+    )
+    executor = stack.addresses["executor"]
+    async with (
+        Client(**stack.addresses) as client,
+        a_runner(folder, executor, "--pool", "elsewhere", VALKYR_OTLP_ENDPOINT=receiver.endpoint) as runner,
+    ):
+        workflow_id = (await client.graphs.save(graph)).workflow.id
+        with telemetry.tracer().start_as_current_span("the caller's own work") as span:
+            started = await client.executions.start(workflow_id)
+        trace = f"{span.get_span_context().trace_id:032x}"
+        await client.executions.wait(started.id, timeout=timedelta(seconds=30))
+        (run,) = [run async for run in client.executions.list_runs(started.id)]
+        await until_true(lambda: runner.said("module.logged"), "the line is written")
+        (line,) = runner.said("module.logged")
+
+        def all_there(spans: Sequence[Span]) -> bool:
+            its_own = [span for span in spans if span.trace_id.hex() == trace]
+            seen = {(receiver.services[span.span_id], span.name.rpartition("/")[2]) for span in its_own}
+            return {("executor", "StartExecution"), ("valkyr-runner", "run.attempt")} <= seen
+
+        spans = await receiver.wait_for_spans(all_there, timeout=30)
+    return Elsewhere(trace, run, [s for s in spans if s.trace_id.hex() == trace], dict(receiver.services), line)
 
 
 def test_i23_one_trace_runs_from_the_call_through_all_four_services_to_the_letter(story: Story) -> None:
@@ -199,6 +264,26 @@ def test_i19_the_requeued_run_waited_for_the_breaker_and_its_probe_was_a_real_ru
     (attempt,) = story.of(story.replay_trace, "run.attempt")
     assert story.services[permit.span_id] == "breaker"
     assert permit.start_time_unix_nano < attempt.start_time_unix_nano
+
+
+def test_i23_the_attempt_of_a_runner_elsewhere_stands_below_the_start_of_its_execution(elsewhere: Elsewhere) -> None:
+    (start,) = elsewhere.of("executor", "StartExecution")
+    (attempt,) = elsewhere.of("valkyr-runner", "run.attempt")
+    assert attempt.parent_span_id == start.span_id
+    assert _attribute(attempt, "valkyr.run_id") == elsewhere.run.id
+    assert _attribute(attempt, "valkyr.attempt") == 1
+
+
+def test_i23_a_line_that_a_module_elsewhere_logs_names_its_run_and_its_span(elsewhere: Elsewhere) -> None:
+    (attempt,) = elsewhere.of("valkyr-runner", "run.attempt")
+    told = {key: elsewhere.line[key] for key in ("run_id", "execution_id", "node_id", "trace_id", "span_id")}
+    assert told == {
+        "run_id": elsewhere.run.id,
+        "execution_id": elsewhere.run.execution_id,
+        "node_id": "say",
+        "trace_id": elsewhere.trace,
+        "span_id": attempt.span_id.hex(),
+    }
 
 
 def _attribute(span: Span, key: str) -> str | int | None:

@@ -10,6 +10,7 @@ from tests.simulator.leasing import Leasing
 from tests.simulator.looks import Found
 from tests.simulator.network import Reply
 from tests.simulator.process import Process
+from tests.simulator.reusing import Reusing
 from tests.simulator.rows import ExecutionRow
 from tests.simulator.runners import LeaseId, Runner
 from tests.simulator.transaction import Transaction
@@ -56,6 +57,7 @@ class Executor(Process):
         self.runner = Runner(world, self, OwnLink(self), capacity=capacity, own=True)
         self.runner.settled = self.wake
         self.leasing = Leasing(self)
+        self._reusing = Reusing(self)
         self.open: list[Transaction] = []
         self._granted = 0
         self._waiting: list[tuple[list[LeaseEnded], Reply]] = []
@@ -103,7 +105,7 @@ class Executor(Process):
 
     def may_take(self, node: PlannedNode) -> bool:
         """Whether a run of this node may go to the own pool at once."""
-        return OWN.takes(node) and self.closed(node.target)
+        return node.dedupe is None and OWN.takes(node) and self.closed(node.target)
 
     def closed(self, target: str) -> bool:
         return not target or self.world.breakers.closed(self, target)
@@ -164,7 +166,7 @@ class Executor(Process):
         handed = transaction.commit()
         world.invariants.committed(transaction)
         if Fence.ACCEPTED in transaction.answers:
-            self._wake_all()
+            self.wake_all()
         else:
             self.look_within(AGAIN)
         if world.chance(world.weather.commits_unknown):
@@ -271,7 +273,7 @@ class Executor(Process):
     def lease_for(self, holder: str, room: int, reply: Reply) -> None:
         self.leasing.lease_for(holder, room, reply)
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
         """This executor hears of what it committed; others hear of it, or look by themselves some time."""
         self.wake()
         for executor in self.world.executors:
@@ -303,6 +305,8 @@ class Executor(Process):
             batches = [[event for batch in batches for event in batch]]
         for batch in batches:
             self._apply_later(batch)
+        if found.undecided:
+            self._reusing.look(found.undecided)
         if found.ready:
             self.leasing.dispatch(found.ready)
         if found.parked:

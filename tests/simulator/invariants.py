@@ -100,6 +100,14 @@ class Invariants:
             check_burns_nothing(self.ledger, row)
             self.ledger.before[row.id].update(row)
 
+    def released(self, row: RunRow) -> None:
+        """No equal of it was found: it may be leased, until it is requeued."""
+        if self._world.tracing:
+            self._world.say("{} has no equal", row.id)
+        check_burns_nothing(self.ledger, row)
+        self.ledger.released.add((row.id, row.quarantine_number))
+        self.ledger.before[row.id].update(row)
+
     def chosen(self, row: RunRow, executor: Executor) -> None:
         """I17: what is about to be leased without a permit is for no target that this executor knows to be open."""
         target = row.node.target

@@ -210,4 +210,4 @@ class Leasing:
 
 def _may_lease(row: RunRow, now: float) -> bool:
     due = row.ready_at is not None and row.ready_at <= now
-    return may_lease(row.state, control=row.node.control is not None, due=due)
+    return may_lease(row.state, control=row.undecided, due=due)

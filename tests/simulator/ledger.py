@@ -44,6 +44,7 @@ class Before:
         "state",
         "stop_reason",
         "trusted_until",
+        "undecided",
         "wakes_at",
     )
 
@@ -69,6 +70,7 @@ class Before:
         self.parked_by = row.parked_by
         self.stop_reason = row.stop_reason
         self.trusted_until = row.trusted_until
+        self.undecided = row.undecided
         self.wakes_at = row.retry_after
 
 
@@ -93,6 +95,8 @@ class Ledger:
         self.resolved: dict[LetterId, Resolve] = {}
         self.discarded: set[UUID] = set()
         self.cut_off: set[UUID] = set()
+        # Runs that had no equal, each with the number of its quarantines then.
+        self.released: set[LetterId] = set()
         self.goes: dict[UUID, list[str]] = {}
         self.ways: dict[UUID, list[Resolution]] = {}
 

@@ -28,12 +28,14 @@ class Found:
         "parked",
         "ready",
         "stopped",
+        "undecided",
         "unplannable",
     )
 
     def __init__(self) -> None:
         self.ready: list[RunRow] = []
         self.controls: list[RunRow] = []
+        self.undecided: list[RunRow] = []
         self.due: list[RunRow] = []
         self.expired: list[RunRow] = []
         self.stopped: list[RunRow] = []
@@ -69,7 +71,7 @@ class Found:
             self.overdue.append(row)
         match row.state:
             case RunState.READY if self._is_due(row.ready_at, world):
-                (self.ready if row.node.control is None else self.controls).append(row)
+                self._ready(row).append(row)
             case RunState.WAITING if self._is_due(row.retry_after, world):
                 self.due.append(row)
             case RunState.LEASED if self._is_due(row.lease_until, world) and row.lease_until != world.clock.now:
@@ -77,6 +79,11 @@ class Found:
             case RunState.PARKED if row.parked_by == BREAKER:
                 self._is_due(row.retry_after, world)
                 self.parked.append(row)
+
+    def _ready(self, row: RunRow) -> list[RunRow]:
+        if not row.undecided:
+            return self.ready
+        return self.undecided if row.node.control is None else self.controls
 
     def batches(self) -> list[list[Event]]:
         """What is to be applied: timers, control nodes, leases that ran out, deadlines; each loop has its own batch."""

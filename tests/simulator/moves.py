@@ -12,7 +12,7 @@ from tests.simulator.whole import SETTLED
 from tests.simulator.workload import OWN_POOL
 from tests.simulator.world import MAX_REQUEUES
 from tests.simulator.written import UNFORESEEN
-from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
+from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, Reused, RunDeadline, TimerDue
 from valkyr.flow.outcomes import NO_RESULT
 from valkyr.flow.results import Success
 from valkyr.flow.states import Ending, ExecutionState, RunState, StopReason
@@ -36,6 +36,8 @@ def check_lease(ledger: Ledger, row: RunRow, before: Before) -> None:
     own = row.holder is not None and row.holder.startswith("executor")
     if row.node.control is not None or (row.node.pool == OWN_POOL) is not own:
         ledger.fail("POOL", "{} was leased to {}", row.id, row.holder)
+    if row.node.dedupe is not None and (row.id, row.quarantine_number) not in ledger.released:
+        ledger.fail("DEDUPE", "{} was leased, and no equal of it was looked for", row.id)
     if before.trusted_until is not None and before.trusted_until > now:
         ledger.fail("I12", "{} was leased while a runner that was told to stop may be at it", row.id)
     if before.state is not R.PARKED and (row.ready_at is None or row.ready_at > now + SLACK):
@@ -220,6 +222,8 @@ def _check_unheld(ledger: Ledger, execution: ExecutionRow, row: RunRow, before: 
             right = due and row.state in (R.SUCCESS, R.QUARANTINED, R.FAILED)
         case ControlReady():
             right = row.node.control is not None and before.state is R.READY and row.state is not R.PENDING
+        case Reused():
+            right = _is_reused(ledger, row, before, reason)
         case RunDeadline():
             overdue = before.deadline is not None and before.deadline <= now
             right = overdue and row.state in (R.FAILED, R.QUARANTINED)
@@ -227,6 +231,24 @@ def _check_unheld(ledger: Ledger, execution: ExecutionRow, row: RunRow, before: 
             right = _is_pause(execution, row, before)
     if not right:
         ledger.fail("I10", "{} was {} and is {}, by {}", row.id, before.state, row.state, reason)
+
+
+def _is_reused(ledger: Ledger, row: RunRow, before: Before, reason: Reused) -> bool:
+    """Nothing is run: it has what a run came to that was really run, or fixed, with what this one would be handed."""
+    if before.state is not R.READY or not before.undecided or row.attempt != before.attempt:
+        return False
+    if row.state is R.QUARANTINED:
+        return row.error == UNFORESEEN
+    source = ledger.world.store.runs[reason.source[1]]
+    execution = ledger.world.store.executions[row.key[0]]
+    inputs = right_inputs_of(execution, row, taken_edges_of(row))
+    ledger.world.counts["successes reused"] += 1
+    return (
+        (row.state, row.outputs, row.reused_run_id) == (R.SUCCESS, source.outputs, source.id)
+        and (source.state, source.reused_run_id, source.idempotency_key) == (R.SUCCESS, None, str(inputs))
+        and row.replay.key_number == 0
+        and execution.state is not E.PAUSED
+    )
 
 
 def _is_pause(execution: ExecutionRow, row: RunRow, before: Before) -> bool:

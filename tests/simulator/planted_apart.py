@@ -212,6 +212,42 @@ APART = (
         "            row.state, row.parked_by, row.deadline = RunState.PARKED, BREAKER, None",
     ),
     Bug(
+        "what was found before a requeue counts after it",
+        _DUE,
+        "as_it_was = row.undecided and row.quarantine_number == event.quarantine_number",
+        "as_it_was = row.undecided",
+    ),
+    Bug(
+        "what was found counts though the run may be leased",
+        _DUE,
+        "as_it_was = row.undecided and row.quarantine_number == event.quarantine_number",
+        "as_it_was = row.quarantine_number == event.quarantine_number",
+    ),
+    Bug(
+        "outputs of an equal are lost",
+        "valkyr/flow/step.py",
+        "given = intake.resolved.get(node) or intake.reused.get(node)",
+        "given = intake.resolved.get(node)",
+    ),
+    Bug(
+        "no equal is looked for after a requeue",
+        _STATEMENTS,
+        "row.undecided, row.dedupes = row.node.decided_first, False",
+        "row.dedupes = False",
+    ),
+    Bug(
+        "what was reused is reused once more",
+        _STATEMENTS,
+        "row.undecided, row.dedupes = row.node.decided_first, False",
+        "row.undecided = row.node.decided_first",
+    ),
+    Bug(
+        "a run is handed off before its equal is looked for",
+        "tests/simulator/executor.py",
+        "return node.dedupe is None and OWN.takes(node)",
+        "return OWN.takes(node)",
+    ),
+    Bug(
         "who waits for a retry is looked at an hour later",
         "tests/simulator/looks.py",
         "case RunState.READY if self._is_due(row.ready_at, world):",

@@ -10,7 +10,7 @@ from tests.simulator.telling import told_answer
 from tests.simulator.whole import SETTLED, Standing
 from valkyr.errors import QuarantineResolved
 from valkyr.flow.attempts import Fence
-from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, RunDeadline, TimerDue
+from valkyr.flow.events import ControlReady, Event, LeaseEnded, Resolution, Resolve, Reused, RunDeadline, TimerDue
 from valkyr.flow.intake import Answer
 from valkyr.flow.states import RunState
 
@@ -33,7 +33,7 @@ def check_refusal(
         ledger.world.counts["resolutions refused"] += 1
         may_discard = transaction.planned(event.execution_id) or standing.ends or standing.state in SETTLED
         _check_resolution(ledger, event, answer, may_discard=may_discard)
-    elif isinstance(event, RunDeadline | TimerDue | ControlReady):
+    elif isinstance(event, RunDeadline | TimerDue | ControlReady | Reused):
         ledger.world.counts["events that were not due"] += 1
         if transaction.planned(event.execution_id) and event.run_id not in reasons and not standing.ends:
             before = ledger.before.get(event.run_id)
@@ -43,7 +43,9 @@ def check_refusal(
                 )
 
 
-def _is_due(ledger: Ledger, event: RunDeadline | TimerDue | ControlReady, before: Before, *, paused: bool) -> bool:
+def _is_due(
+    ledger: Ledger, event: RunDeadline | TimerDue | ControlReady | Reused, before: Before, *, paused: bool
+) -> bool:
     """Whether the event's time has come, and the run is as the event takes it to be."""
     state = before.state
     match event:
@@ -54,6 +56,9 @@ def _is_due(ledger: Ledger, event: RunDeadline | TimerDue | ControlReady, before
             return state is RunState.WAITING and before.wakes_at is not None and before.wakes_at <= ledger.now
         case ControlReady():
             return state is RunState.READY and not paused
+        case Reused():
+            same = before.undecided and before.quarantine_number == event.quarantine_number
+            return state is RunState.READY and same and not paused
 
 
 def _check_lease(ledger: Ledger, event: LeaseEnded, answer: Answer, transaction: Transaction, reasons: Reasons) -> None:

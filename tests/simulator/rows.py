@@ -49,6 +49,11 @@ class RunRow:
     outputs: str | None = None
     error: str | None = None
     error_type: str | None = None
+    undecided: bool = False
+    dedupes: bool = False
+    idempotency_key: str | None = None
+    finished_at: float = 0.0
+    reused_run_id: UUID | None = None
     locked_by: Any = None
 
     @property
@@ -79,6 +84,7 @@ class RunRow:
             self.target,
             replay if replayed else NO_REPLAY,
             self.trusted_until is not None and self.trusted_until > now,
+            self.undecided,
         )
 
 
@@ -162,7 +168,7 @@ def first_rows(execution: ExecutionRow, now: float) -> list[RunRow]:
     for node in execution.plan.nodes:
         key = (execution.id, run_id(execution.id, node.index))
         row = RunRow(key, node, RunState.PENDING if node.incoming else RunState.READY, Gate(len(node.incoming)))
-        row.target = node.target or None
+        row.target, row.undecided = node.target or None, node.decided_first
         if not node.incoming:
             row.ready_at, row.ready_revision = now, 1
             row.deadline = now + node.deadline.total_seconds() if node.deadline else None

@@ -46,7 +46,8 @@ class Simulation:
         self._operators = Operators(world)
         self._taste = a_taste(dice)
         self._alone = False
-        for number in range(dice.choice((1, 1, 1, 2, 3))):
+        equals = "Once" in self._taste.classes
+        for number in range(dice.choice((1, 1, 1, 2, 3)) + equals):
             self._add(number, UUID(int=(7 << 124) | (seed << 64) | (number << 32)))
         world.executors = [
             Executor(world, f"executor {n}", capacity=dice.choice((1, 2, 8))) for n in range(dice.randint(1, 3))
@@ -60,14 +61,14 @@ class Simulation:
     def _add(self, number: int, id_: UUID) -> None:
         world = self.world
         workload = world.workloads[id_] = a_workload(world.dice, self._taste)
-        world.clock.after(world.dice.random(), self._begin, number, id_, workload)
+        world.clock.after(world.dice.random() * world.dice.choice((1, 1, 15)), self._begin, number, id_, workload)
 
     def _begin(self, number: int, id_: UUID, workload: Workload) -> None:
         world, plan = self.world, workload.plan
         facts = ExecutionFacts(id_, "default", id_, 1, 0, b"null", "")
         deadline = None if workload.timeout is None else world.clock.now + workload.timeout
         execution = ExecutionRow(
-            id_, "ABC"[number], facts, workload.graph, plan, ExecutionState.PENDING, len(plan.roots), deadline
+            id_, "ABCD"[number], facts, workload.graph, plan, ExecutionState.PENDING, len(plan.roots), deadline
         )
         world.store.insert(execution, first_rows(execution, world.clock.now))
         world.invariants.ledger.open(execution)

@@ -21,7 +21,7 @@ from valkyr.flow.effects import (
     NewQuarantine,
     OutboxEntry,
 )
-from valkyr.flow.events import EndExecution, Resolution, Resolve
+from valkyr.flow.events import EndExecution, Resolution, Resolve, Reused
 from valkyr.flow.facts import Asked, Replay
 from valkyr.flow.ids import RunKey
 from valkyr.flow.leasing import BREAKER
@@ -64,6 +64,7 @@ class Store:
             if row.epoch != run.epoch:
                 continue
             row.state, row.outputs, row.settled_revision = RunState.SUCCESS, run.outputs, run.revision
+            row.finished_at = self.now
             row.lease_until = row.holder = row.retry_after = row.error = row.error_type = row.stop_reason = None
 
     def end_runs(self, runs: Iterable[EndedRun]) -> None:
@@ -106,6 +107,7 @@ class Store:
         if row.deadline is None and run.deadline is not None and state in _HAS_DEADLINE:
             row.deadline = now + run.deadline.total_seconds()
         row.settled_revision = run.revision if state in _SETTLED_RUN else None
+        row.finished_at = now if state in _SETTLED_RUN else row.finished_at
         row.parked_by = PAUSE if state is RunState.PARKED else None
         if state in _WAITS and row.trusted_until is not None and row.trusted_until > now:
             row.retry_after = row.trusted_until
@@ -119,6 +121,7 @@ class Store:
     def _lease(self, row: RunRow, holder: str) -> None:
         row.epoch += 1
         row.attempt += 1
+        row.undecided = False
         row.holder, row.leased_at, row.lease_until = holder, self.now, self.now + self.lease
 
     def resolve_quarantines(self, resolved: Iterable[Resolve]) -> None:
@@ -131,6 +134,7 @@ class Store:
             if event.resolution is Resolution.REQUEUED:
                 row.failures = row.lost_leases = 0
                 row.ready_at = row.deadline = row.permit_id = None
+                row.undecided, row.dedupes = row.node.decided_first, False
                 before = row.replay
                 row.replay = Replay(
                     event.inputs or before.inputs,
@@ -138,6 +142,20 @@ class Store:
                     event.request.traceparent or None,
                     row.attempt,
                 )
+
+    def note_reused(self, reused: Iterable[Reused]) -> None:
+        """NOTE_REUSED."""
+        for event in reused:
+            row = self.runs[event.run_id]
+            row.reused_run_id, row.idempotency_key = event.source[1], event.idempotency_key
+
+    def release_undecided(self, row: RunRow, key: str, number: int) -> bool:
+        """RELEASE_UNDECIDED, of one run that nobody has locked; whether it was as it had been."""
+        if row.state is not RunState.READY or not row.undecided or row.quarantine_number != number:
+            return False
+        row.undecided, row.dedupes, row.idempotency_key = False, True, key
+        row.ready_at = max(self.now, row.ready_at or self.now)
+        return True
 
     def insert_quarantines(self, quarantines: Iterable[NewQuarantine]) -> None:
         for new in quarantines:

@@ -217,6 +217,7 @@ class Transaction:
         store.resolve_quarantines(writes.resolved)
         store.set_deadlines(writes.deadlines)
         store.change_runs(writes.changed, self.executor.holder)
+        store.note_reused(writes.reused)
         store.insert_quarantines(writes.quarantines)
         store.insert_outbox(writes.outbox)
         store.stop_runs(writes.stopped, StopReason.DEADLINE)

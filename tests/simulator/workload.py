@@ -13,12 +13,27 @@ from tests.unit.flow.plans import CONTROL, Config, Word
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.leasing import Serving
 from valkyr.flow.plan import Plan, PlannedNode, Sight, make_plan
-from valkyr.graph.model import Edge, EdgeKind, FailurePolicy, Graph, Join, Module, Node, Retry, Settings
+from valkyr.graph.model import (
+    Dedupe,
+    DedupeScope,
+    Edge,
+    EdgeKind,
+    FailurePolicy,
+    Graph,
+    Join,
+    Module,
+    Node,
+    Retry,
+    Settings,
+)
 
 OWN_POOL, REMOTE_POOL = "default", "remote"
 OWN = Serving(OWN_POOL, frozenset(), serves_all=True)
 REMOTE = Serving(REMOTE_POOL, frozenset(), serves_all=True)
 TARGETS = ("http:a", "http:b")
+ONCE = Dedupe(DedupeScope.GLOBAL, timedelta(seconds=30))
+"""Of the class `Once`: its runs are equal over all executions of a schedule."""
+
 CONFIGURED = RetryPolicy(
     max_attempts=3, max_lost_leases=3, backoff_base=timedelta(seconds=1), backoff_max=timedelta(seconds=8)
 )
@@ -134,7 +149,15 @@ def a_taste(dice: random.Random) -> Taste:
         kinds=dice.choice(
             ((EdgeKind.SUCCESS,), (EdgeKind.SUCCESS, EdgeKind.SUCCESS, EdgeKind.ALWAYS), tuple(EdgeKind))
         ),
-        classes=dice.choice((("Work",), ("Work", "Work", "Work", ""), ("Work", "Work", "", "Delay", "Delay of"))),
+        classes=dice.choice(
+            (
+                ("Work",),
+                ("Work", "Work", "Work", ""),
+                ("Work", "Work", "", "Delay", "Delay of"),
+                ("Work", "Once", "Once", ""),
+                ("Work", "Once", "", "Delay"),
+            )
+        ),
         badness=dice.choice((0.0, 0.2, 0.5, 0.8)),
         deadlines=maybe(0.3),
         targets=maybe(0.6),
@@ -161,7 +184,7 @@ def a_workload(dice: random.Random, taste: Taste) -> Workload:
     mishaps = {edge.edge_id for edge in edges if dice.random() < taste.mishaps}
     mended = tuple(replace(edge, condition="yes") if edge.edge_id in mishaps else edge for edge in edges)
     graph = Graph(nodes, mended, modules, _settings(dice, taste))
-    scripts = {index: _a_script(dice, taste) for index in range(count) if classes[index] == "Work"}
+    scripts = {index: _a_script(dice, taste) for index in range(count) if classes[index] in ("Work", "Once")}
     rest = {index: _the_rest(dice) for index in scripts}
     seconds = dice.choice((2.0, 10.0, 40.0)) if dice.random() < taste.timeout else None
     return Workload(graph, plan_of(graph, mishaps, dice), scripts, rest, seconds)
@@ -175,7 +198,11 @@ def plan_of(graph: Graph, mishaps: set[str], dice: random.Random) -> Plan:
         return Mishap(dice.randint(1, 3)) if text == "mishap" else Word(text)
 
     return make_plan(
-        replace(graph, edges=marked), compile_condition=condition, compile_config=_config, control_of=CONTROL.get
+        replace(graph, edges=marked),
+        compile_condition=condition,
+        compile_config=_config,
+        control_of=CONTROL.get,
+        dedupe_of={"Once": ONCE}.get,
     )
 
 
@@ -218,7 +245,7 @@ def _a_module(dice: random.Random, taste: Taste, index: int, class_name: str, *,
         return Module(name, "Delay", config=config)
     if class_name == "Delay":
         return Module(name, "Delay", config={"duration": dice.choice(("PT0S", "PT1S", "PT20S"))})
-    target = dice.choice(TARGETS) if class_name == "Work" and dice.random() < taste.targets else ""
+    target = dice.choice(TARGETS) if class_name in ("Work", "Once") and dice.random() < taste.targets else ""
     return Module(name, class_name, target=target)
 
 

@@ -24,6 +24,7 @@ from services.chassis.loops import run_every
 from services.chassis.serve import PortInUse, Server, serve
 from services.chassis.settings import ServerSettings
 from tests.contract.chassis.toys import SERVICE, ToyServicer, ToyStub, add_toy
+from tests.free_ports import a_port_base
 from valkyr.api.graph.v1 import graph_pb2_grpc
 from valkyr.errors import UnknownMethod, ValkyrError
 from valkyr.rpc.channel import KEEPALIVE_TIME, MIN_PING_INTERVAL, open_channel
@@ -175,8 +176,32 @@ async def test_metadata_over_eight_kibibytes_is_refused_and_the_connection_stays
     assert await stub.unary("x") == ["x"]
 
 
+async def test_metadata_of_an_answer_is_as_limited(toy: ToyServicer, stub: ToyStub) -> None:
+    async def deed(text: str, context: Any) -> str:
+        context.set_trailing_metadata((("big", "x" * int(text)),))
+        return text
+
+    toy.deed = deed
+    with pytest.raises(ValkyrError), rpc_errors():
+        await stub.unary("9000")
+    assert await stub.unary("7000") == ["7000"]
+
+
 def test_clients_ping_less_often_than_servers_permit() -> None:
     assert KEEPALIVE_TIME > MIN_PING_INTERVAL
+
+
+async def test_a_new_channel_does_not_wait_out_the_back_off_of_another_to_the_same_address(toy: ToyServicer) -> None:
+    port = a_port_base()
+    async with open_channel(f"127.0.0.1:{port}") as waiting:
+        waiting.get_state(try_to_connect=True)
+        await asyncio.sleep(1.2)  # each attempt in vain makes the back-off longer, up to a second
+
+        async with (
+            Server(ServerSettings(port=port), [(SERVICE, add_toy, toy)]) as server,
+            open_channel(server.address) as new,
+        ):
+            assert await ToyStub(new).unary("hello") == ["hello"]
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_the_dockerfile_is_clean_to_hadolint() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_commands_are_the_services_and_migrate() -> None:
+def test_the_commands_are_the_services_migrate_and_runner() -> None:
     tree = ast.parse((ROOT / "deploy" / "entrypoint.py").read_text())
     commands = next(
         ast.literal_eval(node.value)
@@ -43,19 +43,21 @@ def test_the_commands_are_the_services_and_migrate() -> None:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "COMMANDS"
     )
     services = {room.command: f"services.{room.command}" for room in ROOMS.values()}
-    assert commands == services | {"migrate": "services.chassis.migrate"}
+    assert commands == services | {"migrate": "services.chassis.migrate", "runner": "valkyr.runner"}
 
 
 def test_a_command_becomes_its_module() -> None:
     done = _runs("graph_store", "--help")
     assert (done.returncode, "python -m services.graph_store" in done.stdout) == (0, True)
+    done = _runs("runner", "--help")
+    assert (done.returncode, "valkyr runner [OPTIONS]" in done.stdout) == (0, True)
 
 
 def test_an_unknown_command_names_the_known_ones() -> None:
     for arguments in ((), ("graph-store",)):
         done = _runs(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "graph_store, executor, breaker, dlq, migrate" in done.stderr
+        assert "graph_store, executor, breaker, dlq, migrate, runner" in done.stderr
 
 
 def test_migrate_says_what_it_needs() -> None:

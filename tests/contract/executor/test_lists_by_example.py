@@ -60,6 +60,8 @@ async def test_every_column_can_be_asked_for_and_ordered_by(stack: Stack, stub: 
 
 async def test_what_was_answered_is_its_own_example(stack: Stack, stub: ExecutorServiceStub) -> None:
     failed = await stack.run(BROKEN, payload={"order": 17, "customer": {"name": "Ünïcode"}})
+    workflow_id = await stack.save(a_graph("d", modules={"d": "DedupedModule"}))
+    twice = [await stack.wait((await stack.client.executions.start(workflow_id)).id) for _ in range(2)]
     held = await stack.start(HELD, payload=[1, "two"], priority=5, deadline=datetime.now(UTC) + timedelta(hours=1))
     await stack.until("SELECT count(*) = 1 FROM executor.run WHERE state = 'LEASED'")
     await stack.client.executions.pause(held, reason="the warehouse moves")
@@ -67,7 +69,8 @@ async def test_what_was_answered_is_its_own_example(stack: Stack, stub: Executor
         read = (await stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id))).execution
         assert await executions(stub, to_be_asked(read, EXECUTIONS)) == [execution_id]
     listed = (await stub.ListRuns(pb.ListRunsRequest(include_outputs=True))).runs
-    assert [run.node_id for run in listed] == ["a", "a", "b", "c"]
+    assert [run.node_id for run in listed] == ["a", "d", "d", "a", "b", "c"]
+    assert [run.reused_from.execution_id for run in listed[1:3]] == [twice[0].id, ""]
     beating = {"ignoredPaths": ["leaseUntil", "heartbeatTime"]}
     for run in listed:
         assert await runs(stub, to_be_asked(run, RUNS), matcher=beating) == [run.node_id]

@@ -48,6 +48,18 @@ async def test_a_run_shows_its_attempts_with_their_stack_traces_and_its_quaranti
     assert [attempt.stack_trace for attempt in listed.attempts] == ["", ""]
 
 
+async def test_a_run_says_whose_success_it_has(stack: Stack, stub: ExecutorServiceStub) -> None:
+    workflow_id = await stack.save(a_graph("a", modules={"a": "DedupedModule"}))
+    first, second = [await stack.wait((await stack.client.executions.start(workflow_id)).id) for _ in range(2)]
+    found, reused = [
+        (await stub.GetRun(pb.GetRunRequest(execution_id=execution.id, node_id="a"))).run
+        for execution in (first, second)
+    ]
+    assert reused.reused_from == pb.ReusedRun(execution_id=first.id, run_id=found.id)
+    assert (reused.attempt, list(reused.attempts), reused.outputs) == (0, [], found.outputs)
+    assert not found.HasField("reused_from")
+
+
 async def test_what_a_requeue_put_in_is_shown(stack: Stack, stub: ExecutorServiceStub) -> None:
     execution = await stack.run(a_graph("a", modules={"a": ("FailModule", {"type": "PERMANENT"})}))
     [run] = (await stack.runs(execution.id)).values()

@@ -100,6 +100,7 @@ async def test_a_registered_module_is_listed_as_it_was_said(stub: GraphStoreServ
         target="http:counter",
         retry={"maxAttempts": 7, "backoffBaseDelay": "0.5s"},
         timeout="30s",
+        dedupe={"scope": "GLOBAL", "ttl": "3600s"},
     )
     (answered,) = await register(stub, said)
     assert (answered.registered_by, answered.built_in, answered.HasField("update_time")) == ("tester", False, True)
@@ -288,6 +289,13 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a class name that is too long": ({"className": "x" * 513}, "modules[0].className", "at most 512"),
     "a target that is too long": ({"target": "x" * 501}, "modules[0].target", "at most 500"),
     "a timeout of nothing": ({"timeout": "0s"}, "modules[0].timeout", "not more than zero"),
+    "equals of no scope": ({"dedupe": {"ttl": "60s"}}, "modules[0].dedupe.scope", "takes one of WORKFLOW, GLOBAL"),
+    "equals for no time": ({"dedupe": {"scope": "GLOBAL", "ttl": "0s"}}, "modules[0].dedupe.ttl", "not more than zero"),
+    "equals for too long": (
+        {"dedupe": {"scope": "WORKFLOW", "ttl": "2592001s"}},
+        "modules[0].dedupe.ttl",
+        "reused for 30 days",
+    ),
     "no attempts": ({"retry": {"maxAttempts": 0}}, "modules[0].retry.maxAttempts", "too few"),
 }
 

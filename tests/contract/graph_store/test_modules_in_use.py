@@ -25,6 +25,7 @@ MODULES = """modules:
     description: Charges a card.
     pool: payments
     retry: {maxAttempts: 5}
+    dedupe: {scope: WORKFLOW, ttl: PT1H}
     configSchema:
       type: object
       properties:
@@ -99,7 +100,7 @@ async def test_the_command_line_registers_a_file_and_lists_the_catalogue(
     code, text = await cli("register", str(file))
     assert (
         code,
-        f"{file}:9:18: error INVALID_REQUEST: modules[0].configSchema.properties.amount.type: 'strng' is no type"
+        f"{file}:10:18: error INVALID_REQUEST: modules[0].configSchema.properties.amount.type: 'strng' is no type"
         in text,
     ) == (
         3,
@@ -107,7 +108,7 @@ async def test_the_command_line_registers_a_file_and_lists_the_catalogue(
     )
     file.write_text(MODULES % "integer")
     code, text = await cli("register", str(file))
-    assert (code, text) == (0, "registered ChargeCard  pool payments, 5 attempts\n")
+    assert (code, text) == (0, "registered ChargeCard  pool payments, 5 attempts, dedupe WORKFLOW for 3600s\n")
     code, text = await cli("list")
     assert code == 0
     line = next(line for line in text.splitlines() if line.startswith("ChargeCard"))
@@ -119,6 +120,7 @@ async def test_the_command_line_registers_a_file_and_lists_the_catalogue(
     assert listed["ChargeCard"]["configSchema"]["properties"] == {"amount": {"type": "integer"}}
     code, text = await cli("register", "--import", "tests.executor_modules")
     assert (code, "registered BriefModule" in text) == (0, True)
+    assert "registered DedupedEverywhereModule  dedupe GLOBAL for 3600s\n" in text
     assert (await cli("register"))[0] == 2
     assert (await cli("register", str(file), "--import", "x"))[0] == 3
     assert (await cli("register", "--import", "no.such"))[0] == 3

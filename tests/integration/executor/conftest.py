@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack, open_stack
 from tests.postgres import PostgresForTests
+from valkyr.api.executor.v1 import runner_pb2_grpc
+from valkyr.rpc.channel import open_channel
 
 OpenStack = Callable[..., AbstractAsyncContextManager[Stack]]
 
@@ -34,6 +37,16 @@ async def stack(make_stack: OpenStack) -> AsyncIterator[Stack]:
     """A stack with one executor and the settings of tests."""
     async with make_stack() as stack:
         yield stack
+
+
+@pytest.fixture
+async def stub(stack: Stack) -> AsyncIterator[Any]:
+    """RunnerService, for runners by hand."""
+    channel = open_channel(stack.app.server.address, principal="runner")
+    try:
+        yield runner_pb2_grpc.RunnerServiceStub(channel)
+    finally:
+        await channel.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -28,8 +28,11 @@ from tests.executor_modules import GATES
 from tests.executor_stack import MODULES, Stack, add_executor, eventually, open_stack, until_true
 from tests.integration.executor.test_outbox import ToldDlq, outbox_of
 from tests.integration.executor.test_parking import park
+from tests.integration.executor.test_remote_runners import ByHand, done
+from valkyr.api.executor.v1.runner_pb2_grpc import RunnerServiceStub
 from valkyr.errors import Internal, Unavailable
 from valkyr.graph.model import Graph, Module
+from valkyr.rpc.channel import open_channel
 
 EAGER = {"max_attempts": 1000, "backoff_base_ms": 1, "backoff_max_ms": 20}
 RUNNER = {"modules": (*MODULES, "tests.breaker_modules"), "retry": EAGER}
@@ -422,7 +425,7 @@ async def test_a_target_that_this_pool_cannot_probe_keeps_no_other_from_it(
             mirror.hold(("default", target), timedelta())
         await probes.step()
         await probes.step()
-        assert timedelta() < mirror.wait(*TARGET_KEY) <= NOT_HERE
+        assert timedelta() < probes._not_here(TARGET_KEY) <= NOT_HERE
         assert mirror.wait("default", later) > timedelta(minutes=1), "leave was asked for, and refused"
         await park(stack, elsewhere, "p", due=-1, target=TARGET_NAME)
         await probes.step()
@@ -579,3 +582,97 @@ async def test_two_thousand_parked_runs_come_back_in_a_few_statements(opened: Op
         assert set((await stack.states(execution)).values()) == {"READY"}
         assert counting.statements <= 8
         assert await stack.sql.fetchval("SELECT min(parked_ms) >= 1000 AND max(attempt) = 0 FROM executor.run")
+
+
+async def test_a_probe_does_not_wait_behind_a_long_queue_of_other_runs_that_a_remote_runner_takes(
+    opened: Open,
+) -> None:
+    async with opened(runner={"concurrency": 0}) as (stack, breaker):
+        channel = open_channel(stack.app.server.address, principal="runner")
+        try:
+            runner = ByHand(RunnerServiceStub(channel))
+            await runner.register(classes=("CallModule", "NoopModule"))
+            await breaker.trip()
+            await held(stack)
+            held_back = await stack.start(calls("a"))
+            await park(stack, held_back, "a", due=-1, target=TARGET_NAME)
+            await stack.start(a_graph(", ".join(f"w{number}" for number in range(1000))))
+            taken = [(await runner.lease(1)).runs[0]]
+            while taken[-1].class_name != "CallModule":
+                await runner.report(done(taken[-1]))
+                taken += (await runner.lease(1)).runs
+            assert len(taken) < 1000, "the queue was drained before the probe"
+            await runner.report(done(taken[-1]))
+            assert (await stack.wait(held_back)).state == "SUCCESS"
+        finally:
+            await channel.close()
+
+
+@asynccontextmanager
+async def remote(stack: Stack, *namespaces: str) -> AsyncIterator[list[ByHand]]:
+    """Runners that take calls, one in each namespace."""
+    channel = open_channel(stack.app.server.address, principal="runner")
+    try:
+        runners = [ByHand(RunnerServiceStub(channel), namespace=namespace) for namespace in namespaces]
+        for runner in runners:
+            await runner.register(classes=("CallModule",))
+        yield runners
+    finally:
+        await channel.close()
+
+
+async def due_for_a_remote_runner(stack: Stack, breaker: BreakerLab) -> str:
+    """An execution with a run that is parked, and leave for it to be had."""
+    await breaker.trip()
+    await held(stack)
+    execution = await stack.start(calls("a"))
+    await park(stack, execution, "a", due=-1, target=TARGET_NAME)
+    mirror = stack.app.parts.breakers.mirror
+    await until_true(lambda: mirror.wait(*TARGET_KEY) == timedelta(), "the target is due")
+    return execution
+
+
+async def test_no_runner_is_handed_the_probe_of_another_namespace(opened: Open) -> None:
+    async with opened(runner={"concurrency": 0}) as (stack, breaker), remote(stack, "", "other") as (runner, stranger):
+        execution = await due_for_a_remote_runner(stack, breaker)
+        assert list((await stranger.lease(wait=0)).runs) == []
+        row = await stack.row(execution, "a")
+        assert (row["state"], row["attempt"], row["lost_leases"]) == ("PARKED", 0, 0)
+        assert (await breaker.get()).permits_in_flight == 0
+        [run] = (await runner.lease()).runs
+        assert run.execution_id == execution
+
+
+async def _drains(stack: Stack) -> None:
+    await stack.sql.execute("UPDATE executor.runner SET draining = true WHERE runner_id = 'r1'")
+
+
+async def _is_gone(stack: Stack) -> None:
+    for lane in stack.app.parts.lending._lanes.values():
+        for caller in lane._callers.waiting:
+            caller.answer.cancel()
+
+
+@pytest.mark.parametrize("becomes", [_drains, _is_gone])
+async def test_i17_leave_goes_back_where_whoever_it_was_asked_for_takes_nothing_any_more(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, becomes: Callable[[Stack], Awaitable[None]]
+) -> None:
+    """Else nobody might try the target before the time is over for which the leave was held."""
+    async with opened(runner={"concurrency": 0}) as (stack, breaker), remote(stack, "") as [runner]:
+        execution = await due_for_a_remote_runner(stack, breaker)
+        acquire = BreakerGateway.acquire_permits
+
+        async def acquired(gateway: BreakerGateway, requests: Sequence[PermitRequest]) -> list[PermitDecision]:
+            decisions = await acquire(gateway, requests)
+            assert [decision.allowed for decision in decisions] == [True]
+            await becomes(stack)
+            return decisions
+
+        monkeypatch.setattr(BreakerGateway, "acquire_permits", acquired)
+        await asyncio.gather(runner.lease(wait=1), return_exceptions=True)
+
+        async def gone_back() -> bool:
+            return (await breaker.get()).permits_in_flight == 0
+
+        await eventually(gone_back, "the leave has gone back")
+        assert (await stack.row(execution, "a"))["attempt"] == 0

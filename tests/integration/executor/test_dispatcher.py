@@ -11,7 +11,6 @@ from services.executor import dispatcher
 from services.executor.breakers.turns import ProbeTurn
 from services.executor.dispatcher import Dispatcher
 from services.executor.leasing import Leasing
-from services.executor.signals import Signals
 from tests.builders import a_graph
 from tests.counted_session import CountedSession
 from tests.executor_lab import Lab
@@ -30,20 +29,19 @@ class Leaser:
         parts = stack.app.parts
         self._pool = lab.pool
         self._session = CountedSession(lab.session)
-        self._signals = Signals()
+        self._ready = lab.handoff.ready
         self._dispatcher = Dispatcher(
             self._session,  # type: ignore[arg-type]
             parts.cache,
             lab.handoff,
             Leasing(lab.handoff, lab.progress, lab.lease_policy),
-            self._signals,
             mirror=parts.breakers.mirror,
             turn=ProbeTurn(),
         )
 
     async def step(self) -> tuple[list[str], int]:
         """The nodes leased in one step that was woken, in order; and the statements that it took."""
-        self._signals.backlog = True
+        self._ready.backlog = True
         before = self._session.statements
         await self._dispatcher.step()
         given, self._pool.given = self._pool.given, []

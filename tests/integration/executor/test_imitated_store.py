@@ -18,12 +18,13 @@ import pytest
 
 from services.executor.facts import Known
 from services.executor.handoff import Grant
-from services.executor.store import leases, parking
+from services.executor.store import leases, parking, reusing
 from services.executor.store import progress as statements
 from services.executor.store.parking import ParkedRun, Parking
+from services.executor.store.reusing import Released
 from services.executor.transaction import Transaction
 from tests.builders import a_graph
-from tests.executor_lab import CANCEL_GRACE, Lab
+from tests.executor_lab import CANCEL_GRACE, Lab, end_loop
 from tests.integration.executor.conftest import OpenStack
 from tests.simulator.clock import moment_of, seconds_of
 from tests.simulator.rows import ExecutionRow, RunRow, first_rows
@@ -58,15 +59,19 @@ RESULTS = (
     Omitted(),
 )
 _MOVING = MOVABLE_RUN_STATES | {R.QUARANTINED}
+DEDUPED = ("DedupedModule", {})
 TIMES = ("lease_until", "retry_after", "ready_at", "deadline", "trusted_until")
-COLUMNS = ("state", "leased_by", "settled_revision", "outputs", "error", "error_type", *TIMES)
+COLUMNS = (
+    *("state", "leased_by", "settled_revision", "outputs", "error", "error_type", "dedupes", "reused_run_id"),
+    *TIMES,
+)
 
 
 def a_mixed_graph() -> Graph:
-    """Joins, control nodes, a Delay, deadlines, and edges of every kind."""
+    """Joins, control nodes, a Delay, runs whose equals are looked for, deadlines, and edges of every kind."""
     return a_graph(
         "a -> j, b -> j, b -> c -> d, a -> wait -> e, a -> f, f -> g, f -> h, b -> any, e -> any",
-        modules={"c": None, "wait": DELAY},
+        modules={"b": DEDUPED, "c": None, "e": DEDUPED, "j": DEDUPED, "wait": DELAY},
         nodes={
             "any": {"join": "ANY"},
             "b": {"deadline": timedelta(seconds=40)},
@@ -134,6 +139,7 @@ class Twins:
         store.resolve_quarantines(writes.resolved)
         store.set_deadlines(writes.deadlines)
         store.change_runs(writes.changed, self.lab.lease_policy.holder)
+        store.note_reused(writes.reused)
         store.insert_quarantines(writes.quarantines)
         store.insert_outbox(writes.outbox)
         store.stop_runs(writes.stopped, StopReason.DEADLINE)
@@ -145,6 +151,13 @@ class Twins:
         store.insert_interventions(writes.interventions)
         store.pause_runs(writes.paused)
         store.resume_runs(writes.resumed)
+
+    async def release(self, row: RunRow) -> None:
+        """Also one that may be leased already, or was quarantined since."""
+        number = row.quarantine_number - self.dice.choice((0, 0, 0, 1))
+        released = await reusing.release_undecided(self.tx, [Released(row.key, number, "key", "", "", dedupes=True)])
+        assert (len(released) == 1) is self.store.release_undecided(row, "key", number)
+        await self.check(f"released {row.node.node_id}")
 
     async def lease(self, rows: Sequence[RunRow]) -> None:
         runs = [
@@ -254,14 +267,29 @@ class Walk:
     async def step(self) -> None:
         self.steps += 1
         rows, dice = self.twins.execution.runs, self.dice
-        ready = [row for row in rows if row.state is R.READY and row.node.control is None]
+        ready = [row for row in rows if row.state is R.READY and not row.undecided]
+        deduping = [row for row in rows if row.node.dedupe is not None]
         held = [row for row in rows if row.state is R.LEASED]
         parked = [row for row in rows if row.parked_by == "BREAKER"]
         beats = 6 if any(row.stop_reason for row in held) else 1
-        common = ("lease", "lease", "lease", "park", "let go", "time", "time", "stop", *["events"] * 8)
+        common = (
+            "lease",
+            "lease",
+            "lease",
+            "release",
+            "release",
+            "park",
+            "let go",
+            "time",
+            "time",
+            "stop",
+            *["events"] * 8,
+        )
         match dice.choice((*common, *["heartbeat"] * beats)):
             case "lease" if ready:
                 await self.twins.lease(dice.sample(ready, dice.randint(1, len(ready))))
+            case "release":
+                await self.twins.release(dice.choice(deduping))
             case "heartbeat" if held:
                 await self.twins.heartbeat(held)
             case "stop":
@@ -308,6 +336,9 @@ class Walk:
                 return events.TimerDue(*row.key)
             case R.READY if row.node.control is not None:
                 return events.ControlReady(*row.key)
+            case R.READY if row.node.dedupe is not None and self.dice.random() < 0.5:
+                number = row.quarantine_number - self.dice.choice((0, 0, 0, 1))
+                return events.Reused(*row.key, number, row.key, FIX, "key", "inputs", "config")
             case R.QUARANTINED:
                 return self.resolution_of(row)
             case _:
@@ -337,6 +368,7 @@ class Walk:
 async def test_the_simulator_s_store_does_what_the_statements_do(make_stack: OpenStack, seed: int) -> None:
     dice = random.Random(seed)
     async with make_stack(runner={"concurrency": 0, "poll_interval": HOUR}) as stack:
+        await end_loop("control")
         lab, graph, steps = Lab(stack), a_mixed_graph(), 0
         for _ in range(EXECUTIONS):
             deadline = datetime.now(UTC) + dice.choice((MINUTE, HOUR))

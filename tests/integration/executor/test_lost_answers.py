@@ -19,8 +19,12 @@ DELAY = ("DelayModule", {"duration": "PT0.2S"})
 IS_MEANT = "SELECT count(*) FROM executor.run WHERE is_control AND state <> 'PENDING'"
 
 
-def lose_the_answer(stack: Stack, how: str) -> list[str]:
-    """Of the write that brings a delay its turn, by that method of the session; the answer says when it was lost."""
+IS_LET_GO = "SELECT count(*) FROM executor.run WHERE NOT is_control AND dedupes AND state = 'READY'"
+
+
+def lose_the_answer(stack: Stack, how: str, sign: str = IS_MEANT) -> list[str]:
+    """Of the write that brings a delay its turn, or that has done what `sign` says, by that method of the session; the
+    answer says when it was lost."""
     session = stack.app.parts.session
     good = getattr(session, how)
     lost: list[str] = []
@@ -28,7 +32,7 @@ def lose_the_answer(stack: Stack, how: str) -> list[str]:
     async def losing_one(work: Any, **options: Any) -> Any:
         async def losing(connection: Any) -> Any:
             result = await work(connection)
-            if not lost and await connection.fetchval(IS_MEANT):
+            if not lost and await connection.fetchval(sign):
                 lost.append(how)
                 await LOSE[how](connection)
             return result
@@ -71,4 +75,12 @@ async def test_what_nobody_heard_of_is_carried_on_at_once(make_stack: OpenStack,
 
         async with asyncio.timeout(60):
             await eventually(settled, "it ends")
+        assert lost
+
+
+async def test_a_run_of_which_nobody_heard_that_it_may_be_leased_is_leased_at_once(make_stack: OpenStack) -> None:
+    async with make_stack(runner=SLEEPY) as stack:
+        lost = lose_the_answer(stack, "repeat", IS_LET_GO)
+        execution_id = await stack.start(a_graph("a", modules={"a": ("DedupedModule", {})}))
+        assert (await stack.wait(execution_id)).state == ExecutionState.SUCCESS
         assert lost

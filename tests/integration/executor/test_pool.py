@@ -15,7 +15,7 @@ from services.chassis.settings import SettingsError
 from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff
 from services.executor.runner_id import kept_runner_id
-from services.executor.signals import Signals
+from services.executor.signals import Readiness
 from tests.builders import a_chain, a_fan, a_graph
 from tests.executor_lab import DONE, Lab, NotingPool
 from tests.executor_modules import GATES
@@ -385,7 +385,7 @@ async def test_long_graphs_share_the_pool_with_short_ones(make_stack: OpenStack)
 
 def test_i13_room_that_a_transaction_has_set_aside_is_given_to_no_other() -> None:
     handoff = Handoff(
-        NotingPool(5), Signals(), Mirror(Silent()), pool="default", class_names=frozenset(), serves_all=True
+        NotingPool(5), Readiness(), Mirror(Silent()), pool="default", class_names=frozenset(), serves_all=True
     )
     with handoff.grant(wanted=3) as first:
         assert (first.left, handoff.room()) == (3, 2)
@@ -452,7 +452,9 @@ async def test_a_ready_run_that_was_locked_at_the_first_look_is_found_soon_after
             GATES.open.set()
             assert (await stack.wait(first)).state is ExecutionState.SUCCESS
             parts = stack.app.parts
-            await until_true(lambda: not parts.signals.backlog and parts.handoff.room() == 1, "it has looked in vain")
+            await until_true(
+                lambda: not parts.handoff.ready.backlog and parts.handoff.room() == 1, "it has looked in vain"
+            )
         assert (await stack.wait(second)).state is ExecutionState.SUCCESS
 
 

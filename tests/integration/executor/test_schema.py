@@ -15,7 +15,14 @@ from services.chassis import migrate
 from services.chassis.database import Database
 from services.chassis.example.query import read_query
 from services.chassis.settings import DatabaseSettings
-from services.executor import queries, queries_parking, queries_pausing, queries_reading
+from services.executor import (
+    queries,
+    queries_parking,
+    queries_pausing,
+    queries_reading,
+    queries_reusing,
+    queries_runners,
+)
 from services.executor.examples import EXECUTIONS
 from services.executor.store.session import PINNED_PLANNER
 from services.executor.tables import SCHEMA, metadata
@@ -227,7 +234,7 @@ def buffers(plan: dict[str, Any]) -> int:
 
 async def test_the_lease_query_walks_its_index_however_many_rows_there_are(full: asyncpg.Connection) -> None:
     since = datetime(1, 1, 1, tzinfo=UTC)
-    plan = await explain(full, queries.SELECT_TO_LEASE, "default", None, ["NoopModule"], [1], [since], 10)
+    plan = await explain(full, queries.SELECT_TO_LEASE, "default", None, ["default"], ["NoopModule"], [1], [since], 10)
     assert ways_into_run(plan) == {"run_to_lease"}
     [way] = [node for node in nodes_of(plan) if node["Node Type"] == "LockRows"]
     assert "ROW(rank, ready_at) >=" in way["Plans"][0]["Index Cond"], "from the watermark on"
@@ -249,7 +256,9 @@ async def test_what_is_leased_is_of_the_classes_and_behind_the_watermarks(
 ) -> None:
     since = datetime(1, 1, 1, tzinfo=UTC)
     async with full.transaction():
-        rows = await full.fetch(queries.SELECT_TO_LEASE, "default", classes, [mark[0]], [mark[1]], [since], 5)
+        rows = await full.fetch(
+            queries.SELECT_TO_LEASE, "default", classes, ["default"], [mark[0]], [mark[1]], [since], 5
+        )
     assert {(row["class_name"], row["rank"]) for row in rows} == found
 
 
@@ -304,7 +313,7 @@ async def test_a_heartbeat_a_stop_and_a_look_at_results_go_by_the_key(full: asyn
     row = await key_of_one(full)
     keys = [row["execution_id"]], [row["id"]]
     assert ways_into_run(await explain(full, queries.READ_RESULTS, *keys)) == {"run_pkey"}
-    beat = await explain(full, queries.HEARTBEAT_RUNS, *keys, [row["epoch"]], timedelta(seconds=9))
+    beat = await explain(full, queries.HEARTBEAT_RUNS, *keys, [row["epoch"]], timedelta(seconds=9), "")
     assert ways_into_run(beat) == {"run_pkey"}, "not every lease that there is, or was of late"
     assert ways_into_run(await explain(full, queries.STOP_RUNS, *keys, "CANCEL", timedelta(seconds=9))) == {"run_pkey"}
 
@@ -324,7 +333,7 @@ async def test_what_is_leased_of_an_execution_that_ends_is_found_by_the_key_and_
 
 STATEMENTS = {
     name: text
-    for module in (queries, queries_parking, queries_pausing, queries_reading)
+    for module in (queries, queries_parking, queries_pausing, queries_reading, queries_reusing, queries_runners)
     for name, text in vars(module).items()
     if not name.startswith("_")
     and isinstance(text, str)
@@ -334,6 +343,8 @@ WALKS = {
     "CHANGES_SINCE": {"workflow_execution_changed"},
     "COUNT_LEASES": {"run_leased"},
     "FORGET_REQUESTS": {"execution_intervention_request_age"},
+    "FORGET_RUNNERS": {"Seq Scan", "runner_pkey", "run_leased"},
+    "LIST_RUNNERS": {"runner_pkey", "run_leased"},
     "NEXT_DEADLINE": {"run_deadline", "workflow_execution_deadline", "run_stopping"},
     "NEXT_RETRY": {"run_retry"},
     "NEXT_TIMER": {"run_waiting"},
@@ -343,8 +354,11 @@ WALKS = {
     "SELECT_DEADLINES": {"run_deadline"},
     "SELECT_EXECUTION_DEADLINES": {"workflow_execution_deadline"},
     "SELECT_EXPIRED": {"run_leased"},
+    "SELECT_LEASED_AT": {"run_leased"},
+    "SELECT_LEASES_BEFORE": {"run_leased"},
     "SELECT_LEASES_OF_HOLDER": {"run_leased"},
-    "SELECT_LEASES_OF_OLDER": {"run_leased"},
+    "SELECT_LEASES_OF_HOLDERS": {"run_leased"},
+    "SELECT_LEASES_OF_OLDER": {"run_leased", "runner_pkey"},
     "SELECT_OUTBOX": {"outbox_pkey"},
     "SELECT_STOPPED": {"run_stopping"},
     "SELECT_TIMERS": {"run_waiting"},

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.executor.callers import Asked
+from services.executor.runner_rows import RunnerSaid
 from services.executor.store.leases import heartbeat_runs, select_to_lease
 from services.executor.store.progress import end_runs, lock, stop_runs, write_progress
+from services.executor.store.runners import note_leases, see_runner
 from tests.builders import a_graph
 from tests.executor_lab import Lab
 from tests.executor_stack import Stack
@@ -125,6 +128,24 @@ async def test_runs_that_another_transaction_is_leasing_are_passed_over(idle: St
         second = await select_to_lease(two, serving, limit=100)
     assert (len(first), len(second)) == (4, 6)
     assert {candidate.id for _, candidate in first}.isdisjoint(candidate.id for _, candidate in second)
+
+
+async def test_a_runner_is_seen_at_once_while_another_transaction_leases_to_it(idle: Stack) -> None:
+    """The executor that leases may stand still before its commit: no heartbeat at another may wait for that."""
+    said = RunnerSaid("default", "r1", uuid4(), "default", ("NoopModule",), 1)
+    await idle.app.parts.runners.register(said)
+    seen_at = "SELECT last_seen_at FROM executor.runner WHERE runner_id = 'r1'"
+    registered_at = await idle.sql.fetchval(seen_at)
+    session = Lab(idle).session
+    async with session.transaction() as leasing, session.transaction() as calling:
+        await note_leases(leasing, [Asked("default", "r1", said.incarnation, 1, timedelta(), "q")])
+        await calling.execute("SET LOCAL lock_timeout = '100ms'")
+        row = await see_runner(calling, "default", "r1")
+        assert row is not None
+        assert row.said == said
+    assert await idle.sql.fetchval(seen_at) == registered_at, "left to the next call"
+    assert (await idle.app.parts.runners.seen("default", "r1", said.incarnation)).said == said
+    assert await idle.sql.fetchval(seen_at) > registered_at
 
 
 async def test_a_timer_that_is_not_due_ends_nothing(idle: Stack) -> None:

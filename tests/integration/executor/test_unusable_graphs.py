@@ -10,7 +10,7 @@ import pytest
 
 from services.executor.deadlines import Deadlines
 from services.executor.reaper import end_older_incarnations
-from services.executor.timers import STUCK_PAUSE, Timers
+from services.executor.timers import STUCK_PAUSE
 from tests.builders import a_graph
 from tests.executor_lab import DONE, Lab
 from tests.executor_stack import Stack
@@ -135,8 +135,8 @@ async def test_its_timers_do_not_make_the_loop_spin(make_stack: OpenStack) -> No
         await spoiled(stack, execution_id)
         await stack.sql.execute("UPDATE executor.run SET retry_after = now() WHERE state = 'WAITING'")
         async with asyncio.timeout(PATIENCE):
-            assert await Timers(lab.session, lab.progress, batch=1).wake_due() == STUCK_PAUSE
-            assert await Timers(lab.session, lab.progress).wake_due() == STUCK_PAUSE
+            assert await lab.timers(batch=1).wake_due() == STUCK_PAUSE
+            assert await lab.timers().wake_due() == STUCK_PAUSE
 
 
 async def test_timers_that_can_be_woken_are_all_woken(make_stack: OpenStack) -> None:
@@ -144,7 +144,7 @@ async def test_timers_that_can_be_woken_are_all_woken(make_stack: OpenStack) -> 
         lab = Lab(stack)
         execution_id = await stack.start(a_graph("a, b, c", modules=dict.fromkeys("abc", DELAY)))
         await stack.sql.execute("UPDATE executor.run SET retry_after = now() WHERE state = 'WAITING'")
-        assert await Timers(lab.session, lab.progress, batch=1).wake_due() is None
+        assert await lab.timers(batch=1).wake_due() is None
         assert set((await stack.states(execution_id)).values()) == {"SUCCESS"}
 
 
@@ -155,7 +155,7 @@ async def test_its_control_nodes_do_not_make_the_loop_spin(make_stack: OpenStack
         await spoiled(stack, execution_id)
         await stack.sql.execute("UPDATE executor.run SET state = 'READY', retry_after = NULL WHERE node_id = 'a'")
         async with asyncio.timeout(PATIENCE):
-            await Timers(lab.session, lab.progress, batch=1).decide_control()
+            await lab.timers(batch=1).decide_first()
         assert (await stack.row(execution_id, "a"))["state"] == "READY"
 
 

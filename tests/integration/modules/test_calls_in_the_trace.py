@@ -1,5 +1,5 @@
-"""What modules call is in the trace of their run: HttpRequestModule's requests by themselves, gRPC by the channels that
-come with Valkyr, other clients by `context.traceparent`."""
+"""What modules call is in the trace of their run: calls of the modules that come with Valkyr by themselves, gRPC by its
+channels, other clients by `context.traceparent`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.integration.modules.grpc_server import SERVICE, OrderServer
+from tests.integration.modules.mail_server import MailServer
 from tests.integration.modules.stub_server import StubServer, redirect, response
 from tests.unit.runner.fakes import a_lease
 from tests.unit.runner.test_attempt_spans import SAMPLED, TRACE, UNSAMPLED, Traced, run_all, said, traced
 from valkyr.module import Context
-from valkyr.modules import HttpRules
+from valkyr.modules import EmailRules, GrpcRules, HttpRules
 from valkyr.rpc.channel import open_channel
 from valkyr.telemetry import attempt_span_id, parse_traceparent
 
@@ -171,3 +173,39 @@ async def test_i23_a_client_of_the_authors_own_is_given_the_traceparent(tracepar
             await run_all(worker, told.transport, a_lease("r1", "M", traceparent=traceparent))
     expected = f"00-{TRACE}-{attempt_span_id('r1', 1)}-{traceparent[-2:]}"
     assert server.seen[0].headers["traceparent"] == expected
+
+
+async def test_i23_a_grpc_call_has_a_client_span_that_the_target_hears_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = GrpcRules(allow_hosts=frozenset({"127.0.0.1"}))
+    monkeypatch.setattr("valkyr.modules.grpc_call._DEFAULT_RULES", rules)
+    async with OrderServer() as server, traced() as (told, worker):
+        config = {"address": f"127.0.0.1:{server.port}", "method": f"{SERVICE}/Place", "tls": False}
+        config |= {"request": {"card": "secret"}, "metadata": {"authorization": "secret"}}
+        lease = a_lease("r1", "GrpcCallModule", config=json.dumps(config).encode(), traceparent=SAMPLED)
+        await run_all(worker, told.transport, lease)
+    [span] = spans_of(told)
+    assert (span.name, span.parent_span_id.hex()) == (f"{SERVICE}/Place", attempt_span_id("r1", 1))
+    assert said(span) == {
+        "rpc.system": "grpc",
+        "rpc.service": SERVICE,
+        "rpc.method": "Place",
+        "rpc.grpc.status_code": 0,
+        "server.address": "127.0.0.1",
+        "server.port": server.port,
+    }
+    assert server.seen[0][1]["traceparent"] == f"00-{TRACE}-{span.span_id.hex()}-01"
+    assert "secret" not in str(told.spans), "S23"
+
+
+async def test_i23_a_mail_has_a_client_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("valkyr.modules.email_call._DEFAULT_RULES", EmailRules(allow_hosts=frozenset({"127.0.0.1"})))
+    async with MailServer(says={"DATA": "451 later"}) as server, traced() as (told, worker):
+        config = {"host": "127.0.0.1", "port": server.port, "tls": "none", "subject": "secret", "text": "secret"}
+        config |= {"from": "secret@example.com", "to": "secret@example.com"}
+        lease = a_lease("r1", "EmailModule", config=json.dumps(config).encode(), traceparent=SAMPLED)
+        await run_all(worker, told.transport, lease)
+    [span] = spans_of(told)
+    assert (span.name, span.parent_span_id.hex()) == ("SMTP send", attempt_span_id("r1", 1))
+    assert said(span) == {"server.address": "127.0.0.1", "server.port": server.port, "error.type": "ConnectionError"}
+    assert span.status.code == Status.STATUS_CODE_ERROR
+    assert "secret" not in str(span), "S23"

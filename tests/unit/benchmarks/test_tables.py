@@ -66,7 +66,7 @@ def test_costs_are_medians_over_rounds_and_two_clients_are_one_column() -> None:
         {"W1": a_measure(1.0, executor=executor, client=10.0, **{"client 1": 5.0})}
         for executor in (100.0, 300.0, 200.0)
     ]
-    assert costs(rounds) == [("W1", "1 client", "215", "15", "200", "0", "0", "0", "0", "0")]
+    assert costs(rounds) == [("W1", "1 client", "215", "15", "200", "0", "0", "0", "0", "0", "0")]
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from valkyr import errors
 from valkyr.api.executor.v1 import executor_pb2
 from valkyr.cli.printing import Printer
 from valkyr.cli.run_view import print_run
-from valkyr.client import Run
+from valkyr.client import ReusedRun, Run
 from valkyr.client.json_values import value_of
 
 
@@ -83,6 +83,12 @@ def test_a_run_without_a_past_says_so(state: str, says: str) -> None:
 
 def test_a_run_that_went_through_at_once_still_shows_its_attempt() -> None:
     assert any("attempt 1  SUCCESS" in line for line in said_of("SUCCESS", attempts=(an_attempt(1, 1, 2, "SUCCESS"),)))
+
+
+def test_a_run_that_was_not_run_says_whose_outputs_it_has() -> None:
+    lines = said_of("SUCCESS", reused_from=ReusedRun("e0", "r0"), finished_at=moment(seconds=2))
+    assert any("the outputs of an equal run; `valkyr run get e0 r0` shows it" in line for line in lines)
+    assert "reused  the success of run r0 of execution e0" in lines[-1]
 
 
 def a_message(node: str = "charge") -> executor_pb2.Run:

@@ -13,7 +13,7 @@ from tests.unit.cli.test_views import a_run as plain_run
 from tests.unit.cli.test_views import after, an_execution
 from valkyr.cli.trace_history import history_of
 from valkyr.cli.trace_tree import Known, trace_tree
-from valkyr.client import Attempt, Breaker, BreakerState, Quarantine, Run
+from valkyr.client import Attempt, Breaker, BreakerState, Quarantine, ReusedRun, Run
 
 TARGET = "http:bank"
 
@@ -68,6 +68,11 @@ def told(run: Run, *breakers: Breaker, letters_known: bool = False) -> list[tupl
 
 def test_a_run_that_went_through_at_once_has_no_history() -> None:
     assert told(a_run(attempts=(an_attempt(1, 0, 1, "SUCCESS"),))) == []
+
+
+def test_a_run_that_was_not_run_has_a_history_of_one_line() -> None:
+    run = a_run(reused_from=ReusedRun("e0", "r0"), finished_at=after(seconds=3))
+    assert told(run) == [("reused", 3.0, None)]
 
 
 def test_a_wait_has_the_name_of_what_it_waited_for() -> None:

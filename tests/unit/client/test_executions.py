@@ -176,15 +176,17 @@ async def test_a_server_that_ends_every_stream_at_once_is_not_hammered(script: A
 
 
 async def test_a_watch_that_is_left_ends_its_stream(script: Any, client: Client) -> None:
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def endless(_request: Any, context: Any) -> None:
         context.add_done_callback(lambda _: ended.set())
+        begun.set()
         await asyncio.Event().wait()
 
     script.answer("WatchExecutions", [a_change(an_execution(), token="t1"), endless])
     watch = client.executions.watch(["e1"])
     assert (await anext(watch)).revision == 1
+    await asyncio.wait_for(begun.wait(), 10)  # one that is left before that is cancelled within the first change
     await watch.aclose()
     await asyncio.wait_for(ended.wait(), 10)
 

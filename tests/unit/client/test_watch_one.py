@@ -62,14 +62,16 @@ async def test_it_raises_what_repeating_cannot_mend(script: Any, client: Client)
 
 
 async def test_one_that_is_left_ends_its_stream(script: Any, client: Client) -> None:
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def endless(_request: Any, context: Any) -> None:
         context.add_done_callback(lambda _: ended.set())
+        begun.set()
         await asyncio.Event().wait()
 
     script.answer("WatchExecution", [a_change(), endless])
     watch = client.executions.watch_one("e1")
     assert (await anext(watch)).revision == 1
+    await asyncio.wait_for(begun.wait(), 10)  # one that is left before that is cancelled within the first change
     await watch.aclose()
     await asyncio.wait_for(ended.wait(), 10)

@@ -8,8 +8,6 @@ from uuid import UUID
 
 import orjson
 
-from services.executor import compiled
-from services.executor.inputs import needed_results, prepare
 from services.executor.modules import Modules
 from valkyr.flow.attempts import RetryPolicy
 from valkyr.flow.effects import Prepared
@@ -19,6 +17,8 @@ from valkyr.flow.sights import StoredResult
 from valkyr.flow.states import RunState
 from valkyr.graph.model import Graph
 from valkyr.modules import builtin_modules
+from valkyr.planning import compiled
+from valkyr.planning.inputs import needed_results, prepare
 
 EXECUTION = UUID("0199b1f0-7c3a-7def-8abc-012340000000")
 WORKFLOW = UUID("0199b1f0-7c3a-7def-8abc-99999999ffff")
@@ -26,7 +26,7 @@ WORKFLOW = UUID("0199b1f0-7c3a-7def-8abc-99999999ffff")
 
 def plan_of(graph: Graph) -> Plan:
     """As an executor plans it whose modules are those that come with Valkyr."""
-    return compiled.plan_of(graph, MODULES.target_before)
+    return compiled.plan_of(graph, MODULES.target_before, MODULES.dedupe_of)
 
 
 def a_fact(trigger: Any = None) -> ExecutionFacts:

@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
-from services.executor.compiled import CompiledConfig, canonical, digest_of
 from tests.builders import a_graph
 from tests.unit.executor.executions import plan_of
 from valkyr.expressions import ExpressionError
 from valkyr.flow.edges import CannotEvaluate
 from valkyr.flow.plan import Control, Sight
 from valkyr.graph.model import Module
+from valkyr.planning.compiled import CompiledConfig, canonical, digest_of
 
 
 def config_of(module: Module | str | tuple[str, dict[str, Any]] | None) -> CompiledConfig:

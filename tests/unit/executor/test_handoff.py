@@ -12,7 +12,7 @@ from services.executor.breakers.mirror import Mirror
 from services.executor.handoff import Handoff, leased_run
 from services.executor.model import LeasePolicy, new_id
 from services.executor.reaper import FORGOTTEN_AFTER
-from services.executor.signals import Signals
+from services.executor.signals import Readiness
 from tests.builders import a_graph
 from tests.unit.executor.breakers import Silent, a_mirror, a_status
 from tests.unit.executor.executions import a_fact, plan_of, prepared
@@ -43,7 +43,7 @@ class FakeWorker:
 def a_door(size: int = 10, **settings: Any) -> tuple[Handoff, FakeWorker]:
     worker = FakeWorker(size)
     known = {"pool": "default", "class_names": frozenset({"NoopModule"}), "serves_all": False, **settings}
-    return Handoff(worker, Signals(), Mirror(Silent()), **known), worker
+    return Handoff(worker, Readiness(), Mirror(Silent()), **known), worker
 
 
 def a_lease() -> LeasedRun:
@@ -187,7 +187,7 @@ def test_i23_an_attempt_links_to_the_one_before_in_the_trace_in_which_that_ran(
 
 def test_i17_a_run_whose_target_is_open_is_not_for_the_own_pool_at_once() -> None:
     mirror, _ = a_mirror(a_status("t-a", "OPEN"))
-    door = Handoff(FakeWorker(1), Signals(), mirror, pool="default", class_names=frozenset(), serves_all=True)
+    door = Handoff(FakeWorker(1), Readiness(), mirror, pool="default", class_names=frozenset(), serves_all=True)
     graph = a_graph("a, b, c", modules={name: Module("", "Any", target=f"t-{name}") for name in "ab"})
     plan = plan_of(graph)
     assert [door.may_take("default", node) for node in plan.nodes] == [False, True, True]

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 
-from services.executor.inputs import INPUTS_LIMIT, needed_results
 from tests.builders import a_graph
-from tests.unit.executor.executions import EXECUTION, UNSETTLED, WORKFLOW, failed, plan_of, prepared, succeeded
+from tests.unit.executor.executions import (
+    EXECUTION,
+    MODULES,
+    UNSETTLED,
+    WORKFLOW,
+    a_fact,
+    failed,
+    plan_of,
+    prepared,
+    succeeded,
+)
 from valkyr.flow.effects import Prepared
 from valkyr.flow.facts import NO_REPLAY, Replay
 from valkyr.flow.sights import QuarantinedAs, StoredResult, as_of
 from valkyr.flow.states import RunState
-from valkyr.graph.model import Graph
+from valkyr.graph.model import Dedupe, DedupeScope, Graph
+from valkyr.planning.inputs import INPUTS_LIMIT, needed_results, prepare
 
 
 def inputs_of(run: Prepared) -> Any:
@@ -128,6 +139,56 @@ def test_other_inputs_or_another_config_or_node_or_class_make_another_key() -> N
         prepared(a_graph("a -> y"), "y", results=known).idempotency_key,
     ]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("changed", "same"),
+    [
+        ({"node_id": "y"}, {"workflow": True, "global": True}),
+        ({"execution": True}, {"workflow": True, "global": True}),
+        ({"workflow": True}, {"workflow": False, "global": True}),
+        ({"namespace": True}, {"workflow": False, "global": False}),
+        ({"trigger": 2}, {"workflow": False, "global": False}),
+        ({"config": {"b": 1}}, {"workflow": False, "global": False}),
+        ({"class_name": "LogModule"}, {"workflow": False, "global": False}),
+        ({"replay": Replay(key_number=1)}, {"workflow": False, "global": False}),
+    ],
+    ids=["node", "execution", "workflow", "namespace", "payload", "config", "class", "new key"],
+)
+def test_the_key_of_a_module_that_dedupes_is_that_of_its_equals(changed: dict[str, Any], same: dict[str, bool]) -> None:
+    for scope in DedupeScope:
+        assert (key_of(scope) == key_of(scope, **changed)) is same[scope.lower()], scope
+    assert len({key_of(None), *map(key_of, DedupeScope)}) == 3
+
+
+def key_of(scope: DedupeScope | None, **changed: Any) -> str:
+    """Of the one node of its graph."""
+    name, class_name = changed.get("node_id", "z"), changed.get("class_name", "NoopModule")
+    plan = plan_of(a_graph(name, modules={name: (class_name, changed.get("config", {}))}))
+    facts = replace(
+        a_fact(changed.get("trigger", 1)),
+        id=UUID(int=1) if "execution" in changed else EXECUTION,
+        workflow_id=UUID(int=2) if "workflow" in changed else WORKFLOW,
+        namespace="elsewhere" if "namespace" in changed else "default",
+    )
+    return prepare(
+        plan,
+        facts,
+        replace(plan.nodes[0], dedupe=Dedupe(scope) if scope else None),
+        taken=(),
+        epoch=1,
+        attempt=1,
+        ready_revision=1,
+        result_of=lambda _node: None,
+        modules=MODULES,
+        replay=changed.get("replay", NO_REPLAY),
+    ).idempotency_key
+
+
+def test_the_new_key_of_a_requeue_is_nobody_else_s() -> None:
+    """Two executions may each requeue their first quarantine: each is to be run."""
+    anew = Replay(key_number=1)
+    assert key_of(DedupeScope.GLOBAL, replay=anew) != key_of(DedupeScope.GLOBAL, replay=anew, execution=True)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.executor.model import idempotency_key, rank_of
+from services.executor.model import rank_of
+from valkyr.planning.inputs import idempotency_key
 
 
 @pytest.mark.parametrize(

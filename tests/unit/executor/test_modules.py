@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from services.executor import compiled
 from services.executor.modules import MAX_TARGET, Modules
 from tests.builders import a_graph
 from tests.unit.executor.executions import POLICY
@@ -17,6 +16,7 @@ from valkyr.flow.plan import PlannedNode
 from valkyr.graph.model import Graph, Module, Retry, Settings
 from valkyr.module import ModuleSpec
 from valkyr.modules import builtin_modules
+from valkyr.planning import compiled
 
 NOOP = builtin_modules()["NoopModule"]
 
@@ -32,7 +32,7 @@ def calling(class_name: str = "Calls", target: str = "", config: Mapping[str, An
 
 
 def node_of(graph: Graph, known: Modules) -> PlannedNode:
-    return compiled.plan_of(graph, known.target_before).nodes[0]
+    return compiled.plan_of(graph, known.target_before, known.dedupe_of).nodes[0]
 
 
 def by_host(config: Mapping[str, Any]) -> str | None:

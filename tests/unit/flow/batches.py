@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from services.executor.compiled import new_memory
 from tests.unit.executor.executions import EXECUTION, POLICY, a_fact, plan_of
 from valkyr.errors import ValkyrError
 from valkyr.flow.attempts import LeaseFacts
@@ -35,6 +34,7 @@ from valkyr.flow.states import MOVABLE_RUN_STATES, Ending, ExecutionState, RunSt
 from valkyr.flow.step import ExecutionStep
 from valkyr.flow.writes import Writes
 from valkyr.graph.model import Graph
+from valkyr.planning.compiled import new_memory
 
 NOTHING = {"outputs": None, "error": None}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

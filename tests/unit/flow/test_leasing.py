@@ -45,8 +45,13 @@ def test_nobody_takes_what_the_engine_decides_itself() -> None:
 @pytest.mark.parametrize("takes", [True, False], ids=["taken", "not taken"])
 @pytest.mark.parametrize("trusted", [True, False], ids=["somebody may be at it", "nobody is"])
 def test_i12_nothing_is_handed_off_that_a_silent_runner_may_be_at(takes: bool, trusted: bool) -> None:
-    row = Batch(a_graph("a"), trusted=trusted).step.rows[0]
+    row = Batch(a_graph("a"), trusted=trusted, attempt=0).step.rows[0]
     assert may_hand_off(row, takes=takes) is (takes and not trusted)
+
+
+def test_what_was_tried_before_is_not_handed_off_without_what_it_has_said() -> None:
+    row = Batch(a_graph("a"), attempt=1).step.rows[0]
+    assert not may_hand_off(row, takes=True)
 
 
 @pytest.mark.parametrize("state", list(R))

@@ -17,11 +17,12 @@ from valkyr.graph.catalogue import (
     modules_from_document,
     with_defaults,
 )
-from valkyr.graph.model import Graph, Module, Node, Retry, Settings
+from valkyr.graph.model import Dedupe, DedupeScope, Graph, Module, Node, Retry, Settings
 
 SECOND = timedelta(seconds=1)
 RETRY = Retry(max_attempts=7, backoff_base=SECOND, backoff_max=60 * SECOND)
-SAID = CatalogueModule("Mine", pool="gpu", target="http:mine", retry=RETRY, timeout=9 * SECOND)
+DEDUPE = Dedupe(DedupeScope.GLOBAL, 60 * SECOND)
+SAID = CatalogueModule("Mine", pool="gpu", target="http:mine", retry=RETRY, timeout=9 * SECOND, dedupe=DEDUPE)
 
 
 def graph_of(node: Node, *, target: str = "", default_retry: Retry | None = None) -> Graph:
@@ -73,8 +74,9 @@ def test_where_no_module_says_anything_the_graph_is_the_same() -> None:
         CatalogueModule("Mine"),
         CatalogueModule("Mine", retry=Retry(backoff_max=timedelta(milliseconds=1500))),
         CatalogueModule("Mine", pool="p"),
+        CatalogueModule("Mine", dedupe=Dedupe(DedupeScope.WORKFLOW)),
     ],
-    ids=["all", "nothing", "a part of a second", "one"],
+    ids=["all", "nothing", "a part of a second", "one", "dedupe"],
 )
 def test_defaults_are_read_as_they_were_written(module: CatalogueModule) -> None:
     assert module_from_defaults("Mine", defaults_to_document(module)) == module
@@ -83,7 +85,7 @@ def test_defaults_are_read_as_they_were_written(module: CatalogueModule) -> None
 def test_a_file_names_modules_or_is_the_list_of_them() -> None:
     said = {"className": "Mine", "pool": "gpu", "target": "http:mine", "timeout": "PT9S"}
     retry = {"maxAttempts": 7, "backoffBaseDelay": "1s", "backoffMaxDelay": "PT1M"}
-    document = [{**said, "retry": retry}]
+    document = [{**said, "retry": retry, "dedupe": {"scope": "GLOBAL", "ttl": "PT1M"}}]
     assert modules_from_document(document) == modules_from_document({"modules": document}) == [SAID]
 
 
@@ -97,6 +99,12 @@ def test_a_file_names_modules_or_is_the_list_of_them() -> None:
         ({"modules": [{"className": "M", "confgSchema": {}}]}, "modules[0].confgSchema"),
         ({"modules": [{"className": "M", "timeout": "soon"}]}, "modules[0].timeout"),
         ({"modules": [{"className": "M", "retry": {"maxAttempts": 0}}]}, "modules[0].retry.maxAttempts"),
+        ({"modules": [{"className": "M", "dedupe": "GLOBAL"}]}, "modules[0].dedupe"),
+        ({"modules": [{"className": "M", "dedupe": {"ttl": "1s"}}]}, "modules[0].dedupe.scope"),
+        ({"modules": [{"className": "M", "dedupe": {"scope": "ALL"}}]}, "modules[0].dedupe.scope"),
+        ({"modules": [{"className": "M", "dedupe": {"scope": "GLOBAL", "ttl": "0s"}}]}, "modules[0].dedupe.ttl"),
+        ({"modules": [{"className": "M", "dedupe": {"scope": "GLOBAL", "ttl": "P31D"}}]}, "modules[0].dedupe.ttl"),
+        ({"modules": [{"className": "M", "dedupe": {"scope": "GLOBAL", "for": "1s"}}]}, "modules[0].dedupe.for"),
         ({"module": []}, "module"),
         ("Mine", "modules"),
         (None, "modules"),

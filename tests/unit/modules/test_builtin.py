@@ -19,7 +19,9 @@ from valkyr.modules.transform import TransformConfig, transform
 def test_the_catalogue_names_every_module() -> None:
     assert set(builtin_modules()) == {
         "DelayModule",
+        "EmailModule",
         "FailModule",
+        "GrpcCallModule",
         "HttpRequestModule",
         "LogModule",
         "NoopModule",
@@ -53,6 +55,17 @@ def test_only_delay_is_a_control_node() -> None:
             True,
         ),
         ("HttpRequestModule", {"url": 5}, False),
+        ("EmailModule", {"host": "x.test", "from": "a@x.test", "to": "b@x.test", "text": ""}, True),
+        (
+            "EmailModule",
+            {"host": "x.test", "from": "a@x.test", "to": ["b@x.test"], "html": "x"},
+            True,
+        ),
+        ("EmailModule", {"host": "x.test", "from": "a@x.test", "to": "b@x.test", "password": "x"}, False),
+        ("EmailModule", {"host": "x.test", "from": "a@x.test", "to": 5}, False),
+        ("GrpcCallModule", {"address": "x.test:443", "method": "a.b.C/Do", "request": {"id": 1}}, True),
+        ("GrpcCallModule", {"address": "x.test:443", "method": "Do"}, False),
+        ("GrpcCallModule", {"address": "x.test:443", "method": "a.C/Do", "request": "x"}, False),
         ("HttpRequestModule", {"url": "https://example.com", "verify": False}, False),
     ],
 )
@@ -95,7 +108,7 @@ def test_the_context_decodes_inputs_only_when_asked() -> None:
     context = Context(inputs=b'{"trigger":{"a":1},"nodes":{"n":{"outputs":[2]}}}')
     assert context.trigger == {"a": 1}
     assert context.outputs_of("n") == [2]
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="other is no node whose edge to this one was taken: n"):
         context.outputs_of("other")
     assert Context(inputs=b"").inputs == {}
     assert Context(inputs={"trigger": 5}).trigger == 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from valkyr.errors import ValkyrError
@@ -15,6 +15,7 @@ from valkyr.module import ModuleSpec, spec_of
 from valkyr.modules import builtin_modules
 from valkyr.runner.leases import (
     Failure,
+    Granted,
     HeartbeatAnswer,
     LeasedRun,
     LeaseRef,
@@ -49,6 +50,7 @@ class FakeTransport:
         self.batches: list[list[RunResult]] = []
         self.refused: list[list[RunResult]] = []
         self.beats: list[list[LeaseRef]] = []
+        self.progress: list[Mapping[LeaseRef, bytes]] = []
         self.answers: dict[str, HeartbeatAnswer] = {}
         self.report_answers: dict[str, ReportAnswer] = {}
         self.lease_errors: deque[ValkyrError] = deque()
@@ -65,14 +67,14 @@ class FakeTransport:
         self.ready.extend(runs)
         self.more.set()
 
-    async def lease_runs(self, *, max_runs: int) -> Sequence[LeasedRun]:
+    async def lease_runs(self, *, max_runs: int) -> Granted:
         self.asked.append(max_runs)
         if self.lease_errors:
             raise self.lease_errors.popleft()
         while not self.ready:
             self.more.clear()
             await self.more.wait()
-        return [self.ready.popleft() for _ in range(min(max_runs, len(self.ready)))]
+        return Granted([self.ready.popleft() for _ in range(min(max_runs, len(self.ready)))])
 
     async def report_runs(self, results: Sequence[RunResult]) -> Sequence[ReportAnswer]:
         await self.reports_may_pass.wait()
@@ -83,8 +85,14 @@ class FakeTransport:
         self.batches.append(list(results))
         return [self.report_answers.get(result.ref.run_id, ReportAnswer.ACCEPTED) for result in results]
 
-    def heartbeat_runs(self, leases: Sequence[LeaseRef]) -> Sequence[HeartbeatAnswer]:
+    def told(self) -> datetime | None:
+        return None
+
+    def heartbeat_runs(
+        self, leases: Sequence[LeaseRef], *, progress: Mapping[LeaseRef, bytes], as_of: datetime | None
+    ) -> Sequence[HeartbeatAnswer]:
         self.beats.append(list(leases))
+        self.progress.append(progress)
         self.beats_may_pass.wait(30)
         if self.beat_error is not None:
             raise self.beat_error

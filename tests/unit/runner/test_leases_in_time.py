@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -22,11 +23,16 @@ from tests.unit.runner.fakes import (
 from valkyr.errors import Unavailable
 from valkyr.runner.attempt import Attempt, fence_margin, longest_wait
 from valkyr.runner.heartbeats import Heartbeats
-from valkyr.runner.leases import FailureType, HeartbeatAnswer, Release
+from valkyr.runner.leases import FailureType, Granted, HeartbeatAnswer, Release
 from valkyr.runner.worker import Worker
 
 BEAT = timedelta(milliseconds=1)
 TRUST = (LEASE - fence_margin(LEASE)).total_seconds()
+
+
+def beats_of(transport: FakeTransport, held: Callable[[], list[Attempt]], clock: Clock | None = None) -> Heartbeats:
+    """Heartbeats that nobody is told of."""
+    return Heartbeats(transport, held, lambda _: None, lambda _: None, interval=1, clock=clock or Clock())
 
 
 async def test_one_call_covers_all_leases() -> None:
@@ -37,11 +43,11 @@ async def test_one_call_covers_all_leases() -> None:
         await eventually(lambda: any(len(beat) == 5 for beat in transport.beats))
 
 
-async def test_without_leases_there_is_no_heartbeat() -> None:
+async def test_who_holds_nothing_says_so_and_is_seen() -> None:
     transport = FakeTransport()
     worker = Worker(transport, modules_with())
-    Heartbeats(transport, lambda: list(worker.live.values()), lambda _: None, interval=1, clock=Clock()).beat()
-    assert not transport.beats
+    beats_of(transport, lambda: list(worker.live.values())).beat()
+    assert transport.beats == [[]]
 
 
 async def test_heartbeats_go_on_while_the_loop_is_busy() -> None:
@@ -271,12 +277,12 @@ async def test_i12_trust_counts_from_the_sending_of_a_heartbeat_not_from_its_ans
     attempt = Attempt(a_lease("r1"), granted_at=clock())
 
     class Slow(FakeTransport):
-        def heartbeat_runs(self, leases: object) -> list[HeartbeatAnswer]:
+        def heartbeat_runs(self, leases: object, *, progress: object, as_of: object) -> list[HeartbeatAnswer]:
             clock.move(100)
             return [HeartbeatAnswer.CONTINUE]
 
     clock.move(10)
-    Heartbeats(Slow(), lambda: [attempt], lambda _: None, interval=1, clock=clock).beat()
+    beats_of(Slow(), lambda: [attempt], clock).beat()
     assert attempt.trusted_until == 1000 + 10 + TRUST
     assert not transport.beats
 
@@ -299,7 +305,7 @@ async def test_i12_failed_heartbeats_do_not_renew() -> None:
     clock, transport = Clock(), FakeTransport()
     transport.beat_error = Unavailable("away")
     attempt = Attempt(a_lease("r1"), granted_at=clock())
-    heartbeats = Heartbeats(transport, lambda: [attempt], lambda _: None, interval=1, clock=clock)
+    heartbeats = beats_of(transport, lambda: [attempt], clock)
     clock.move(10)
     heartbeats.beat()
     assert attempt.trusted_until == 1000 + TRUST
@@ -312,11 +318,11 @@ async def test_i12_a_fresh_lease_counts_from_before_it_was_asked_for() -> None:
     clock, gate = Clock(), Gate()
 
     class Slow(FakeTransport):
-        async def lease_runs(self, *, max_runs: int) -> list[object]:  # type: ignore[override]
+        async def lease_runs(self, *, max_runs: int) -> Granted:
             if not self.ready:
                 await asyncio.Event().wait()
             clock.move(30)
-            return [self.ready.popleft()]
+            return Granted([self.ready.popleft()])
 
     transport = Slow(a_lease("r1", "M"))
     async with a_running(transport, modules_with(M=gate.run), clock=clock) as worker:

@@ -15,7 +15,6 @@ from valkyr.module import PermanentError, RetryLater
 from valkyr.runner.leases import FailureType
 from valkyr.runner.outcomes import (
     MAX_MESSAGE,
-    MAX_OUTPUT_BYTES,
     MAX_STACK_TRACE,
     UnusableOutputs,
     describe_bad_config,
@@ -23,6 +22,7 @@ from valkyr.runner.outcomes import (
     failure_of,
     success_of,
 )
+from valkyr.stored_json import MAX_OUTPUT_BYTES
 
 
 @dataclasses.dataclass
@@ -36,10 +36,17 @@ class Model(BaseModel):
     value: float = 1.0
 
 
-def nested(levels: int) -> list[Any]:
-    value: list[Any] = []
+def nested(levels: int, inner: Any = None) -> list[Any]:
+    value: list[Any] = [] if inner is None else [inner]
     for _ in range(levels - 1):
         value = [value]
+    return value
+
+
+def points(levels: int) -> Point | None:
+    value = None
+    for _ in range(levels):
+        value = Point(1.0, value)
     return value
 
 
@@ -75,6 +82,8 @@ CYCLE.append(CYCLE)
         ({"m": Model(when=datetime(2030, 1, 1, tzinfo=UTC), value=math.nan)}, "nan"),
         (CYCLE, "contain themselves"),
         (nested(65), "deeper than 64"),
+        (points(65), "deeper than 64"),
+        (nested(60, Point(1.0, nested(5))), "deeper than 64"),
         ({1: 2}, "key must be str"),
         (2**64, "64-bit"),
         ("a\0b", "NUL"),
@@ -95,9 +104,10 @@ def test_what_json_cannot_hold_is_refused_with_a_reason(value: Any, message: str
 def test_outputs_on_the_limits_are_kept() -> None:
     assert len(encode_outputs("x" * (MAX_OUTPUT_BYTES - 2))) == MAX_OUTPUT_BYTES
     assert encode_outputs(nested(64))
+    assert encode_outputs(points(64))
 
 
-@pytest.mark.parametrize("cost", [math.nan, math.inf, "5"])
+@pytest.mark.parametrize("cost", [math.nan, math.inf, -1, "5"])
 def test_a_cost_that_is_no_number_is_refused(cost: Any) -> None:
     with pytest.raises(UnusableOutputs, match="cost_tokens"):
         success_of({}, cost)

@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.runner.fakes import (
     Clock,
@@ -246,6 +247,48 @@ async def test_room_is_told_of_when_code_ends_between_its_report_and_the_answer(
         transport.reports_may_pass.set()
         await eventually(lambda: told == [1])
     assert not transport.result_of("r1").frees_slot
+
+
+async def test_a_worker_all_of_whose_slots_are_held_by_what_does_not_stop_says_so_once_and_when_that_is_over() -> None:
+    def told() -> list[tuple[str, int]]:
+        return [(line["event"], line["slots_left"]) for line in lines if line["event"].startswith("slots.")]
+
+    clock, gates, transport = Clock(), [Gate(), Gate()], FakeTransport()
+    modules = modules_with(M0=gates[0].run_in_thread, M1=gates[1].run_in_thread)
+    with capture_logs() as lines:
+        async with a_running(transport, modules, clock=clock, concurrency=2, heartbeat_interval=BEAT) as worker:
+            for number, gate in enumerate(gates):
+                worker.accept([a_lease(f"r{number}", f"M{number}")])
+                await eventually(lambda gate=gate: gate.running)
+                transport.answers[f"r{number}"] = HeartbeatAnswer.LEASE_LOST
+                await eventually(lambda number=number: worker.room() == 1 - number and not worker.live)
+                clock.move(STOP_GRACE.total_seconds() - 0.1)
+                worker.sweep()
+            assert not told(), "one slot was left, then a module had time to stop"
+            clock.move(0.1)
+            for _ in range(2):
+                worker.sweep()
+            assert told() == [("slots.all_held", 0)]
+            gates[0].open_thread.set()
+            await eventually(lambda: worker.room() == 1)
+            assert told() == [("slots.all_held", 0), ("slots.some_left", 1)]
+            gates[1].open_thread.set()
+            await eventually(lambda: worker.room() == 2)
+    assert len(told()) == 2
+
+
+async def test_a_module_that_stops_in_time_is_no_slot_that_is_held() -> None:
+    clock, gate, transport = Clock(), Gate(), FakeTransport()
+    transport.answers["r1"] = HeartbeatAnswer.LEASE_LOST
+    with capture_logs() as lines:
+        async with a_running(
+            transport, modules_with(M=gate.run), clock=clock, concurrency=1, heartbeat_interval=BEAT
+        ) as worker:
+            worker.accept([a_lease("r1", "M")])
+            await eventually(lambda: gate.cancelled and worker.room() == 1)
+            clock.move(2 * STOP_GRACE.total_seconds())
+            worker.sweep()
+    assert not [line for line in lines if line["event"].startswith("slots.")]
 
 
 async def test_a_draining_worker_tells_of_no_room() -> None:

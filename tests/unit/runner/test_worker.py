@@ -14,10 +14,11 @@ from pydantic import BaseModel, Field
 from structlog.testing import capture_logs
 
 from tests.otlp import OtlpReceiver
-from tests.unit.runner.fakes import FakeTransport, Gate, a_lease, a_running, eventually, modules_with, turns
+from tests.unit.runner.fakes import Clock, FakeTransport, Gate, a_lease, a_running, eventually, modules_with, turns
 from valkyr.errors import InvalidRequest, Unavailable
 from valkyr.module import Context, PermanentError, RetryLater
-from valkyr.runner.leases import FailureType, Release, ReportAnswer, Success
+from valkyr.runner import worker as worker_module
+from valkyr.runner.leases import FailureType, Granted, LeasedRun, Release, ReportAnswer, Success
 from valkyr.telemetry import configure, reset
 
 
@@ -160,6 +161,76 @@ async def test_i13_room_is_what_the_leases_held_leave() -> None:
         transport.reports_may_pass.set()
         await eventually(lambda: len(transport.results) == 5)
         await eventually(lambda: worker.room() == 3)
+
+
+class SlowTransport(FakeTransport):
+    """Each call for runs takes `lasts` seconds, by the worker's clock."""
+
+    def __init__(self, clock: Clock, lasts: float, *runs: LeasedRun) -> None:
+        super().__init__(*runs)
+        self._clock = clock
+        self._lasts = lasts
+
+    async def lease_runs(self, *, max_runs: int) -> Granted:
+        granted = await super().lease_runs(max_runs=max_runs)
+        self._clock.move(self._lasts)
+        return granted
+
+
+async def test_where_more_stand_in_line_than_fit_it_asks_again_when_all_its_slots_are_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "LONGEST_GATHERING", 60)
+    gates = [Gate() for _ in range(3)]
+    clock = Clock()
+    transport = SlowTransport(clock, 60, *(a_lease(f"r{number}", f"M{number}") for number in range(3)))
+    modules = modules_with(**{f"M{number}": gate.run for number, gate in enumerate(gates)})
+    async with a_running(transport, modules, concurrency=3, clock=clock):
+        await eventually(lambda: transport.asked)
+        for number, gate in enumerate(gates):
+            assert transport.asked == [3], number
+            gate.open.set()
+            await eventually(lambda done=number + 1: len(transport.results) == done)
+            await turns()
+        await eventually(lambda: transport.asked == [3, 3])
+
+
+@pytest.mark.parametrize(("lasts", "longest"), [(0.01, 60), (60, 0.01)], ids=["a quick executor", "a slow one"])
+async def test_it_waits_for_more_room_no_longer_than_its_last_call_took_nor_than_it_may(
+    monkeypatch: pytest.MonkeyPatch, lasts: float, longest: float
+) -> None:
+    monkeypatch.setattr(worker_module, "LONGEST_GATHERING", longest)
+    held, gate = Gate(), Gate()
+    clock = Clock()
+    transport = SlowTransport(clock, lasts, a_lease("r0", "Held"), a_lease("r1", "M"))
+    async with a_running(transport, modules_with(Held=held.run, M=gate.run), concurrency=2, clock=clock):
+        gate.open.set()
+        await eventually(lambda: transport.asked == [2, 1])
+
+
+async def test_who_is_to_take_no_more_while_it_waits_for_more_room_asks_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "LONGEST_GATHERING", 0.2)
+    held, gate = Gate(), Gate()
+    clock = Clock()
+    transport = SlowTransport(clock, 60, a_lease("r0", "Held"), a_lease("r1", "M"))
+    async with a_running(transport, modules_with(Held=held.run, M=gate.run), concurrency=2, clock=clock) as worker:
+        await eventually(lambda: held.started and gate.started)
+        [pulling] = [task for task in asyncio.all_tasks() if task.get_name() == "valkyr-leases"]
+        gate.open.set()
+        await eventually(lambda: worker.room() == 1)
+        worker.take_no_more()
+        await eventually(lambda: pulling.done() or len(transport.asked) > 1)
+    assert 0 not in transport.asked
+
+
+async def test_where_all_that_stood_in_line_fits_it_asks_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "LONGEST_GATHERING", 60)
+    gate, clock = Gate(), Clock()
+    transport = SlowTransport(clock, 60, *(a_lease(f"r{number}", "M") for number in range(3)))
+    async with a_running(transport, modules_with(M=gate.run), concurrency=4, clock=clock):
+        await eventually(lambda: transport.asked == [4, 1])
 
 
 async def test_i13_pushed_runs_count_like_pulled_ones() -> None:
