@@ -59,7 +59,9 @@ class NotingPool:
 class Lab:
     """For a stack whose executor runs nothing itself (`concurrency: 0`)."""
 
-    def __init__(self, stack: Stack, *, room: int = 0, session: Any = None, holder: str = "lab") -> None:
+    def __init__(
+        self, stack: Stack, *, room: int = 0, session: Any = None, holder: str = "lab", max_bytes: int | None = None
+    ) -> None:
         parts = stack.app.parts
         self.stack = stack
         self.pool = NotingPool(room)
@@ -75,6 +77,7 @@ class Lab:
             pool="default",
             class_names=parts.handoff.serving.class_names,
             serves_all=False,
+            max_bytes=max_bytes,
         )
         self.progress = Progress(
             self.session,

@@ -32,7 +32,7 @@ from valkyr.telemetry import get_logger
 
 BATCH = 500
 PORTION = 50
-"""Runs that are prepared together where their size is limited."""
+"""Runs whose payloads are read together, however many a look finds: each may have a MiB and more."""
 
 TURN = 1.0
 """Seconds after which a step ends that is not done yet, so that its loop is seen to go on."""
@@ -185,41 +185,47 @@ class Dispatcher:
         found = await store.select_to_lease(
             tx, self._handoff.serving, marks=marks, limit=limit, namespace=self._handoff.namespace
         )
-        batch = _Batch(self._known_of(await self._cache.facts_by(tx, {run.execution_id for _, run in found}), plans))
-        await self._divide(tx, batch, [run for _, run in found if run.execution_id in batch.known], room)
+        batch = _Batch()
+        for first in range(0, len(found), PORTION):
+            portion = [run for _, run in found[first : first + PORTION]]
+            if batch.full:
+                batch.left.update(run.id for run in portion)
+                continue
+            known = self._known_of(await self._cache.facts_by(tx, {run.execution_id for run in portion}), plans)
+            await self._divide(tx, batch, known, [run for run in portion if run.execution_id in known], room)
         self._advance(found, batch.left)
         await self._leasing.lease(tx, batch.leased)
         await parking.park_runs(tx, batch.parked)
         return batch
 
-    async def _divide(self, tx: Any, batch: _Batch, candidates: Sequence[Candidate], room: int) -> None:
+    async def _divide(
+        self, tx: Any, batch: _Batch, known: Mapping[UUID, Known], candidates: Sequence[Candidate], room: int
+    ) -> None:
         """Who is leased, who is parked, and who is left as there is no room. Inputs are made of no more than there is
-        room for at a time."""
+        room for."""
         unheld: list[Candidate] = []
         for candidate in candidates:
-            target = batch.known[candidate.execution_id].version.plan.nodes[candidate.node_index].target
-            if not (target and self._park(batch, candidate, target)):
+            execution = known[candidate.execution_id]
+            target = execution.version.plan.nodes[candidate.node_index].target
+            if not (target and self._park(batch, execution, candidate, target)):
                 unheld.append(candidate)
-        most, size, full = self._handoff.max_bytes, 0, False
-        while unheld and not full and (room_left := room - len(batch.leased)):
-            portion = unheld[: room_left if most is None else min(room_left, PORTION)]
+        while unheld and not batch.full and (room_left := room - len(batch.leased)):
             looked_at = 0
-            for run in await self._leasing.prepare(tx, batch.known, portion):
-                size += weight(run)
-                full = most is not None and size > most and bool(batch.leased)
-                if full:
+            prepared = await self._leasing.prepare(tx, known, unheld[:room_left])
+            for run in prepared:
+                execution = known[run.execution_id]
+                if not batch.takes(run, self._handoff.max_bytes):
                     break
                 looked_at += 1
-                if run.target and self._park(batch, run, run.target):
-                    size -= weight(run)
-                else:
-                    batch.leased.append(run)
+                if not (run.target and self._park(batch, execution, run, run.target)):
+                    batch.lease(run, execution)
+            batch.full = batch.full or len(prepared) < min(room_left, len(unheld))
             unheld = unheld[looked_at:]
         batch.left.update(candidate.id for candidate in unheld)
 
-    def _park(self, batch: _Batch, run: Candidate | Prepared, target: str) -> bool:
+    def _park(self, batch: _Batch, execution: Known, run: Candidate | Prepared, target: str) -> bool:
         """I17: not where the target is closed, as far as this executor knows."""
-        namespace = batch.known[run.execution_id].facts.namespace
+        namespace = execution.facts.namespace
         if self._handoff.closed(namespace, target):
             return False
         batch.parked.append(
@@ -294,12 +300,25 @@ class Dispatcher:
 
 @dataclass(slots=True)
 class _Batch:
-    """What one transaction found: `left` stay READY, as there was no room for them."""
+    """What one transaction found: `left` stay READY, as there was no room for them. `known` are the executions of those
+    leased, `full` where no more bytes go through the door at once."""
 
-    known: Mapping[UUID, Known]
+    known: dict[UUID, Known] = field(default_factory=dict)
     leased: list[Prepared] = field(default_factory=list)
     parked: list[Parking] = field(default_factory=list)
     left: set[UUID] = field(default_factory=set)
+    size: int = 0
+    full: bool = False
+
+    def takes(self, run: Prepared, most: int | None) -> bool:
+        """One at least, however large."""
+        self.full = most is not None and bool(self.leased) and self.size + weight(run) > most
+        return not self.full
+
+    def lease(self, run: Prepared, execution: Known) -> None:
+        self.size += weight(run)
+        self.leased.append(run)
+        self.known[run.execution_id] = execution
 
 
 class _NotPlanned(Exception):

@@ -24,10 +24,10 @@ PATIENCE = 5.0
 class Leaser:
     """A dispatcher that nobody wakes, with room for `room` runs in every look."""
 
-    def __init__(self, stack: Stack, *, room: int) -> None:
-        lab = Lab(stack, room=room)
+    def __init__(self, stack: Stack, *, room: int, max_bytes: int | None = None) -> None:
+        lab = Lab(stack, room=room, max_bytes=max_bytes)
         parts = stack.app.parts
-        self._pool = lab.pool
+        self.pool = lab.pool
         self._session = CountedSession(lab.session)
         self._ready = lab.handoff.ready
         self._dispatcher = Dispatcher(
@@ -44,7 +44,7 @@ class Leaser:
         self._ready.backlog = True
         before = self._session.statements
         await self._dispatcher.step()
-        given, self._pool.given = self._pool.given, []
+        given, self.pool.given = self.pool.given, []
         return [run.node_id for run in given], self._session.statements - before
 
 
@@ -98,6 +98,28 @@ async def test_executions_that_memory_lacks_cost_one_statement_and_nothing_is_lo
     idle.app.parts.cache._facts.clear()
     nodes, statements = await leaser.step()
     assert (sorted(nodes), statements) == (["a", "b", "c"], 4)
+
+
+async def test_of_a_look_that_finds_many_no_more_payloads_are_read_than_go_through_the_door_and_a_portion(
+    idle: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "PORTION", 2)
+    leaser = Leaser(idle, room=8, max_bytes=3_500)
+    monkeypatch.setattr(leaser.pool, "room", lambda: 0 if leaser.pool.given else 8)
+    for number in range(8):
+        await idle.start(a_graph(f"n{number}"), payload={"text": "x" * 1_000})
+    facts = idle.app.parts.cache._facts
+    facts.clear()
+    assert (await leaser.step())[0] == ["n0", "n1", "n2"]
+    assert len(facts) == 4
+    assert (await leaser.step())[0] == ["n3", "n4", "n5"], "what was left is passed over by no watermark"
+
+
+async def test_one_run_goes_through_the_door_however_large_it_is(idle: Stack) -> None:
+    leaser = Leaser(idle, room=8, max_bytes=100)
+    for name in ("a", "b"):
+        await idle.start(a_graph(name), payload={"text": "x" * 1_000})
+    assert (await leaser.step())[0] == ["a", "b"]
 
 
 async def test_locks_are_let_go_of_while_a_plan_is_made_and_a_batch_needs_no_more_than_it_can_hold(idle: Stack) -> None:
