@@ -47,13 +47,13 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
             self._arrived.notify_all()
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    def wait_for(self, condition: Callable[[list[Span]], object], timeout: float = 10.0) -> list[Span]:
+    def wait_for(self, condition: Callable[[list[Span]], object], timeout: float = 60.0) -> list[Span]:
         """Blocks until `condition(spans)` is truthy; answers with the spans. TimeoutError lists what did arrive."""
         with self._arrived:
             if not self._arrived.wait_for(lambda: condition(self.spans), timeout):
                 raise TimeoutError(f"not within {timeout:.0f} s; arrived: {[span.name for span in self.spans]}")
             return list(self.spans)
 
-    async def wait_for_spans(self, condition: Callable[[list[Span]], object], timeout: float = 10.0) -> list[Span]:
+    async def wait_for_spans(self, condition: Callable[[list[Span]], object], timeout: float = 60.0) -> list[Span]:
         """As `wait_for`, without blocking the event loop."""
         return await asyncio.to_thread(self.wait_for, condition, timeout)

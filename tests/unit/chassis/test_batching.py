@@ -91,7 +91,7 @@ async def test_a_batch_that_fails_fails_for_all_of_it_and_the_next_goes_on() -> 
 async def test_too_few_answers_are_an_error_for_all_and_nobody_waits_for_ever() -> None:
     desk = Desk()
     desk.short = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answers = await desk.submit_all(1, 2)
     assert all(isinstance(answer, RuntimeError) for answer in answers)
 
@@ -126,7 +126,7 @@ async def test_a_caller_that_went_away_before_its_batch_is_processed_all_the_sam
 async def test_processing_that_is_cancelled_leaves_nobody_waiting() -> None:
     desk = Desk(limit=1)
     desk.refused = asyncio.CancelledError()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answers = await desk.submit_all(1, 2)
         assert all(isinstance(answer, asyncio.CancelledError) for answer in answers)
         desk.refused = None
@@ -142,11 +142,11 @@ async def test_close_waits_for_what_was_submitted() -> None:
     await asyncio.sleep(0)
     assert not closing.done()
     desk.open.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await closing
     assert [task.done() for task in tasks] == [True, True]
 
 
 async def test_close_with_nothing_submitted_returns() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await Desk().batcher.close()

@@ -20,7 +20,7 @@ LONG = timedelta(hours=1)
 async def during(loop: asyncio.Task[None], condition: Callable[[], object]) -> None:
     """Waits for `condition`, then ends the loop."""
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 assert not loop.done(), loop
                 await asyncio.sleep(0.001)

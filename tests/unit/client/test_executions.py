@@ -186,9 +186,9 @@ async def test_a_watch_that_is_left_ends_its_stream(script: Any, client: Client)
     script.answer("WatchExecutions", [a_change(an_execution(), token="t1"), endless])
     watch = client.executions.watch(["e1"])
     assert (await anext(watch)).revision == 1
-    await asyncio.wait_for(begun.wait(), 10)  # one that is left before that is cancelled within the first change
+    await asyncio.wait_for(begun.wait(), 30)  # one that is left before that is cancelled within the first change
     await watch.aclose()
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), 30)
 
 
 async def test_watch_raises_what_repeating_cannot_mend(script: Any, client: Client) -> None:

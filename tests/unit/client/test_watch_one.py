@@ -72,6 +72,6 @@ async def test_one_that_is_left_ends_its_stream(script: Any, client: Client) -> 
     script.answer("WatchExecution", [a_change(), endless])
     watch = client.executions.watch_one("e1")
     assert (await anext(watch)).revision == 1
-    await asyncio.wait_for(begun.wait(), 10)  # one that is left before that is cancelled within the first change
+    await asyncio.wait_for(begun.wait(), 30)  # one that is left before that is cancelled within the first change
     await watch.aclose()
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), 30)

@@ -15,7 +15,7 @@ from valkyr.errors import Unavailable
 from valkyr.flow.states import ExecutionState
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
-SOON = timedelta(seconds=10)
+SOON = timedelta(seconds=30)
 VIEW = ExecutionView(
     id=new_id(),
     namespace="default",

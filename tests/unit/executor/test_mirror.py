@@ -39,7 +39,7 @@ async def goes(mirror: Mirror, script: Script) -> None:
     """Runs until the last stream of the script has been taken in."""
     running = asyncio.create_task(mirror.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while script.opened < len(script.streams):
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0)
@@ -237,7 +237,7 @@ async def test_a_stream_that_says_nothing_is_given_up(monkeypatch: pytest.Monkey
     script = Script([snapshot()], [])
     mirror = Mirror(script, Clock())
     running = asyncio.create_task(mirror.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while script.opened < 3:
             await asyncio.sleep(0.005)
     running.cancel()

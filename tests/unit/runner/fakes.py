@@ -93,7 +93,7 @@ class FakeTransport:
     ) -> Sequence[HeartbeatAnswer]:
         self.beats.append(list(leases))
         self.progress.append(progress)
-        self.beats_may_pass.wait(30)
+        self.beats_may_pass.wait(60)
         if self.beat_error is not None:
             raise self.beat_error
         return [self.answers.get(lease.run_id, HeartbeatAnswer.CONTINUE) for lease in leases]
@@ -147,9 +147,9 @@ class Gate:
         self.contexts: list[Any] = []
 
     async def run(self, context: Any) -> Any:
+        self.contexts.append(context)
         self.started += 1
         self.running += 1
-        self.contexts.append(context)
         try:
             while True:
                 try:
@@ -163,11 +163,11 @@ class Gate:
             self.running -= 1
 
     def run_in_thread(self, context: Any) -> Any:
+        self.contexts.append(context)
         self.started += 1
         self.running += 1
-        self.contexts.append(context)
         try:
-            self.open_thread.wait(30)
+            self.open_thread.wait(60)
             return self.value
         finally:
             self.running -= 1
@@ -194,10 +194,10 @@ async def a_running(
         transport.reports_may_pass.set()
         transport.beats_may_pass.set()
         await worker.drain(timedelta(0))
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
 
 
-async def eventually(condition: Callable[[], object], what: str = "", timeout: float = 10) -> None:
+async def eventually(condition: Callable[[], object], what: str = "", timeout: float = 30) -> None:
     """Lets the loop turn until `condition()` is truthy."""
     deadline = asyncio.get_running_loop().time() + timeout
     while not condition():

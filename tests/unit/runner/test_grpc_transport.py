@@ -147,7 +147,7 @@ async def test_an_executor_that_was_away_is_told_again_what_this_runner_can_run(
 
 @pytest.mark.parametrize(
     ("lease", "longest"),
-    [(timedelta(minutes=2), timedelta(seconds=5)), (timedelta(seconds=6), timedelta(seconds=2))],
+    [(timedelta(minutes=2), timedelta(seconds=5)), (timedelta(seconds=12), timedelta(seconds=4))],
     ids=["a long lease", "a short lease"],
 )
 async def test_a_heartbeat_that_nobody_answers_is_given_up_while_the_lease_lasts(
@@ -158,7 +158,7 @@ async def test_a_heartbeat_that_nobody_answers_is_given_up_while_the_lease_lasts
         await transport.register()
         await asyncio.to_thread(transport.heartbeat_runs, [], progress={}, as_of=None)
     [left] = executor.beats
-    assert longest / 2 < timedelta(seconds=left) < longest * 1.1
+    assert longest / 4 < timedelta(seconds=left) < longest * 1.1
 
 
 async def test_a_result_that_is_refused_is_answered_beside_those_that_are_not() -> None:

@@ -21,6 +21,7 @@ from tests.unit.runner.fakes import (
     turns,
 )
 from valkyr.errors import Unavailable
+from valkyr.runner import attempt as attempt_module
 from valkyr.runner.attempt import Attempt, fence_margin, longest_wait
 from valkyr.runner.heartbeats import Heartbeats
 from valkyr.runner.leases import FailureType, Granted, HeartbeatAnswer, Release
@@ -110,7 +111,6 @@ async def test_a_success_in_spite_of_cancel_is_kept() -> None:
 async def test_a_cancelled_def_module_is_told_and_reported_when_it_ends() -> None:
     gate = Gate()
     transport = FakeTransport()
-    transport.answers["r1"] = HeartbeatAnswer.CANCEL
 
     def fail_when_told(context: object) -> None:
         gate.run_in_thread(context)
@@ -118,7 +118,9 @@ async def test_a_cancelled_def_module_is_told_and_reported_when_it_ends() -> Non
 
     async with a_running(transport, modules_with(M=fail_when_told), heartbeat_interval=BEAT) as worker:
         worker.accept([a_lease("r1", "M")])
-        await eventually(lambda: gate.contexts and gate.contexts[0].cancelled)
+        await eventually(lambda: gate.running)
+        transport.answers["r1"] = HeartbeatAnswer.CANCEL
+        await eventually(lambda: gate.contexts[0].cancelled)
         assert not transport.results
         gate.open_thread.set()
         await eventually(lambda: transport.results)
@@ -226,12 +228,13 @@ async def test_a_run_that_finds_no_thread_in_time_is_released_unstarted() -> Non
         assert gate.started == 1, "what was released must not start"
 
 
-async def test_a_run_that_waits_for_a_thread_is_released_by_itself() -> None:
+async def test_a_run_that_waits_for_a_thread_is_released_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt_module, "MAX_WAIT", timedelta(milliseconds=20))
     gate, transport = Gate(), FakeTransport()
     async with a_running(transport, modules_with(M=gate.run_in_thread), concurrency=1) as worker:
         worker.accept([a_lease("r1", "M")])
         await eventually(lambda: gate.running)
-        worker.accept([a_lease("queued", "M", lease_duration=timedelta(seconds=1))])
+        worker.accept([a_lease("queued", "M")])
         await eventually(lambda: transport.results)
         assert transport.result_of("queued").result == Release()
         gate.open_thread.set()

@@ -25,7 +25,7 @@ TRUST = (LEASE - fence_margin(LEASE)).total_seconds()
 
 def wait_here(condition: Callable[[], object]) -> None:
     """As a module does that has never heard of `await`."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -41,7 +41,7 @@ async def test_while_the_loop_is_blocked_threads_go_on_and_what_they_did_is_repo
         return "at last"
 
     def beside(context: Context) -> str:
-        started.wait(10)
+        started.wait(30)
         done.set()
         return "meanwhile"
 

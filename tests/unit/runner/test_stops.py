@@ -31,12 +31,13 @@ BEAT = timedelta(milliseconds=1)
 async def test_a_module_that_ignores_its_cancel_is_reported_and_still_takes_its_slot(kind: str) -> None:
     clock, gate, transport = Clock(), Gate(), FakeTransport()
     gate.stubborn = True
-    transport.answers["r1"] = HeartbeatAnswer.CANCEL
     modules = modules_with(M=gate.run if kind == "async" else gate.run_in_thread)
     async with a_running(transport, modules, clock=clock, concurrency=2, heartbeat_interval=BEAT) as worker:
         try:
             worker.accept([a_lease("r1", "M")])
-            await eventually(lambda: gate.contexts and gate.contexts[0].cancelled)
+            await eventually(lambda: gate.running)
+            transport.answers["r1"] = HeartbeatAnswer.CANCEL
+            await eventually(lambda: gate.contexts[0].cancelled)
             clock.move(STOP_GRACE.total_seconds() - 0.1)
             worker.sweep()
             await turns()
@@ -58,9 +59,10 @@ async def test_a_module_that_ignores_its_cancel_is_reported_and_still_takes_its_
 async def test_the_end_of_the_grace_after_a_cancel_comes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("valkyr.runner.slots.STOP_GRACE", timedelta(milliseconds=20))
     gate, transport = Gate(), FakeTransport()
-    transport.answers["r1"] = HeartbeatAnswer.CANCEL
     async with a_running(transport, modules_with(M=gate.run_in_thread), heartbeat_interval=BEAT) as worker:
         worker.accept([a_lease("r1", "M")])
+        await eventually(lambda: gate.running)
+        transport.answers["r1"] = HeartbeatAnswer.CANCEL
         await eventually(lambda: transport.results)
         gate.open_thread.set()
     assert "still running" in transport.failure_of("r1").message
