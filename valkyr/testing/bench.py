@@ -38,7 +38,7 @@ class Bench:
     def __init__(
         self, modules: Mapping[str, ModuleSpec], settings: Mapping[str, Any], *, unknown_as_noop: bool
     ) -> None:
-        self._transport = _Transport(self._reported)
+        self._transport = _Transport(self._reported, self._has_begun)
         self.worker = Worker(
             self._transport,
             modules,
@@ -50,7 +50,7 @@ class Bench:
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
     async def run(self, leased: LeasedRun, *, cancel_after: timedelta | None = None) -> Ended:
-        """Until its end is reported. `cancel_after`: how long until the module is told to stop."""
+        """Until its end is reported. `cancel_after`: how long until the module is told to stop, once it has begun."""
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         self._transport.cancelled.clear()
@@ -64,6 +64,11 @@ class Bench:
             if telling is not None:
                 telling.cancel()
 
+    def _has_begun(self, lease: LeaseRef) -> bool:
+        """From the heartbeats' thread."""
+        attempt = self.worker.live.get((lease.run_id, lease.epoch))
+        return attempt is not None and attempt.started is not None
+
     def _reported(self, result: RunResult) -> None:
         attempt = self.worker.live[result.ref.run_id, result.ref.epoch]
         self._ended.set_result(Ended(result, attempt.said_progress))
@@ -72,8 +77,9 @@ class Bench:
 class _Transport:
     """An executor that grants nothing by itself and believes whatever is reported."""
 
-    def __init__(self, reported: Callable[[RunResult], None]) -> None:
+    def __init__(self, reported: Callable[[RunResult], None], has_begun: Callable[[LeaseRef], bool]) -> None:
         self._reported = reported
+        self._has_begun = has_begun
         self.cancelled = threading.Event()
 
     async def lease_runs(self, *, max_runs: int) -> Granted:
@@ -91,8 +97,10 @@ class _Transport:
     def heartbeat_runs(
         self, leases: Sequence[LeaseRef], *, progress: Mapping[LeaseRef, bytes], as_of: datetime | None
     ) -> Sequence[HeartbeatAnswer]:
-        answer = HeartbeatAnswer.CANCEL if self.cancelled.is_set() else HeartbeatAnswer.CONTINUE
-        return [answer] * len(leases)
+        return [
+            HeartbeatAnswer.CANCEL if self.cancelled.is_set() and self._has_begun(lease) else HeartbeatAnswer.CONTINUE
+            for lease in leases
+        ]
 
 
 @asynccontextmanager

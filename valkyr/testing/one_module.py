@@ -47,7 +47,8 @@ def run_module(
 
     `module` is a function, decorated or not, or the class name of one that was imported. `trigger` and `outputs_of`, by
     node, are what it finds in `context.inputs`, or `inputs` all of it. `progress` is what the attempt before said.
-    `timeout` is the module's own unless given; it and `cancel_after`, when it is told to stop, are of real time.
+    `timeout` is the module's own unless given; it and `cancel_after`, when it is told to stop, though not before it has
+    begun, are of real time.
     LookupError for a class name that nobody has registered.
     """
     spec = find_spec(module)

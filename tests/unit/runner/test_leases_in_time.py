@@ -229,11 +229,11 @@ async def test_a_run_that_finds_no_thread_in_time_is_released_unstarted() -> Non
 
 
 async def test_a_run_that_waits_for_a_thread_is_released_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt_module, "MAX_WAIT", timedelta(milliseconds=20))
     gate, transport = Gate(), FakeTransport()
     async with a_running(transport, modules_with(M=gate.run_in_thread), concurrency=1) as worker:
         worker.accept([a_lease("r1", "M")])
         await eventually(lambda: gate.running)
+        monkeypatch.setattr(attempt_module, "MAX_WAIT", timedelta(milliseconds=20))
         worker.accept([a_lease("queued", "M")])
         await eventually(lambda: transport.results)
         assert transport.result_of("queued").result == Release()

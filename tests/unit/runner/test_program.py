@@ -20,9 +20,12 @@ from valkyr.cli.exits import ExitCode
 from valkyr.errors import RunnerReplaced
 from valkyr.module import Context, ModuleSpec, spec_of
 from valkyr.modules import builtin_modules
+from valkyr.runner import grpc_transport
 from valkyr.runner import program as runner_program
 from valkyr.runner.grpc_transport import GrpcTransport
 from valkyr.runner.program import Program, RunnerProgram
+
+PATIENCE = timedelta(seconds=30)
 
 
 class Executor(runner_pb2_grpc.RunnerServiceServicer):
@@ -79,7 +82,7 @@ async def a_program(
     program = RunnerProgram(Program(f"127.0.0.1:{port}", modules or builtin_modules(), **settings))
     running = asyncio.create_task(program.run(signals=signals))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await executor.asked.wait()
             yield program
             program.end()
@@ -90,7 +93,11 @@ async def a_program(
         await server.stop(None)
 
 
-async def test_what_was_granted_as_the_drain_began_is_released_and_not_left_to_run_out() -> None:
+async def test_what_was_granted_as_the_drain_began_is_released_and_not_left_to_run_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner_program, "TOLD_WITHIN", PATIENCE)
+    monkeypatch.setattr(grpc_transport, "LAST_ANSWER", PATIENCE)
     executor = Executor()
     async with a_program(executor):
         pass
