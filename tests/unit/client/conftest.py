@@ -16,6 +16,6 @@ __all__ = ["address", "nowhere", "script"]
 @pytest.fixture
 async def client(address: str) -> AsyncIterator[Client]:
     async with Client(
-        address, address, breaker=address, dlq=address, principal="ada", timeout=timedelta(seconds=5)
+        address, address, breaker=address, dlq=address, principal="ada", timeout=timedelta(seconds=30)
     ) as client:
         yield client

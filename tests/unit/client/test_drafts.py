@@ -77,9 +77,11 @@ async def test_a_draft_is_saved_once_however_often_it_is_sent(script: Any, clien
 
 
 async def test_a_change_of_unknown_outcome_says_by_what_it_is_repeated(script: Any, client: Client) -> None:
-    script.answer("ArchiveWorkflow", *(errors.Unavailable("away") for _ in range(20)))
+    for_long = errors.Unavailable("away", retry_after=timedelta(hours=1))
+    script.answer("ArchiveWorkflow", errors.Unavailable("away"), for_long)
     with pytest.raises(errors.Unavailable) as caught:
-        await client.graphs.archive(W, timeout=timedelta(seconds=1))
+        await client.graphs.archive(W)
+    assert len(script.requests("ArchiveWorkflow")) == 2
     assert caught.value.details.metadata["requestId"] == script.requests("ArchiveWorkflow")[0].request_id
 
 
