@@ -46,12 +46,13 @@ KILLS = [
 ]
 
 
-async def test_a_process_that_dies_fails_its_run_by_name_and_others_go_on() -> None:
+async def test_a_process_that_dies_fails_its_run_by_name_and_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate()
     modules = {**isolated(), "Other": spec_of("Other", gate.run)}
     async with a_runner(modules) as (transport, worker):
         transport.offer(a_lease("other", "Other"))
         for number, (do, argument, message) in enumerate(KILLS):
+            monkeypatch.setattr(watch, "_DYING", 0.2 if do == "say_no_more" else 30.0)
             transport.offer(a_deed(f"r{number}", do, number=argument))
             await reported(transport, f"r{number}")
             failure = transport.failure_of(f"r{number}")
@@ -180,12 +181,13 @@ async def test_a_system_that_refuses_to_watch_a_process_has_it_looked_after_now_
 
 async def test_a_process_that_does_not_come_up_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "START_WITHIN", timedelta(milliseconds=10))
-    async with a_runner() as (transport, worker):
-        transport.offer(a_deed("r1", "pid"))
+    modules = {"Nowhere": _nowhere("run", "tests.integration.runner.hangs_when_imported")}
+    async with a_runner(modules) as (transport, worker):
+        transport.offer(a_lease("r1", "Nowhere"))
         await reported(transport, "r1")
         await eventually(lambda: worker.room() == 2)
     assert transport.failure_of("r1").type is FailureType.TRANSIENT
-    assert transport.failure_of("r1").message == "Bad: its process was not ready within 0.01 s, and was killed"
+    assert transport.failure_of("r1").message == "Nowhere: its process was not ready within 0.01 s, and was killed"
 
 
 async def test_leaking_past_the_memory_limit_is_a_memory_error_and_the_end_of_the_process() -> None:

@@ -347,7 +347,7 @@ def _sleeper() -> subprocess.Popen[bytes]:
 
 
 async def test_i12_it_ends_with_the_trust_in_its_lease_though_its_worker_stands_still(tmp_path: Path) -> None:
-    worker = await _a_worker(tmp_path / "pid", "hold_on", lease=3)
+    worker = await _a_worker(tmp_path / "pid", "hold_on", lease=4)
     try:
         pid = await pid_in(tmp_path / "pid")
         worker.send_signal(signal.SIGSTOP)

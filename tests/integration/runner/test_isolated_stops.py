@@ -23,18 +23,20 @@ from tests.integration.runner.isolation import (
 from tests.unit.runner.fakes import Clock, Gate, a_lease, eventually
 from valkyr.errors import RunnerReplaced
 from valkyr.module import spec_of
+from valkyr.runner.attempt import trust_in
 from valkyr.runner.isolated import watch
 from valkyr.runner.isolated.orders import Outcome
 from valkyr.runner.leases import FailureType, HeartbeatAnswer
 from valkyr.runner.worker import Worker
 
 SOON = timedelta(milliseconds=300)
+LATE = timedelta(minutes=1)
 SAYS_FOR_EVER = ("log_for_ever", "tell_for_ever")
 
 
 def block_until(condition: Callable[[], bool]) -> None:
     """With the event loop standing still."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError
@@ -49,13 +51,22 @@ def trust_ends_soon(worker: Worker) -> None:
     attempt.interrupt()
 
 
+def times_out_soon(worker: Worker, run_id: str = "r1") -> None:
+    """As if its timeout of a minute had begun long ago: under a short one it might be killed before it has begun."""
+    attempt = worker.live[(run_id, 1)]
+    attempt.timeout_at = time.monotonic() + SOON.total_seconds()
+    assert attempt.interrupt is not None
+    attempt.interrupt()
+
+
 @pytest.mark.parametrize("do", ["hold_the_gil", "hold_on", "print_for_ever", "write_for_ever", *SAYS_FOR_EVER])
 async def test_at_its_timeout_a_module_is_killed_whatever_it_does_and_others_go_on(do: str, tmp_path: Path) -> None:
     gate = Gate()
     modules = {**isolated(), "Other": spec_of("Other", gate.run)}
     async with a_runner(modules) as (transport, worker):
-        transport.offer(a_lease("other", "Other"), a_deed("r1", do, path=tmp_path / "pid", timeout=SOON))
+        transport.offer(a_lease("other", "Other"), a_deed("r1", do, path=tmp_path / "pid", timeout=LATE))
         pid = await pid_in(tmp_path / "pid")
+        times_out_soon(worker)
         await reported(transport, "r1")
         assert not is_running(pid)
         assert gate.running == 1
@@ -64,7 +75,7 @@ async def test_at_its_timeout_a_module_is_killed_whatever_it_does_and_others_go_
         gate.open.set()
     failure = transport.failure_of("r1")
     assert failure.type is FailureType.TIMEOUT
-    assert failure.message == "the attempt took longer than its timeout of 0.3 s; its process was killed"
+    assert failure.message == "the attempt took longer than its timeout of 60 s; its process was killed"
 
 
 @pytest.mark.parametrize("do", ["write_for_ever", *SAYS_FOR_EVER])
@@ -88,16 +99,24 @@ async def test_a_module_that_talks_without_end_does_not_keep_its_runner_busy(
     assert shares[0] < 0.2
 
 
-async def test_a_timeout_counts_from_when_the_process_is_ready() -> None:
+async def test_a_timeout_counts_from_when_the_process_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a module that is slow to import could never run under a short timeout: killed, it would never be warm."""
-    async with a_runner() as (transport, _):
-        assert await outputs_of(transport, a_deed("r1", "pid", timeout=timedelta(milliseconds=150)))
+    clock, start = Clock(), watch.Watch._start
+
+    def late(self: watch.Watch) -> None:
+        clock.move(10)
+        start(self)
+
+    monkeypatch.setattr(watch.Watch, "_start", late)
+    async with a_runner(clock=clock) as (transport, _):
+        assert await outputs_of(transport, a_deed("r1", "pid", timeout=timedelta(seconds=5)))
 
 
 async def test_a_timeout_kills_in_time_while_the_loop_stands_still(tmp_path: Path) -> None:
-    async with a_runner() as (transport, _):
-        transport.offer(a_deed("r1", "hold_the_gil", path=tmp_path / "pid", timeout=SOON))
+    async with a_runner() as (transport, worker):
+        transport.offer(a_deed("r1", "hold_the_gil", path=tmp_path / "pid", timeout=LATE))
         pid = await pid_in(tmp_path / "pid")
+        times_out_soon(worker)
         block_until(lambda: not is_running(pid))
         await reported(transport, "r1")
     assert transport.failure_of("r1").type is FailureType.TIMEOUT
@@ -114,15 +133,16 @@ async def test_i12_a_fence_kills_in_time_while_the_loop_stands_still(tmp_path: P
 
 
 async def test_i12_as_long_as_heartbeats_are_answered_a_module_may_go_on_and_an_idle_process_lives(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lease = timedelta(seconds=3)
+    monkeypatch.setattr(watch, "PATIENCE", LATE)
+    lease = timedelta(seconds=4.8)
     async with a_runner(heartbeat_interval=BEAT) as (transport, _):
         idle = await outputs_of(transport, a_deed("r1", "pid", "BadAsync", lease_duration=lease))
         transport.offer(a_deed("r2", "look_and_stop", path=tmp_path / "pid", lease_duration=lease))
         pid = await pid_in(tmp_path / "pid")
         began = time.monotonic()
-        await eventually(lambda: time.monotonic() - began > lease.total_seconds())
+        await eventually(lambda: time.monotonic() - began > trust_in(lease))
         assert is_running(pid)
         transport.answers["r2"] = HeartbeatAnswer.CANCEL
         await reported(transport, "r2")
@@ -221,24 +241,24 @@ async def test_a_timeout_that_passes_during_patience_keeps_nobody_busy(
         nonlocal looks
         looks += 1
         obey(self)
+        if self._kill_at is not None:
+            self._attempt.timeout_at = self._clock()
 
     monkeypatch.setattr(watch, "PATIENCE", SOON)
     monkeypatch.setattr(watch.Watch, "_obey", counted)
-    async with a_runner(heartbeat_interval=BEAT) as (transport, worker):
-        transport.offer(a_deed("r1", "hold_the_gil", path=tmp_path / "pid", timeout=timedelta(minutes=1)))
+    async with a_runner(heartbeat_interval=BEAT) as (transport, _):
+        transport.offer(a_deed("r1", "hold_the_gil", path=tmp_path / "pid", timeout=LATE))
         await pid_in(tmp_path / "pid")
-        [attempt] = worker.live.values()
         transport.answers["r1"] = HeartbeatAnswer.CANCEL
-        await eventually(lambda: attempt.stop)
-        attempt.timeout_at = time.monotonic()
-        assert attempt.interrupt is not None
-        attempt.interrupt()
         await reported(transport, "r1")
     assert transport.failure_of("r1").type is FailureType.CANCELLED
     assert looks < 100
 
 
-async def test_who_stops_at_a_cancel_cleans_up_and_its_process_serves_on(tmp_path: Path) -> None:
+async def test_who_stops_at_a_cancel_cleans_up_and_its_process_serves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE", LATE)
     async with a_runner(heartbeat_interval=BEAT) as (transport, _):
         transport.offer(a_deed("def", "look_and_stop", path=tmp_path / "def"))
         transport.offer(a_deed("async", "wait", "BadAsync", path=tmp_path / "async"))
@@ -253,7 +273,10 @@ async def test_who_stops_at_a_cancel_cleans_up_and_its_process_serves_on(tmp_pat
         assert (await outputs_of(transport, a_deed("r4", "pid", "BadAsync")))["pid"] == pids["async"]
 
 
-async def test_a_cancel_that_comes_as_the_module_returns_leaves_a_process_that_listens(tmp_path: Path) -> None:
+async def test_a_cancel_that_comes_as_the_module_returns_leaves_a_process_that_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PATIENCE", LATE)
     async with a_runner(heartbeat_interval=BEAT) as (transport, _):
         transport.offer(a_deed("r1", "stop_as_its_loop_closes", "BadAsync", path=tmp_path / "pid"))
         pid = await pid_in(tmp_path / "pid")
@@ -279,10 +302,12 @@ async def test_a_lease_that_runs_out_during_patience_ends_it(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("do", ["start_another_and_hold_on", "start_another_and_die"])
 async def test_what_a_module_has_started_is_killed_with_it(do: str, tmp_path: Path) -> None:
-    async with a_runner() as (transport, _):
-        transport.offer(a_deed("r1", do, path=tmp_path / "pid", timeout=timedelta(seconds=1)))
-        await reported(transport, "r1")
+    async with a_runner() as (transport, worker):
+        transport.offer(a_deed("r1", do, path=tmp_path / "pid", timeout=LATE))
         other = await pid_in(tmp_path / "pid.other")
+        if do == "start_another_and_hold_on":
+            times_out_soon(worker)
+        await reported(transport, "r1")
         await eventually(lambda: not is_running(other))
 
 
@@ -310,6 +335,5 @@ async def test_a_worker_that_drains_leaves_no_process(tmp_path: Path) -> None:
         busy = await pid_in(tmp_path / "pid")
         assert is_running(idle)
         await worker.drain(timedelta(0))
-        assert not is_running(busy)
-        assert not is_running(idle)
+        await eventually(lambda: not is_running(busy) and not is_running(idle))
     assert [result.ref.run_id for result in transport.results] == ["r1"]
