@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ import pytest
 import structlog
 from sqlalchemy import text
 
+from services.chassis import database as chassis_database
 from services.chassis.database import CONNECT_SLACK, DRIVER_SLACK, Database, translated, with_retries
 from services.chassis.health import Health
 from services.chassis.settings import DatabaseSettings, SettingsError, require_supported
@@ -23,6 +25,7 @@ from valkyr.client.client import DEFAULT_TIMEOUT
 from valkyr.errors import Conflict, InvalidRequest, Overloaded, Unavailable
 
 QUICK = timedelta(milliseconds=300)
+PATIENT = timedelta(seconds=20)
 
 
 def settings_of(url: str, **changes: object) -> DatabaseSettings:
@@ -32,7 +35,7 @@ def settings_of(url: str, **changes: object) -> DatabaseSettings:
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
     database = await Database.open(
-        settings_of(database_url, acquire_timeout=QUICK, statement_timeout=QUICK * 4, lock_timeout=QUICK),
+        settings_of(database_url, acquire_timeout=PATIENT, statement_timeout=PATIENT * 2, lock_timeout=PATIENT),
         schema="toys",
         application_name="toys",
     )
@@ -43,16 +46,30 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+@contextmanager
+def hurried(database: Database) -> Iterator[None]:
+    """Nobody waits long for a connection within the block; those that are open have had their time to come up."""
+    patient, pool = database.settings, database.engine.sync.pool
+    database.settings = patient.model_copy(update={"acquire_timeout": QUICK})
+    before, pool._timeout = pool._timeout, QUICK.total_seconds()  # type: ignore[attr-defined]
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chassis_database, "CONNECT_SLACK", PATIENT)
+            yield
+    finally:
+        database.settings, pool._timeout = patient, before  # type: ignore[attr-defined]
+
+
 async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.01)
 
 
 async def test_every_session_has_the_services_settings(database: Database) -> None:
     expected = {
-        "statement_timeout": "1200ms",
-        "lock_timeout": "300ms",
+        "statement_timeout": "40s",
+        "lock_timeout": "20s",
         "idle_in_transaction_session_timeout": "10s",
         "default_transaction_isolation": "read committed",
         "TimeZone": "UTC",
@@ -82,14 +99,14 @@ async def test_a_transaction_commits_at_its_end_and_rolls_back_on_an_exception(d
 
 async def test_a_pool_that_is_used_up_is_overloaded_and_the_reserved_one_still_serves(database: Database) -> None:
     async with database.acquire(), database.acquire():
-        with pytest.raises(Overloaded) as caught:
+        with hurried(database), pytest.raises(Overloaded) as caught:
             async with database.acquire():
                 pass
         assert caught.value.details.retry_after == timedelta(seconds=1)
         async with database.acquire(reserved=True) as connection:
             assert await connection.fetchval("select 1") == 1
     async with database.transaction(), database.transaction():
-        with pytest.raises(Overloaded):
+        with hurried(database), pytest.raises(Overloaded):
             async with database.transaction():
                 pass
 
@@ -97,20 +114,22 @@ async def test_a_pool_that_is_used_up_is_overloaded_and_the_reserved_one_still_s
 async def test_what_takes_too_long_or_waits_for_a_lock_is_overloaded(database: Database) -> None:
     with pytest.raises(Overloaded, match="took too long"):
         async with database.transaction() as tx:
+            await tx.execute(text("set local statement_timeout = 300"))
             await tx.execute(text("select pg_sleep(20)"))
     async with database.transaction() as holder:
         await holder.execute(text("update public.toy set n = 5 where id = 1"))
         with pytest.raises(Overloaded, match="hold the rows"):
-            async with database.acquire() as connection:
+            async with database.acquire() as connection, connection.transaction():
+                await connection.execute("set local lock_timeout = 300")
                 await connection.execute("update public.toy set n = 6 where id = 1")
 
 
 async def test_lists_leave_most_of_the_pool_to_what_is_hot(database_url: str) -> None:
-    settings = settings_of(database_url, pool_size=6, acquire_timeout=QUICK, statement_timeout=QUICK)
+    settings = settings_of(database_url, pool_size=6, acquire_timeout=PATIENT, statement_timeout=QUICK)
     database = await Database.open(settings, schema="toys", application_name="toys")
     try:
         async with database.listing(), database.listing():
-            with pytest.raises(Overloaded, match="too many lists") as refused:
+            with hurried(database), pytest.raises(Overloaded, match="too many lists") as refused:
                 async with database.listing():
                     pytest.fail("a third list at once")
             assert refused.value.details.retry_after
@@ -204,7 +223,7 @@ async def test_i24_a_postgresql_that_hangs_is_unavailable_before_a_client_gives_
     async with database.transaction() as tx:
         await tx.execute(text("select 1"))
     name = urlsplit(database_url).path[1:]
-    sessions = "select pid from pg_stat_activity where datname = $1"
+    sessions = "select pid from pg_stat_activity where datname = $1 and backend_type = 'client backend'"
     pids = [row[0] for row in await asyncio.to_thread(postgres.fetch, sessions, name)]
 
     async def hot() -> None:
@@ -319,25 +338,29 @@ async def test_a_commit_once_begun_is_seen_to_its_end_though_the_caller_is_cance
 ) -> None:
     slow = """
         create function public.slowly() returns trigger language plpgsql as $$
-        begin perform pg_sleep(0.3); return null; end $$;
+        begin perform pg_advisory_xact_lock(7); return null; end $$;
         create constraint trigger slow after update on public.toy deferrable initially deferred
         for each row execute function public.slowly()
     """
-    async with database.acquire() as connection:
-        await connection.execute(slow)
-    committing = asyncio.Event()
+    waiting = """
+        select count(*) from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database())
+    """
 
     async def change() -> None:
         async with database.transaction() as tx:
             await tx.execute(text("update public.toy set n = 9 where id = 1"))
-            asyncio.get_running_loop().call_later(0.05, committing.set)
 
-    task = asyncio.create_task(change())
-    await committing.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
     async with database.acquire() as connection:
+        await connection.execute(slow)
+        await connection.fetchval("select pg_advisory_lock(7)")
+        task = asyncio.create_task(change())
+        await until(lambda: connection.fetchval(waiting))
+        task.cancel()
+        await asyncio.sleep(0)
+        await connection.fetchval("select pg_advisory_unlock(7)")
+        with pytest.raises(asyncio.CancelledError):
+            await task
         assert await connection.fetchval("select n from public.toy where id = 1") == 9
 
 

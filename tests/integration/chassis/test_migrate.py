@@ -52,8 +52,12 @@ async def test_a_lock_held_by_a_reader_is_waited_for_in_short_tries(database_url
     reader = await asyncpg.connect(database_url)
     await reader.execute("begin; lock table graph_store.workflow in access share mode")
     going_back = asyncio.create_task(downgrade(database_url, "graph_store"))
-    async with asyncio.timeout(30):
-        while not await reader.fetchval("select count(*) from pg_locks where not granted"):
+    waiting = """
+        select count(*) from pg_locks where not granted
+        and database = (select oid from pg_database where datname = current_database())
+    """
+    async with asyncio.timeout(60):
+        while not await reader.fetchval(waiting):
             await asyncio.sleep(0.01)
     await reader.execute("commit")
     await going_back

@@ -16,7 +16,8 @@ from services.chassis.settings import DatabaseSettings
 from tests.postgres import PostgresForTests
 from tests.waiting import wait_until
 
-OTHERS = "select count(*) from pg_stat_activity where application_name = 'valkyr migrate dlq lock'"
+OTHERS = """select count(*) from pg_stat_activity
+    where application_name = 'valkyr migrate dlq lock' and datname = current_database()"""
 
 
 @pytest.fixture
@@ -73,9 +74,9 @@ async def test_a_start_that_is_given_up_ends_its_migration(
     async with database.acquire() as other:
         await other.fetch("select pg_advisory_lock($1)", lock_key("dlq"))
         starting = asyncio.create_task(bring_up_to_date(database, "dlq"))
-        await asyncio.to_thread(wait_until, migrating, "the migration waits for its turn")
+        await asyncio.to_thread(wait_until, migrating, "the migration waits for its turn", 60)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-        await asyncio.to_thread(wait_until, lambda: not migrating(), "the migration has ended")
+        await asyncio.to_thread(wait_until, lambda: not migrating(), "the migration has ended", 60)
         assert await other.fetchval("select to_regnamespace('dlq')") is None
