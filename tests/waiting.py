@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
     """Blocks until `condition()` is truthy; raises TimeoutError saying what did not happen."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -133,7 +133,7 @@ def test_a_start_right_after_kill_9_of_the(victims: str, cluster: Cluster) -> No
         for name, pid in (("owner", owner.pid), ("keeper", keeper), ("server", server)):
             if name in victims:
                 os.kill(pid, signal.SIGKILL)
-        owner.wait(10)
+        owner.wait(60)
         cluster.start()
         assert notes(cluster) == 1
         if cluster.server_pid != server:  # with its keeper alive it is taken over when we are quicker than its end

@@ -217,7 +217,8 @@ def test_a_second_ctrl_c_does_not_wait_for_draining(a_stack: Callable[..., ToySt
 
 def test_a_stop_while_starting_leaves_nothing(stack: ToyStack) -> None:
     process = stack.start()
-    wait_until(lambda: (stack.home / "postgres.new").exists(), "PostgreSQL is being set up")
+    folders = [stack.home / name for name in ("postgres.new", "postgres")]
+    wait_until(lambda: any(folder.exists() for folder in folders), "PostgreSQL is being set up", 60)
     process.terminate()
     assert process.wait(60) == 0
     assert "Valkyr is up" not in stack.said()

@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from benchmarks.machine import filesystem, fsync_time, machine, versions
 from benchmarks.stack import free_ports
 from benchmarks.usage import Meter, Usage, cpu_seconds, memory_of, parent_of, peak, tree_cpu_seconds
@@ -25,7 +23,8 @@ def burn(more: str = "") -> subprocess.Popen[bytes]:
 
 def test_cpu_time_is_that_of_the_process() -> None:
     before = time.process_time()
-    assert cpu_seconds(os.getpid()) == pytest.approx(before, abs=0.05)
+    told = cpu_seconds(os.getpid())
+    assert before - 0.05 <= told <= time.process_time() + 0.05
     assert parent_of(os.getpid()) == os.getppid()
 
 
@@ -44,9 +43,10 @@ def test_a_meter_counts_from_when_it_was_made_and_tells_others_apart() -> None:
         meter = Meter({"this": os.getpid()}, other.pid)
         wait_until(lambda: cpu_seconds(other.pid) >= 0.2, "the child uses its time")
         used = meter.read()
+        in_all = cpu_seconds(other.pid)
         other.communicate(b"\n")
     assert set(used.cpu) == {"this", "postgres"}
-    assert 0 < used.cpu["postgres"] <= 0.5
+    assert 0 < used.cpu["postgres"] <= in_all
     assert used.seconds > 0
     assert 0 <= used.others <= 1.5
 
@@ -74,5 +74,5 @@ def test_versions_name_the_commit_and_the_packages() -> None:
 
 
 def test_ports_are_free_in_a_row() -> None:
-    first = free_ports()
-    assert all(is_free(first + offset) for offset in range(4))
+    tries = (free_ports() for _ in range(3))  # others may take one meanwhile
+    assert any(all(is_free(first + offset) for offset in range(4)) for first in tries)

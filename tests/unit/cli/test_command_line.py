@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.free_ports import a_port_base
 from valkyr.cli.exits import MEANINGS, ExitCode, exit_code_of
 from valkyr.errors import ValkyrError, all_kinds
 
@@ -57,9 +58,7 @@ def black_hole() -> Iterator[socket.socket]:
 
 
 def nowhere() -> str:
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{reserved.getsockname()[1]}"
+    return f"127.0.0.1:{a_port_base()}"
 
 
 def test_help_teaches_with_examples_and_lists_the_exit_codes() -> None:
@@ -163,7 +162,7 @@ def test_ctrl_c_ends_quietly_with_130(black_hole: socket.socket) -> None:
     )
     connection, _ = black_hole.accept()
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     connection.close()
     assert (process.returncode, out, err) == (130, b"", b"")
 

@@ -10,6 +10,7 @@ import pytest
 from services.local.errors import StackError
 from services.local.ports import is_free, parse_port_base, require_free
 from services.local.rooms import DEFAULT_PORT_BASE, ROOMS
+from tests.free_ports import a_port_base
 
 
 @pytest.mark.parametrize("text", ["80", "65001", "-5", "5o051", "50051.0", "٥٠٠٥١", " "])
@@ -24,8 +25,8 @@ def test_a_port_base_defaults() -> None:
 
 
 def test_a_taken_port_is_named_with_who_has_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = a_port_base()
+    with socket.create_server(("127.0.0.1", port)):
         assert not is_free(port)
         with pytest.raises(StackError) as caught:
             require_free(ROOMS[:1], port)
@@ -36,8 +37,8 @@ def test_a_taken_port_is_named_with_who_has_it() -> None:
 
 
 def test_connections_that_linger_do_not_make_a_port_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = a_port_base()
+    with socket.create_server(("127.0.0.1", port)) as server:
         client = socket.create_connection(("127.0.0.1", port))
         accepted, _ = server.accept()
         accepted.close()  # this side closes first, and so keeps the port in TIME_WAIT
