@@ -263,7 +263,7 @@ def test_no_schema_and_no_config_makes_it_take_long(case: str) -> None:
     compiled = compile_schema(schema)
     with suppress(TooManySteps):
         compiled.misfits(config, b"", Steps(MAX_STEPS), most=10, templates=True)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 20
 
 
 def test_a_config_that_takes_too_many_steps_is_over_a_limit() -> None:
