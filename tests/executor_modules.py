@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -144,6 +145,20 @@ class WorkConfig(BaseModel):
 async def work(context: Context, config: WorkConfig) -> dict[str, Any]:
     """Takes a while, as real work does."""
     await asyncio.sleep(config.milliseconds / 1000)
+    return {"attempt": context.attempt}
+
+
+class FileConfig(BaseModel):
+    """What to wait for."""
+
+    file: Path
+
+
+@module("FileModule")
+async def until_there(context: Context, config: FileConfig) -> dict[str, Any]:
+    """Runs until the file is there: the gate for modules in another process than the test's."""
+    while not config.file.exists():
+        await asyncio.sleep(0.02)
     return {"attempt": context.attempt}
 
 

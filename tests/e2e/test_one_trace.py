@@ -7,6 +7,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +24,7 @@ from tests.executor_stack import eventually, until_true
 from tests.free_ports import a_port_base
 from tests.otlp import OtlpReceiver
 from valkyr import telemetry
-from valkyr.client import Client, DeadLetter, Execution, ExecutionState, Run
+from valkyr.client import BreakerState, Client, DeadLetter, Execution, ExecutionState, Run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -145,21 +146,23 @@ async def _followed(stack: LocalStack, receiver: OtlpReceiver, target: Target) -
     )
     async with Client(**stack.addresses) as client:
         workflow_id = (await client.graphs.save(graph)).workflow.id
+        opened = asyncio.create_task(_opens(client))
         with telemetry.tracer().start_as_current_span("the caller's own work") as span:
             started = await client.executions.start(workflow_id)
         first = f"{span.get_span_context().trace_id:032x}"
-        failed = await client.executions.wait(started.id, timeout=timedelta(seconds=30))
+        failed = await client.executions.wait(started.id, timeout=timedelta(seconds=60))
         assert failed.state is ExecutionState.FAILED, failed
 
         async def letters() -> list[DeadLetter]:
             return [letter async for letter in client.dead_letters.list(execution_id=started.id)]
 
         [letter] = await eventually(letters, "the letter has arrived")
+        await asyncio.wait_for(opened, 60)  # told to the executor with it: a run requeued before would not be held back
         target.mended = True
         with telemetry.tracer().start_as_current_span("the operator's own work") as span:
             await client.dead_letters.requeue(letter.id, reason="the target is mended")
         replay = f"{span.get_span_context().trace_id:032x}"
-        execution = await client.executions.wait(started.id, timeout=timedelta(seconds=30))
+        execution = await client.executions.wait(started.id, timeout=timedelta(seconds=60))
         runs = {run.node_id: run async for run in client.executions.list_runs(started.id)}
 
     def all_there(spans: Sequence[Span]) -> bool:
@@ -173,12 +176,21 @@ async def _followed(stack: LocalStack, receiver: OtlpReceiver, target: Target) -
             (replay, "breaker.permit"),
             (replay, "run.requeued"),
         }
-        return wanted <= seen
+        senders = {(span.trace_id.hex(), receiver.services[span.span_id]) for span in spans}
+        return wanted <= seen and {(first, "graph-store"), (replay, "dlq")} <= senders
 
-    spans = await receiver.wait_for_spans(all_there, timeout=30)
+    spans = await receiver.wait_for_spans(all_there)
     return Story(
         first, replay, execution, letter, runs["pay"], spans, dict(receiver.services), tuple(target.traceparents)
     )
+
+
+async def _opens(client: Client) -> None:
+    """Returns once a breaker is OPEN."""
+    async with aclosing(client.breakers.watch()) as changes:
+        async for breaker in changes:
+            if breaker.state is BreakerState.OPEN:
+                return
 
 
 async def _done_elsewhere(stack: LocalStack, receiver: OtlpReceiver, folder: Path) -> Elsewhere:
@@ -194,7 +206,7 @@ async def _done_elsewhere(stack: LocalStack, receiver: OtlpReceiver, folder: Pat
         with telemetry.tracer().start_as_current_span("the caller's own work") as span:
             started = await client.executions.start(workflow_id)
         trace = f"{span.get_span_context().trace_id:032x}"
-        await client.executions.wait(started.id, timeout=timedelta(seconds=30))
+        await client.executions.wait(started.id, timeout=timedelta(seconds=60))
         (run,) = [run async for run in client.executions.list_runs(started.id)]
         await until_true(lambda: runner.said("module.logged"), "the line is written")
         (line,) = runner.said("module.logged")
@@ -204,7 +216,7 @@ async def _done_elsewhere(stack: LocalStack, receiver: OtlpReceiver, folder: Pat
             seen = {(receiver.services[span.span_id], span.name.rpartition("/")[2]) for span in its_own}
             return {("executor", "StartExecution"), ("valkyr-runner", "run.attempt")} <= seen
 
-        spans = await receiver.wait_for_spans(all_there, timeout=30)
+        spans = await receiver.wait_for_spans(all_there)
     return Elsewhere(trace, run, [s for s in spans if s.trace_id.hex() == trace], dict(receiver.services), line)
 
 
