@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -54,10 +54,10 @@ def wait_for_the_end(timeout: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def patient(url: str) -> DatabaseSettings:
+def patient(url: str, **settings: Any) -> DatabaseSettings:
     """For services under test: on a machine that is busy with other tests nothing takes too long."""
     bound = timedelta(seconds=20)
-    return DatabaseSettings(url=url, acquire_timeout=bound, statement_timeout=bound, lock_timeout=bound)
+    return DatabaseSettings(url=url, acquire_timeout=bound, statement_timeout=bound, lock_timeout=bound, **settings)
 
 
 class PostgresForTests:

@@ -69,7 +69,7 @@ def test_work_that_fails_is_1_and_says_which_run_and_why(shell: Shell) -> None:
 
 
 def test_a_timeout_is_6_and_the_execution_goes_on(shell: Shell) -> None:
-    shell.save_greeting("slow", pause="PT3S")
+    shell.save_greeting("slow", pause="PT4S")
     answer = shell.run("run", "slow", "--payload", '{"name": "Ada"}', "--wait", "--timeout", "0.3s", "--json")
     assert answer.returncode == 6
     execution = json.loads(answer.stdout)["execution"]
@@ -272,9 +272,9 @@ def test_every_refusal_has_its_exit_code_and_a_sentence(arguments: list[str], co
 def test_ctrl_c_while_watching_is_quiet_and_the_execution_goes_on(shell: Shell) -> None:
     shell.save_greeting("interrupted", pause="PT1H")
     process = shell.start("run", "interrupted", "--payload", '{"name": "Ada"}', "--watch")
-    wait_until(lambda: "WAITING  pause" in shell.read("out"), "the pause is shown")
+    wait_until(lambda: "WAITING  pause" in shell.read("out"), "the pause is shown", 60)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(60) == 130
     assert shell.read("out").rstrip().endswith("WAITING  pause")
     (execution,) = shell.json("execution", "list", "--workflow", "interrupted")["executions"]
     assert execution["state"] == "RUNNING"
@@ -293,7 +293,7 @@ def test_an_execution_is_paused_watched_and_resumed(shell: Shell) -> None:
     assert paused.returncode == 0, paused.stderr
     assert paused.stdout.startswith(f"{identifier}  PAUSED\npaused by ada at ")
     process = shell.start("execution", "watch", identifier)
-    wait_until(lambda: "PARKED  last  its execution is paused" in shell.read("out"), "what the pause holds is shown")
+    wait_until(lambda: "PARKED  last  its execution is paused" in shell.read("out"), "the pause holds it", 60)
     assert "PAUSED  paused by ada at " in shell.read("out")
     shown = shell.run("run", "get", identifier, "last").stdout
     assert f"its execution is paused; `valkyr execution resume {identifier}` lets it go on" in shown
@@ -306,9 +306,9 @@ def test_an_execution_is_paused_watched_and_resumed(shell: Shell) -> None:
 
 
 def test_a_watch_survives_the_death_of_the_executor(shell: Shell, stack: LocalStack) -> None:
-    shell.save_greeting("hardy", pause="PT3S")
+    shell.save_greeting("hardy", pause="PT4S")
     process = shell.start("run", "hardy", "--payload", '{"name": "Ada"}', "--watch")
-    wait_until(lambda: "WAITING  pause" in shell.read("out"), "the pause is shown")
+    wait_until(lambda: "WAITING  pause" in shell.read("out"), "the pause is shown", 60)
     os.kill(stack.pids["executor"], signal.SIGKILL)
     assert process.wait(60) == 0, shell.read("out")
     assert '"said": "Hello, Ada!"' in shell.read("out")

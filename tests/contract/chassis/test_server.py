@@ -43,7 +43,7 @@ async def state_of(server: Server, service: str = "") -> int:
         return state
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 30.0) -> None:
     async with asyncio.timeout(timeout):
         while not await condition():
             await asyncio.sleep(0.01)
@@ -145,9 +145,7 @@ async def test_sigterm_drains_in_order_and_a_call_in_flight_gets_its_answer(toy:
         order.append(f"drained, serving {health.serving}")
         finish.set()
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = a_port_base()
     toy.deed = deed
     serving = asyncio.create_task(
         serve(settings=ServerSettings(port=port), servicers=[(SERVICE, add_toy, toy)], health=health, on_stop=[drained])
@@ -156,7 +154,7 @@ async def test_sigterm_drains_in_order_and_a_call_in_flight_gets_its_answer(toy:
         call = asyncio.create_task(ToyStub(channel).unary("x", wait_for_ready=True))
         await started.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await serving
         assert await call == ["x"]
     assert order == ["drained, serving False", "answered"]

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from services.chassis.serve import Server
-from services.chassis.settings import DatabaseSettings
 from services.dlq.app import App, open_app
 from services.dlq.settings import DlqSettings
 from tests.dlq_lab import FakeExecutor, serving
+from tests.free_ports import a_port_base
+from tests.postgres import patient
 from valkyr.api.dlq.v1.dlq_pb2_grpc import DeadLetterQueueServiceStub
 from valkyr.rpc.channel import open_channel
 
@@ -20,17 +21,21 @@ def executor() -> FakeExecutor:
     return FakeExecutor()
 
 
+@pytest.fixture(scope="session")
+def executor_port() -> int:
+    """Nobody takes it while the executor is away."""
+    return a_port_base()
+
+
 @pytest.fixture
-async def executor_server(executor: FakeExecutor) -> AsyncIterator[Server]:
-    async with serving(executor) as server:
+async def executor_server(executor: FakeExecutor, executor_port: int) -> AsyncIterator[Server]:
+    async with serving(executor, port=executor_port) as server:
         yield server
 
 
 @pytest.fixture
 async def app(migrated_database_url: Callable[..., str], executor_server: Server) -> AsyncIterator[App]:
-    settings = DlqSettings(
-        database=DatabaseSettings(url=migrated_database_url("dlq")), executor=executor_server.address
-    )
+    settings = DlqSettings(database=patient(migrated_database_url("dlq")), executor=executor_server.address)
     async with open_app(settings) as app:
         yield app
 

@@ -57,7 +57,7 @@ async def test_i23_a_resolution_is_in_the_operators_trace_and_linked_to_the_lett
     with telemetry.tracer().start_as_current_span("operator") as operator:
         await stub.DiscardDeadLetter(pb.DiscardDeadLetterRequest(dead_letter_id=letter.id, reason="no"))
     trace_id = f"{operator.get_span_context().trace_id:032x}"
-    spans = await receiver.wait_for_spans(lambda spans: len(named(spans, "DiscardRun")) == 2)
+    spans = await receiver.wait_for_spans(lambda spans: len(named(spans, "DiscardDeadLetter")) == 2)
     (resolve,) = named(spans, "dead_letter.resolve")
     served = next(span for span in named(spans, "DiscardDeadLetter") if span.kind == Span.SPAN_KIND_SERVER)
     assert resolve.parent_span_id == served.span_id

@@ -23,7 +23,7 @@ from services.breaker.permits import Permits
 from services.breaker.store import PINNED_PLANNER, Store
 from services.breaker.watch import Changes
 from services.chassis.database import Database
-from services.chassis.settings import DatabaseSettings
+from tests.postgres import patient
 
 TARGET = "http:api.example.com"
 MINUTE = timedelta(minutes=1)
@@ -110,8 +110,7 @@ async def open_replica(breaker_database_url: str, clock: MovableClock) -> AsyncI
 
         async def start(policy: Policy = Policy(), max_breakers: int = 1_000) -> Replica:  # noqa: B008 - frozen
             database = await Database.open(
-                # A crowd waits its turn, however busy the machine is.
-                DatabaseSettings(url=breaker_database_url, acquire_timeout=timedelta(seconds=30)),
+                patient(breaker_database_url),  # a crowd waits its turn, however busy the machine is
                 schema="breaker",
                 application_name="breaker under test",
                 hot_settings=PINNED_PLANNER,

@@ -31,6 +31,12 @@ from tests.integration.breaker.conftest import TARGET, MovableClock, OpenReplica
 from valkyr.errors import Unavailable
 
 
+@pytest.fixture(autouse=True)
+def busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where notifications come late, they come all the same."""
+    monkeypatch.setattr(listening_module, "TIME_TO_ARRIVE", timedelta(seconds=PATIENCE))
+
+
 async def becomes(condition: Callable[[], bool]) -> None:
     await until_true(condition, "it becomes so")
 
@@ -309,6 +315,7 @@ async def test_the_listener_asks_nothing_while_nobody_watches(
     replica: Replica, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening_module, "PROOF_INTERVAL", timedelta(milliseconds=20))
+    monkeypatch.setattr(listening_module, "TIME_TO_ANSWER", timedelta(seconds=PATIENCE))
     asked = (
         "select query from pg_stat_activity "
         "where application_name = 'valkyr breaker listen' and datname = current_database()"

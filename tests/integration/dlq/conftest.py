@@ -13,7 +13,6 @@ import uuid_utils
 
 from services.chassis.database import Database
 from services.chassis.serve import Server
-from services.chassis.settings import DatabaseSettings
 from services.dlq import wire
 from services.dlq.gateways import ExecutorGateway
 from services.dlq.letters import Letters
@@ -24,6 +23,8 @@ from services.dlq.resolutions import Resolutions
 from services.dlq.settings import IntentSettings
 from services.dlq.store import Store
 from tests.dlq_lab import FakeExecutor, a_quarantine, a_run, entries, serving
+from tests.free_ports import a_port_base
+from tests.postgres import patient
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
 
 KEPT = timedelta(hours=24)
@@ -40,7 +41,7 @@ def dlq_database_url(migrated_database_url: Callable[..., str]) -> str:
 
 @pytest.fixture
 async def database(dlq_database_url: str) -> AsyncIterator[Database]:
-    settings = DatabaseSettings(url=dlq_database_url, transaction_pool_size=10)
+    settings = patient(dlq_database_url, transaction_pool_size=10)
     database = await Database.open(settings, schema="dlq", application_name="dlq under test")
     try:
         yield database
@@ -58,9 +59,15 @@ def executor() -> FakeExecutor:
     return FakeExecutor()
 
 
+@pytest.fixture(scope="session")
+def executor_port() -> int:
+    """Nobody takes it while the executor is away."""
+    return a_port_base()
+
+
 @pytest.fixture
-async def executor_server(executor: FakeExecutor) -> AsyncIterator[Server]:
-    async with serving(executor) as server:
+async def executor_server(executor: FakeExecutor, executor_port: int) -> AsyncIterator[Server]:
+    async with serving(executor, port=executor_port) as server:
         yield server
 
 
@@ -80,7 +87,7 @@ class CrashingGateway(ExecutorGateway):
     """The real one, in a process that dies on either side of the call."""
 
     def __init__(self, address: str, crashes: Crashes) -> None:
-        super().__init__(address, timeout=timedelta(seconds=5))
+        super().__init__(address, timeout=timedelta(seconds=30))
         self._crashes = crashes
 
     async def resolve(self, intent: Intent) -> None:
@@ -172,7 +179,7 @@ async def desk(store: Store, executor_server: Server, sql: Sql) -> AsyncIterator
         new_id=new_id,
         max_requeues=5,
         requests_kept=KEPT,
-        intents=IntentSettings(),
+        intents=IntentSettings(backoff_base=timedelta(minutes=1)),  # what is due is due by `carry_out_later`
         on_postponed=lambda: None,
     )
     outstanding = Outstanding(store, resolutions)

@@ -12,7 +12,6 @@ import pytest
 import uuid_utils
 
 from services.chassis.database import Database
-from services.chassis.settings import DatabaseSettings
 from services.graph_store.graphs import Graphs
 from services.graph_store.model import Author, SaveCommand, SavedVersion
 from services.graph_store.saving import Saving
@@ -21,6 +20,7 @@ from services.graph_store.store_requests import Requests
 from services.graph_store.validation import Validation
 from services.graph_store.workflows import Workflows
 from tests.builders import a_graph
+from tests.postgres import patient
 from valkyr.graph.limits import DEFAULT_LIMITS, Limits
 from valkyr.graph.model import Graph, WorkflowInfo
 
@@ -30,7 +30,7 @@ KEPT = timedelta(hours=24)
 
 @pytest.fixture
 async def database(graph_store_database_url: str) -> AsyncIterator[Database]:
-    settings = DatabaseSettings(url=graph_store_database_url, transaction_pool_size=10)
+    settings = patient(graph_store_database_url, transaction_pool_size=10)
     database = await Database.open(settings, schema="graph_store", application_name="graph store under test")
     try:
         yield database

@@ -93,7 +93,7 @@ async def other(database: Database) -> AsyncIterator[Replica]:
 
 
 async def next_of(batches: AsyncGenerator[Batch, None]) -> Batch:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await anext(batches)
 
 
@@ -358,10 +358,9 @@ async def test_every_change_is_told_once_however_streams_break_and_transactions_
     monkeypatch.setattr(feeding, "LEAST_PAUSE", timedelta(milliseconds=1))
     monkeypatch.setattr(feeding, "AT_ONCE", chance.choice([5, 40]))
     monkeypatch.setattr(watching, "AT_ONCE", chance.choice([1, 3, 10]))
-    ids = await workflows_named(sql, 400)
+    *ids, last = await workflows_named(sql, 401)
     seen: list[str] = []
     expected: list[str] = []
-    done = asyncio.Event()
 
     async def write() -> None:
         waiting: dict[Writer, list[str]] = {writer: [] for writer in writers}
@@ -380,17 +379,19 @@ async def test_every_change_is_told_once_however_streams_break_and_transactions_
         for writer, ended in waiting.items():
             await writer.end()
             expected.extend(ended)
-        done.set()
+        await writers[0].change(last)  # told after all that was committed before it
+        await writers[0].end()
+        expected.append(last)
 
     async def watch() -> None:
         position: Position | None = None
-        while not (done.is_set() and len(seen) >= len(expected)):
+        while last not in seen:
             request = pb.WatchWorkflowsRequest(resume_token=resume_token(position) if position else "")
             since = read_watch(request, "default").since
             assert since == position
             async with chance.choice([replica, other]).watch(since=since) as batches:
                 for _ in range(chance.choice([1, 2, 5, 50])):
-                    if done.is_set() and len(seen) >= len(expected):
+                    if last in seen:
                         break
                     batch = await next_of(batches)
                     seen.extend(change.workflow.id for change in batch.changes)
