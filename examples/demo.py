@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -165,11 +166,9 @@ def tell_the_logs(printer: Printer, stack: LocalStack) -> None:
 
 def free_ports(count: int) -> int:
     """The first of so many ports in a row that nobody uses."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
-        if first + count < 65536 and all(_is_free(first + offset) for offset in range(count)):
+    # None of those that systems take for outgoing connections: one may be taken before the services listen.
+    for first in random.sample(range(10_000, 20_000), 100):
+        if all(_is_free(first + offset) for offset in range(count)):
             return first
     raise DemoFailed("there are no free ports")
 

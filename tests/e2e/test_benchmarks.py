@@ -31,7 +31,7 @@ from tests.postgres import PostgresForTests
 from tests.waiting import wait_until
 from valkyr.flow.ids import run_id
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
 def processes_in(folder: Path) -> list[str]:
@@ -47,7 +47,6 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.timeout(300)
 def test_two_workloads_run_through_at_small_sizes(tmp_path: Path) -> None:
     temporary, record = tmp_path / "tmp", tmp_path / "record.json"
     temporary.mkdir()
@@ -75,7 +74,6 @@ def test_two_workloads_run_through_at_small_sizes(tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.timeout(300)
 def test_the_smallest_graphs_are_measured(tmp_path: Path) -> None:
     record = tmp_path / "record.json"
     done = subprocess.run(
@@ -108,7 +106,7 @@ async def test_an_answer_that_is_wrong_or_a_workflow_that_is_not_there_ends_the_
             replace(right, workflow_id="00000000-0000-0000-0000-000000000000"),
         ):
             with pytest.raises(BenchError, match="WrongAnswer|WorkflowNotFound"):
-                await asyncio.wait_for(work(stack, job), 60)
+                await asyncio.wait_for(work(stack, job), 120)
 
 
 async def test_copies_of_an_execution_are_executions_like_those_that_the_engine_makes(

@@ -24,7 +24,7 @@ from tests.forked_cli import ForkedCli
 from tests.free_ports import a_port_base
 from tests.shell import Shell, error_of
 from tests.waiting import wait_until
-from valkyr.client import Client, SaveRetry
+from valkyr.client import Client, SaveProgress, SaveRetry, SaveStage
 from valkyr.errors import MergeConflict, VersionConflict
 from valkyr.graph.model import WorkflowInfo
 
@@ -268,10 +268,13 @@ async def test_a_diff_and_conflicts_that_fit_no_status_come_whole(stack: LocalSt
 async def test_i01_saves_and_a_watch_go_on_while_the_graph_store_is_killed(stack: LocalStack) -> None:
     killed: set[int] = set()
 
-    def kill() -> None:
+    def started_again() -> None:
         wait_until(lambda: stack.pids["graph_store"] not in killed, "it was started again", 60)
-        killed.add(stack.pids["graph_store"])
-        os.kill(stack.pids["graph_store"], signal.SIGKILL)
+
+    def kill(progress: SaveProgress) -> None:
+        if (progress.stage, progress.attempt) == (SaveStage.SENDING, 1):
+            killed.add(stack.pids["graph_store"])
+            os.kill(stack.pids["graph_store"], signal.SIGKILL)
 
     told: list[int] = []
     retries: list[SaveRetry] = []
@@ -289,13 +292,14 @@ async def test_i01_saves_and_a_watch_go_on_while_the_graph_store_is_killed(stack
         listening = asyncio.create_task(listen(workflow.id))
         await asyncio.wait_for(begun.wait(), 60)
         for number in range(3):
-            await asyncio.to_thread(kill)
+            await asyncio.to_thread(started_again)
             saved = await client.graphs.save(
                 a_graph(f"a -> b{number}"),
                 workflow=workflow.edited,
                 max_retries=30,
                 initial_delay=0.2,
                 on_retry=retries.append,
+                on_progress=kill,
             )
             workflow = saved.workflow
         await asyncio.wait_for(listening, 60)

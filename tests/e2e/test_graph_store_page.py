@@ -14,7 +14,7 @@ from tests.free_ports import a_port_base
 from valkyr.api.graph.v1 import graph_pb2
 from valkyr.errors import ValkyrError, all_kinds
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PAGE = PROJECT / "docs" / "graph_store.md"
 CONTRACT = PROJECT / "protos" / "valkyr" / "api" / "graph" / "v1" / "graph.proto"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 def client_of(stack: LocalStack) -> Client:
     addresses = stack.addresses
-    return Client(graph_store=addresses["graph_store"], executor=addresses["executor"])
+    patience = timedelta(seconds=60)
+    return Client(graph_store=addresses["graph_store"], executor=addresses["executor"], timeout=patience)
 
 
 async def save(stack: LocalStack) -> str:

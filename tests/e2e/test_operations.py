@@ -20,7 +20,7 @@ from valkyr import errors
 from valkyr.duration import format_duration
 from valkyr.flow.results import FailureType
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PAGE = PROJECT / "docs" / "operations.md"
 ROOMS: dict[str, type[BaseModel]] = {"executor": ExecutorSettings, "breaker": BreakerSettings, "dlq": DlqSettings}

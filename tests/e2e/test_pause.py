@@ -21,7 +21,7 @@ from tests.run_history import leases_ended_early, violations
 from valkyr.client import Client, ExecutionState, Run, RunState
 from valkyr.graph.model import Graph
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 SETTINGS = {
     "VALKYR_EXECUTOR__RUNNER__MODULES": "tests.executor_modules",

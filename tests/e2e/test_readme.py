@@ -39,7 +39,7 @@ def test_the_readmes_workflow_program_and_module_run_as_written(tmp_path: Path) 
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+            [sys.executable, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

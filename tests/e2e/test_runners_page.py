@@ -12,7 +12,7 @@ from tests.e2e.page import a_shell, blocks, follow
 from tests.free_ports import a_port_base
 from valkyr.api.executor.v1 import runner_pb2
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PAGE = PROJECT / "docs" / "runners.md"
 RPCS = [method.name for method in runner_pb2.DESCRIPTOR.services_by_name["RunnerService"].methods]
