@@ -24,10 +24,10 @@ from services.breaker.model.views import BreakerView
 from services.breaker.store import Changed
 from services.breaker.watch import LOOK_INTERVAL, Batch, Watch
 from services.chassis.loops import Step, run_every
-from services.chassis.settings import DatabaseSettings
 from tests.chaos.proxy import Proxy, Way
 from tests.executor_stack import PATIENCE, until_true
 from tests.integration.breaker.conftest import TARGET, MovableClock, OpenReplica, Replica, Sql
+from tests.postgres import patient
 from valkyr.errors import Unavailable
 
 
@@ -63,7 +63,7 @@ async def listening(
     changes, database = replica.changes, replica.database
     if url is not None:
         database = copy(database)
-        database.settings = DatabaseSettings(url=url)
+        database.settings = patient(url)
     listener = Listener(
         database,
         replica.store,
