@@ -166,7 +166,9 @@ def permit_problems(permits: Sequence[Any], transitions: Sequence[Any], most: in
             yield f"I17: {len(live[key])} permits in flight, and {most} are allowed"
 
 
-async def lease_problems(connection: asyncpg.Connection, target: str, policy: Policy) -> list[str]:
+async def lease_problems(
+    connection: asyncpg.Connection, target: str, policy: Policy, *, known_within: timedelta = KNOWN_WITHIN
+) -> list[str]:
     """I17: what leases of a target were given while it was open, by the database's clock."""
     transitions = await connection.fetch(
         "SELECT * FROM breaker.transition WHERE target = $1 ORDER BY generation", target
@@ -174,22 +176,24 @@ async def lease_problems(connection: asyncpg.Connection, target: str, policy: Po
     permits = await connection.fetch("SELECT id, generation FROM history.permit WHERE op = 'INSERT'")
     events = await run_history.read_target(connection, target)
     return [
-        *late_leases(events, transitions),
+        *late_leases(events, transitions, known_within),
         *too_many_probes(events, {row["id"]: row["generation"] for row in permits}, policy.half_open_permits),
     ]
 
 
-def late_leases(events: Sequence[run_history.Event], transitions: Sequence[Any]) -> Iterable[str]:
-    """Leases without a permit more than a second after the trip, and probes as late after their breaker reopened."""
+def late_leases(
+    events: Sequence[run_history.Event], transitions: Sequence[Any], known_within: timedelta = KNOWN_WITHIN
+) -> Iterable[str]:
+    """Leases without a permit later than that after the trip, and probes as late after their breaker reopened."""
     for event in events:
         before = [row for row in transitions if row["created_date"] <= event.at]
         if event.state != "LEASED" or not before or before[-1]["to_state"] == State.CLOSED:
             continue
         tripped = next(row for row in reversed(before) if row["from_state"] == State.CLOSED)["created_date"]
-        if event.permit_id is None and event.at > tripped + KNOWN_WITHIN:
+        if event.permit_id is None and event.at > tripped + known_within:
             yield f"I17: {event.run_id} was leased {event.at - tripped} after the trip, without a permit"
         since = before[-1]["created_date"]
-        if event.permit_id is not None and before[-1]["to_state"] == State.OPEN and event.at > since + KNOWN_WITHIN:
+        if event.permit_id is not None and before[-1]["to_state"] == State.OPEN and event.at > since + known_within:
             yield f"I17: {event.run_id} was leased as a probe {event.at - since} after the breaker reopened"
 
 

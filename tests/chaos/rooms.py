@@ -131,7 +131,7 @@ class Rooms:
         async with grpc.aio.insecure_channel(service.address, options=[("grpc.enable_http_proxy", 0)]) as channel:
             request = health_pb2.HealthCheckRequest(service=service.room.service)
             try:
-                answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+                answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=20)
             except grpc.aio.AioRpcError:
                 return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -19,6 +19,7 @@ from tests.effect_modules import LEDGER
 from tests.executor_stack import until_true
 
 MODULES = "tests.effect_modules"
+STARTS_WITHIN = 90.0
 
 
 class RunnerProcess:
@@ -44,10 +45,12 @@ class RunnerProcess:
 
     async def started(self) -> None:
         """Returns when the executor knows it."""
-        await until_true(lambda: self.said("runner.started") or self.process.returncode is not None, "a runner starts")
+        await until_true(
+            lambda: self.said("runner.started") or self.process.returncode is not None, "a runner starts", STARTS_WITHIN
+        )
         assert self.process.returncode is None, self.text()
 
-    async def ended(self, timeout: float = 15) -> int:
+    async def ended(self, timeout: float = 60) -> int:
         """Its exit code."""
         return await asyncio.wait_for(self.process.wait(), timeout)
 

@@ -262,10 +262,10 @@ async def test_i24_without_its_database_every_rpc_is_unavailable_in_time(house: 
         except ValkyrError:
             return False
 
-    await eventually(answers_again, "it answers again")
+    await eventually(answers_again, "it answers again", 60)
     workflow_id = (await house.client.graphs.save(a_graph("a -> b"))).workflow.id
     started = await house.client.executions.start(workflow_id)
-    assert (await house.client.executions.wait(started.id, timeout=timedelta(seconds=30))).state == "SUCCESS"
+    assert (await house.client.executions.wait(started.id, timeout=timedelta(seconds=60))).state == "SUCCESS"
 
 
 @pytest.mark.parametrize("way", [Way.DOWN, Way.SILENT], ids=["down", "silent"])
@@ -277,7 +277,7 @@ async def test_i24_without_the_graph_store_only_starts_of_the_latest_version_are
     calls = {"StartExecution": latest, "StartExecutions": executor_pb2.StartExecutionsRequest(executions=[latest])}
     assert await refusals(house, "executor", calls) == []
     pinned = await house.client.executions.start(house.workflow_id, version=1)
-    assert (await house.client.executions.wait(pinned.id, timeout=timedelta(seconds=30))).state == "FAILED"
+    assert (await house.client.executions.wait(pinned.id, timeout=timedelta(seconds=60))).state == "FAILED"
 
 
 @pytest.mark.parametrize("way", [Way.DOWN, Way.SILENT], ids=["down", "silent"])

@@ -15,13 +15,13 @@ from tests.builders import a_chain
 from tests.executor_stack import eventually
 from tests.free_ports import a_port_base
 from valkyr.client import Client, ExecutionState
-from valkyr.errors import Unavailable, ValkyrError
+from valkyr.errors import DeadlineExceeded, Unavailable, ValkyrError
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 DISK = "320m"
 """The data folder, its write-ahead log, and the 128 MiB that a start wants to see free."""
-MANY = 200
+MANY, TRIES = 200, 10
 NODES = 300
 PATIENCE = timedelta(seconds=4)
 """Less than the delay that a full disk asks for: the SDK answers with the error instead of repeating the call."""
@@ -54,28 +54,36 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-async def refused(call: Callable[[], Awaitable[str]]) -> tuple[list[str], ValkyrError]:
+async def refused(call: Callable[[str], Awaitable[str]]) -> tuple[list[str], ValkyrError]:
     """What a call was answered until the pages that PostgreSQL has at hand were used up, and then its refusal."""
     answers: list[str] = []
-    for _ in range(MANY):
+    for number in range(MANY):
         try:
-            answers.append(await call())
+            answers.append(await until_said(call, f"{number}"))
         except ValkyrError as error:
             return answers, error
     raise AssertionError(f"{MANY} calls were answered on a full disk")
+
+
+async def until_said(call: Callable[[str], Awaitable[str]], request_id: str) -> str:
+    """Nothing said in time is neither an answer nor a refusal."""
+    for _ in range(TRIES):
+        with contextlib.suppress(DeadlineExceeded):
+            return await call(request_id)
+    raise AssertionError(f"nothing was said in {TRIES} times {PATIENCE}")
 
 
 async def test_i24_a_full_disk_is_named_and_with_room_again_all_goes_on(disk: Path) -> None:
     async with LocalStack(disk / "home", a_port_base()) as stack:
         addresses = stack.addresses
         async with Client(addresses["graph_store"], addresses["executor"], timeout=PATIENCE) as client:
-            kept = await client.graphs.save(a_chain(NODES))
+            kept = await client.graphs.save(a_chain(NODES), timeout=timedelta(seconds=60))
 
-            async def save() -> str:
-                return (await client.graphs.save(a_chain(NODES))).workflow.id
+            async def save(request_id: str) -> str:
+                return (await client.graphs.save(a_chain(NODES), request_id=request_id)).workflow.id
 
-            async def start() -> str:
-                return (await client.executions.start(kept.workflow.id)).id
+            async def start(request_id: str) -> str:
+                return (await client.executions.start(kept.workflow.id, request_id=request_id)).id
 
             ballast = fill(disk)
             saved, no_save = await refused(save)
@@ -87,9 +95,9 @@ async def test_i24_a_full_disk_is_named_and_with_room_again_all_goes_on(disk: Pa
                 assert error.details.retry_after
 
             async def goes_on() -> bool:
-                with contextlib.suppress(Unavailable):
-                    started.append(await start())
-                    saved.append(await save())
+                with contextlib.suppress(Unavailable, DeadlineExceeded):
+                    started.append(await start("again"))
+                    saved.append(await save("again"))
                     return True
                 return False
 
@@ -97,6 +105,7 @@ async def test_i24_a_full_disk_is_named_and_with_room_again_all_goes_on(disk: Pa
             for execution_id in started:
                 settled = await client.executions.wait(execution_id, timeout=timedelta(seconds=60))
                 assert settled.state is ExecutionState.SUCCESS
-            workflows = await client.graphs.find().all()
+            workflows = await client.graphs.find(timeout=timedelta(seconds=60)).all()
             assert {workflow.id for workflow in workflows} == {kept.workflow.id, *saved}
-            assert (await client.graphs.get(saved[0])).graph == a_chain(NODES)
+            stored = await client.graphs.get(saved[0], timeout=timedelta(seconds=60))
+            assert stored.graph == a_chain(NODES)

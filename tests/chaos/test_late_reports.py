@@ -64,7 +64,7 @@ async def test_i06_what_a_frozen_executor_reports_when_it_wakes_changes_nothing(
     migrated_database_url: Callable[..., str], tmp_path: Path
 ) -> None:
     url = migrated_database_url("graph_store", "executor", "breaker", "dlq")
-    graph = a_graph("a -> b -> c", modules=dict.fromkeys("abc", WORK))
+    graph = a_graph("a -> b -> c -> d -> e", modules=dict.fromkeys("abcde", WORK))
     async with open_rooms(tmp_path, url, *ROOMS, **SHORT_LEASES) as (rooms, sql):
         await run_history.install(sql)
         async with rooms.client() as client:
@@ -82,7 +82,7 @@ async def test_i06_what_a_frozen_executor_reports_when_it_wakes_changes_nothing(
             # It has taken its late reports to the database once it does other work.
             await rooms.kill("executor_two")
             async with rooms.client() as survivor:
-                for execution_id in await started(survivor, graph):
+                for execution_id in await started(survivor, graph, FEW):
                     settled = await survivor.executions.wait(execution_id, timeout=timedelta(seconds=60))
                     assert settled.state == "SUCCESS"
         for execution_id in ids:
@@ -92,8 +92,8 @@ async def test_i06_what_a_frozen_executor_reports_when_it_wakes_changes_nothing(
             "SELECT DISTINCT run_id FROM executor.run_attempt WHERE outcome = 'RUNNER_LOST' AND execution_id = ANY($1)",
             [UUID(execution_id) for execution_id in ids],
         )
-        assert {row["id"] for row in frozen} <= {row["run_id"] for row in lost}
-        assert frozen, "it held no lease: the test proves nothing"
+        # What it had sent to be committed as it froze is not among the lost.
+        assert {row["id"] for row in frozen} & {row["run_id"] for row in lost}, "it lost none: the test proves nothing"
 
 
 async def test_i06_reports_under_leases_that_a_jump_of_the_clock_has_ended_change_nothing(

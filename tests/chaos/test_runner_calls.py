@@ -38,7 +38,7 @@ async def test_a_registration_that_is_lost_repeated_or_not_answered_is_one(lab: 
         await lab.all_is_well(await lab.start(graph), graph)
         assert runner.said("runner.started")[0]["leases_ended"] == 0
     asked = proxy.of("RegisterRunner")
-    assert [len(call.answers) for call in asked] == [0, 1, 2]
+    assert [len(call.answers) for call in asked[:3]] == [0, 1, 2]
     assert len({call.request.incarnation for call in asked}) == 1
 
 

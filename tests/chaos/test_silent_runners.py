@@ -31,15 +31,18 @@ MINUTE = 60_000
 NOTICED = (KEEPALIVE_TIME + KEEPALIVE_TIMEOUT).total_seconds()
 """How long a connection may be dead until its runner knows."""
 PATIENCE = 2 * NOTICED
+STANDSTILL = 3.0
+"""Seconds that a stop may come late where a machine stands still. What does not stop by itself goes on for many more."""
 
 
 def overlaps_of(lab: Lab, node_id: str) -> list[float]:
-    return list(overlaps([effect for effect in lab.effects if effect.node_id == node_id]).values())
+    found = overlaps([effect for effect in lab.effects if effect.node_id == node_id]).values()
+    return [seconds for seconds in found if seconds > STANDSTILL]
 
 
 async def both_connected(proxy: Proxy) -> None:
     """Heartbeats have a connection of their own, made with the first of them."""
-    await until_true(lambda: proxy.connections == 2, "it has sent a heartbeat")
+    await until_true(lambda: proxy.connected == 2, "it has sent a heartbeat")
 
 
 async def heartbeats_that_do_not_arrive(lab: Lab) -> None:

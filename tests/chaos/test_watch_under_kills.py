@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import time
 from collections import Counter
 from pathlib import Path
 from uuid import UUID
@@ -21,8 +20,9 @@ from valkyr.rpc.graphs import fill_from_graph
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-LONGEST_DRAIN = 9
-"""Seconds; a stream that did not end by itself would hold a service up for its whole grace, ten seconds."""
+GRACE = {"VALKYR_GRAPH_STORE__SERVER__DRAIN_GRACE": "PT60S"}
+LONGEST_DRAIN = 30
+"""Seconds; a stream that did not end by itself would hold a service up for its whole grace."""
 
 
 def a_creation(number: int) -> pb.SaveGraphRequest:
@@ -87,27 +87,24 @@ async def save_until(done: asyncio.Event, house: House, chance: random.Random) -
     return saved
 
 
-async def disturb(house: House) -> float:
-    """One replica killed, the other drained, then PostgreSQL killed; how many seconds the draining took."""
+async def disturb(house: House) -> None:
+    """One replica killed, the other drained, then PostgreSQL killed."""
     killed, drained = house.victims
     killed.kill()
     killed.revive()
     await killed.healthy()
-    started = time.monotonic()
-    assert await drained.service.stop(20)
-    took = time.monotonic() - started
+    assert await drained.service.stop(LONGEST_DRAIN)
     await drained.service.start()
     await drained.healthy()
     house.kill_postgres()
     await house.restart_postgres()
     for replica in house.replicas:
         await replica.healthy()
-    return took
 
 
 async def test_every_change_is_told_once_while_replicas_and_the_database_die(tmp_path: Path) -> None:
     chance = random.Random(5)
-    async with open_house(tmp_path) as house:
+    async with open_house(tmp_path, **GRACE) as house:
         watchers = [Watcher(house, chance) for _ in range(8)]
         watching = [asyncio.create_task(watcher.run()) for watcher in watchers]
         try:
@@ -115,7 +112,7 @@ async def test_every_change_is_told_once_while_replicas_and_the_database_die(tmp
                 await asyncio.gather(*(watcher.began.wait() for watcher in watchers))
                 done = asyncio.Event()
                 saving = asyncio.create_task(save_until(done, house, chance))
-                took = await disturb(house)
+                await disturb(house)
                 done.set()
                 saved = await saving
                 while any(len(watcher.told) < len(saved) for watcher in watchers):
@@ -134,4 +131,3 @@ async def test_every_change_is_told_once_while_replicas_and_the_database_die(tmp
     for watcher in watchers:
         assert watcher.told == dict.fromkeys({*saved, last.workflow.id}, 1)
     assert sum(watcher.breaks for watcher in watchers) > 0, "no kill hit a stream: the test proves nothing"
-    assert took < LONGEST_DRAIN

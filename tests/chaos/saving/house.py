@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,16 +145,19 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, *, victims: int = 2) -> AsyncIterator[House]:
-    """All healthy within the block; at its end all are killed."""
+async def open_house(folder: Path, *, victims: int = 2, **environment: str) -> AsyncIterator[House]:
+    """All healthy within the block; at its end all are killed. `environment` as graph stores take it."""
     cluster = Cluster(Home(folder / "database"), settings=SETTINGS, durable_setup=False)
     (folder / "logs").mkdir()
     base = a_port_base()
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(cluster.start)
         stack.push_async_callback(asyncio.to_thread, cluster.stop)
-        killed = [await _replica(stack, cluster, folder, f"victim{number}", base + number) for number in range(victims)]
-        survivor = await _replica(stack, cluster, folder, "survivor", base + victims, proxied=False)
+        killed = [
+            await _replica(stack, cluster, folder, f"victim{number}", base + number, environment)
+            for number in range(victims)
+        ]
+        survivor = await _replica(stack, cluster, folder, "survivor", base + victims, environment, proxied=False)
         house = House(cluster, killed, survivor)
         # One after the other: the first of them makes the schema.
         for replica in house.replicas:
@@ -164,7 +167,14 @@ async def open_house(folder: Path, *, victims: int = 2) -> AsyncIterator[House]:
 
 
 async def _replica(
-    stack: AsyncExitStack, cluster: Cluster, folder: Path, name: str, port: int, *, proxied: bool = True
+    stack: AsyncExitStack,
+    cluster: Cluster,
+    folder: Path,
+    name: str,
+    port: int,
+    environment: Mapping[str, str],
+    *,
+    proxied: bool = True,
 ) -> Replica:
     url, proxy = cluster.url, None
     if proxied:
@@ -175,7 +185,7 @@ async def _replica(
     room = Room(name, "services.graph_store", 0, "valkyr.api.graph.v1.GraphStoreService")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("VALKYR_")}
     own = {"VALKYR_DATABASE_URL": url, "VALKYR_HOME": str(folder / name), "VALKYR_GRAPH_STORE__SERVER__PORT": str(port)}
-    service = ServiceProcess(room, room.address(port), folder / "logs" / f"{name}.log", {**kept, **own})
+    service = ServiceProcess(room, room.address(port), folder / "logs" / f"{name}.log", {**kept, **own, **environment})
     stack.push_async_callback(service.kill)
     first, again = [
         open_channel(service.address, principal=principal, options=NO_REPEATS) for principal in (FIRST, AGAIN)
