@@ -71,7 +71,7 @@ async def _freeze(lab: Lab, name: str, proxy: CallProxy, runner: RunnerProcess, 
     """When it has reported something, until about the end of its leases. The report arrives then."""
     held = asyncio.Event()
     proxy.judge = in_turn("ReportRuns", Fate(held=held))
-    await until_true(lambda: any(call.fate.held is held for call in proxy.carried), f"{name} reports")
+    await until_true(lambda: any(call.fate.held is held for call in proxy.carried), f"{name} reports", 60)
     runner.signal(signal.SIGSTOP)
     left = await lab.sql.fetchval(LASTS, name)
     await asyncio.sleep(max(0.0, (left or 0.0) + chance.uniform(-AROUND, AROUND)))

@@ -36,8 +36,8 @@ HEARTBEAT = timedelta(seconds=0.5)
 SHORT, LONG = timedelta(seconds=6), timedelta(minutes=1)
 """Leases that a test waits to see run out, and such as no slow machine can make run out."""
 QUIET_AND_MORE = 60.0
-"""After its start the executor's reaper keeps still for ten seconds, then the lease of a test runs out; where many do at
-once it keeps still once more."""
+"""After its start the executor's reaper keeps still for ten seconds, then the lease of a test runs out; where many do
+at once it keeps still again."""
 UNSETTLED = "SELECT count(*) FROM executor.workflow_execution WHERE finished_at IS NULL AND id = ANY($1::uuid[])"
 STILL_LEASED = """
 SELECT count(*) FROM executor.run WHERE state <> 'LEASED' AND (lease_until IS NOT NULL OR leased_by IS NOT NULL)

@@ -79,7 +79,7 @@ async def until_done(stack: LocalStack, execution_id: str, count: int) -> None:
         done = await asked(stack, DONE, execution_id)
         return isinstance(done, int) and done >= count
 
-    await eventually(enough, f"{count} nodes are done", 60)
+    await eventually(enough, f"{count} nodes are done", 120)
 
 
 async def kill(stack: LocalStack, name: str, how: signal.Signals) -> None:
@@ -93,11 +93,11 @@ async def kill(stack: LocalStack, name: str, how: signal.Signals) -> None:
         except (OSError, ValueError, KeyError):
             return False
 
-    await eventually(another, f"{name} is started anew", 60)
+    await eventually(another, f"{name} is started anew", 120)
 
 
 async def assert_all_was_applied_once(stack: LocalStack, execution_id: str, graph: Graph) -> list[run_history.Event]:
-    await eventually(lambda: asked(stack, SETTLED, execution_id), "the execution ends", 60)
+    await eventually(lambda: asked(stack, SETTLED, execution_id), "the execution ends", 120)
     connection = await asyncpg.connect(stack.database_url)
     try:
         events = await run_history.read(connection, execution_id)

@@ -119,7 +119,7 @@ async def test_i16_what_was_started_is_finished_with_all_neighbours_down(
             graph = a_graph_behind_a_gate(shop)
             for number, down in enumerate(PHASES, 1):
                 if "collector" in down:
-                    await until_true(lambda: TELLERS <= set(collector.services.values()), "all have told of spans")
+                    await until_true(lambda: set(collector.services.values()) >= TELLERS, "all have told of spans")
                     await asyncio.to_thread(collector.__exit__, None, None, None)
                 async with always_serving(rooms):
                     await finish_without(down, rooms, client, shop, graph)

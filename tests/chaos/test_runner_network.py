@@ -35,6 +35,7 @@ RUNS, CUTS = 200, 20
 ENDS_WITHIN = 60.0
 PATIENCE = 60.0
 LEASED_OF = "SELECT count(*) FROM executor.run WHERE state = 'LEASED' AND pool = $1"
+HEARD = "SELECT bool_and(heartbeat_at IS NOT NULL) FROM executor.run WHERE execution_id = $1"
 HEARD_AFTER = (
     "SELECT bool_and(heartbeat_at > $2::timestamptz + interval '3 seconds') FROM executor.run WHERE execution_id = $1"
 )
@@ -185,6 +186,7 @@ async def test_a_runner_keeps_its_leases_while_one_of_several_executors_is_froze
     async with lab.runner("frozen", executor=several):
         execution_id = await lab.start(graph)
         await lab.begun("frozen")
+        await eventually(lambda: lab.sql.fetchval(HEARD, UUID(execution_id)), "heartbeats have found both")
         frozen.send_signal(signal.SIGSTOP)
         try:
             at = await lab.sql.fetchval("SELECT clock_timestamp()")

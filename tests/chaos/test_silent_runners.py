@@ -32,7 +32,7 @@ NOTICED = (KEEPALIVE_TIME + KEEPALIVE_TIMEOUT).total_seconds()
 """How long a connection may be dead until its runner knows."""
 PATIENCE = 2 * NOTICED
 STANDSTILL = 3.0
-"""Seconds that a stop may come late where a machine stands still. What does not stop by itself goes on for many more."""
+"""Seconds that a stop may be late where a machine stands still. What does not stop by itself goes on for many more."""
 
 
 def overlaps_of(lab: Lab, node_id: str) -> list[float]:
