@@ -7,10 +7,11 @@ import asyncio
 import random
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import asyncpg
 
@@ -31,6 +32,7 @@ SETTINGS = {
 }
 POOL, RUNNERS, CONCURRENCY, AHEAD = "frozen", 4, 5, 40
 LASTS = "SELECT extract(epoch FROM max(lease_until) - clock_timestamp())::float8 FROM executor.run WHERE runner_id = $1"
+HOLDS_NOTHING = "SELECT count(*) = 0 FROM executor.run WHERE runner_id = $1 AND state = 'LEASED'"
 FEW_WAIT = "SELECT count(*) < $2 FROM executor.run WHERE state = 'READY' AND pool = $1"
 
 
@@ -52,7 +54,8 @@ async def freeze_again_and_again(lab: Lab, *, stops: int, seed: int) -> Outcome:
         await lab.past_the_quiet_period()
         async with _fed(lab, graph, execution_ids):
             for number in range(stops):
-                await _freeze(lab, *runners[number % RUNNERS], chance)
+                await _freeze(lab, *runners[number % RUNNERS], partial(_about_their_end, lab, chance))
+            await _freeze(lab, *runners[0], partial(_taken_over, lab))
         await lab.all_ended(execution_ids)
         problems = await lab.problems(execution_ids, graph)
     late = [call for _, proxy, _ in runners for call in proxy.carried if call.fate.held is not None]
@@ -67,16 +70,27 @@ async def _opened(lab: Lab, name: str, stack: AsyncExitStack) -> tuple[str, Call
     return name, proxy, await stack.enter_async_context(runner)
 
 
-async def _freeze(lab: Lab, name: str, proxy: CallProxy, runner: RunnerProcess, chance: random.Random) -> None:
-    """When it has reported something, until about the end of its leases. The report arrives then."""
+async def _freeze(
+    lab: Lab, name: str, proxy: CallProxy, runner: RunnerProcess, until: Callable[[str], Awaitable[None]]
+) -> None:
+    """When it has reported something, `until` something has become of its leases. The report arrives then."""
     held = asyncio.Event()
     proxy.judge = in_turn("ReportRuns", Fate(held=held))
     await until_true(lambda: any(call.fate.held is held for call in proxy.carried), f"{name} reports", 60)
     runner.signal(signal.SIGSTOP)
-    left = await lab.sql.fetchval(LASTS, name)
-    await asyncio.sleep(max(0.0, (left or 0.0) + chance.uniform(-AROUND, AROUND)))
+    await until(name)
     held.set()
     runner.signal(signal.SIGCONT)
+
+
+async def _about_their_end(lab: Lab, chance: random.Random, name: str) -> None:
+    left = await lab.sql.fetchval(LASTS, name)
+    await asyncio.sleep(max(0.0, (left or 0.0) + chance.uniform(-AROUND, AROUND)))
+
+
+async def _taken_over(lab: Lab, name: str) -> None:
+    """So that one report at least is too late, however late the reaper was for the others."""
+    await eventually(lambda: lab.sql.fetchval(HOLDS_NOTHING, name), f"the leases of {name} have ended", 60)
 
 
 @asynccontextmanager

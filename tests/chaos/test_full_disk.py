@@ -80,7 +80,7 @@ async def test_i24_a_full_disk_is_named_and_with_room_again_all_goes_on(disk: Pa
             kept = await client.graphs.save(a_chain(NODES), timeout=timedelta(seconds=60))
 
             async def save(request_id: str) -> str:
-                return (await client.graphs.save(a_chain(NODES), request_id=request_id)).workflow.id
+                return (await client.graphs.save(a_chain(NODES), request_id=request_id, max_retries=0)).workflow.id
 
             async def start(request_id: str) -> str:
                 return (await client.executions.start(kept.workflow.id, request_id=request_id)).id
