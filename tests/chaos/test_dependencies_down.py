@@ -47,8 +47,8 @@ SERVICES: Mapping[str, tuple[Any, Any, Any]] = {
     "breaker": (breaker_pb2, breaker_pb2_grpc.BreakerServiceStub, "BreakerService"),
     "dlq": (dlq_pb2, dlq_pb2_grpc.DeadLetterQueueServiceStub, "DeadLetterQueueService"),
 }
-CLIENTS_DEADLINE = 20.0
-AT_ONCE = 2
+CLIENTS_DEADLINE = 15.0
+AT_ONCE = 4
 FAILS = a_graph("a", modules={"a": ("FailModule", {"type": "PERMANENT"})})
 FAILURE = breaker_pb2.CallOutcome.FAILURE
 PURE = {"ValidateGraph"}
