@@ -10,12 +10,13 @@ from uuid import UUID, uuid4
 
 from services.breaker.app import open_app
 from services.breaker.settings import BreakerSettings
-from services.chassis.settings import DatabaseSettings, ServerSettings
+from services.chassis.settings import ServerSettings
 from services.executor.gateways import BreakerGateway
 from services.executor.targets import CallOutcome, CallResult
 from tests.builders import a_graph
 from tests.executor_stack import Stack
 from tests.free_ports import a_port_base
+from tests.postgres import patient
 from valkyr.api.breaker.v1 import breaker_pb2, breaker_pb2_grpc
 from valkyr.graph.model import Graph, Module
 from valkyr.rpc.channel import open_channel
@@ -31,9 +32,7 @@ class BreakerLab:
     def __init__(self, database_url: str, **settings: Any) -> None:
         port = a_port_base()
         self.address = f"127.0.0.1:{port}"
-        self._settings = BreakerSettings(
-            database=DatabaseSettings(url=database_url), server=ServerSettings(port=port), **settings
-        )
+        self._settings = BreakerSettings(database=patient(database_url), server=ServerSettings(port=port), **settings)
         self._running = AsyncExitStack()
         self._hand = BreakerGateway(self.address)
         self._channel = open_channel(self.address)
@@ -99,6 +98,18 @@ async def parked(stack: Stack, execution_id: str, number: int) -> None:
         number,
         what=f"{number} runs are parked",
     )
+
+
+async def retry_is_due(stack: Stack, target: str = TARGET_NAME) -> None:
+    """As if the time were over for which the breaker holds the target back; no executor is told."""
+    await stack.sql.execute("UPDATE breaker.circuit_breaker_state SET next_retry_at = now() WHERE target = $1", target)
+
+
+def hold_for(stack: Stack, wait: timedelta, target: str = TARGET_NAME) -> None:
+    """The executors take it that it is worth asking for the target then."""
+    for app in stack.executors:
+        app.parts.breakers.mirror.hold(("default", target), wait)
+        app.parts.breakers.turn.wake.set()
 
 
 def _failure(target: str, generation: int) -> CallOutcome:

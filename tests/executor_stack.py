@@ -13,13 +13,13 @@ from uuid import UUID
 
 import asyncpg
 
-from services.chassis.settings import DatabaseSettings
 from services.executor.app import App
 from services.executor.app import open_app as open_executor
 from services.executor.settings import ExecutorSettings
 from services.graph_store.app import App as GraphStoreApp
 from services.graph_store.app import open_app as open_graph_store
 from services.graph_store.settings import GraphStoreSettings
+from tests.postgres import patient
 from valkyr.client import Client, Execution, Run
 from valkyr.graph.model import Graph
 
@@ -83,6 +83,10 @@ class Stack:
             "SELECT * FROM executor.run WHERE execution_id = $1 AND node_id = $2", UUID(execution_id), node_id
         )
 
+    async def at_rest(self) -> None:
+        """Waits until the dispatcher has nothing to lease: what is started then is leased by its start."""
+        await until_true(lambda: not self.app.parts.handoff.ready.backlog, "the dispatcher has nothing to lease")
+
     async def until(self, query: str, *arguments: object, what: str = "", timeout: float = PATIENCE) -> Any:
         """Waits until the first column of a query is true; answers with it."""
         return await eventually(lambda: self.sql.fetchval(query, *arguments), what or query, timeout)
@@ -123,7 +127,7 @@ def executor_settings(
         },
         executor,
     )
-    database = DatabaseSettings(url=database_url, **section.pop("database", {}))
+    database = patient(database_url, **section.pop("database", {}))
     return ExecutorSettings(database=database, **section)
 
 
@@ -143,7 +147,7 @@ async def open_stack(
     """A stack with an executor for each of `names`, all with the same settings but for id and home."""
     async with AsyncExitStack() as stack:
         graph_store = await stack.enter_async_context(
-            open_graph_store(GraphStoreSettings(database=DatabaseSettings(url=database_url)))
+            open_graph_store(GraphStoreSettings(database=patient(database_url)))
         )
         sql = await asyncpg.connect(database_url)
         stack.push_async_callback(sql.close)

@@ -17,13 +17,25 @@ import structlog
 
 from services.breaker import app as breaker_app
 from services.breaker import watch as breaker_watch
+from services.executor.breakers import mirror as mirrors
+from services.executor.breakers import wiring
 from services.executor.gateways import BreakerGateway
 from services.executor.probes import NOT_HERE
 from services.executor.targets import BreakerNews, PermitDecision, PermitRequest
-from tests.breaker_lab import NOT_SOON, TARGET_NAME, BreakerLab, calls, open_breaker, parked
+from tests.breaker_lab import (
+    NOT_SOON,
+    TARGET_NAME,
+    BreakerLab,
+    calls,
+    hold_for,
+    open_breaker,
+    parked,
+    retry_is_due,
+)
 from tests.breaker_modules import TARGET
 from tests.builders import a_graph
 from tests.counted_session import CountedSession
+from tests.executor_lab import end_loop
 from tests.executor_modules import GATES
 from tests.executor_stack import MODULES, Stack, add_executor, eventually, open_stack, until_true
 from tests.integration.executor.test_outbox import ToldDlq, outbox_of
@@ -157,7 +169,7 @@ async def test_a_probe_that_fails_is_a_real_attempt_and_the_others_wait_on(opene
 
 
 async def test_runs_parked_before_the_executor_was_restarted_come_back(opened: Open) -> None:
-    async with opened(names=(), timeout_duration="PT2S") as (stack, breaker):
+    async with opened(names=(), timeout_duration=NOT_SOON) as (stack, breaker):
         settings = {"runner": RUNNER, "breaker": breaker.address}
         async with add_executor(stack, name="one", **settings):
             await breaker.trip()
@@ -165,6 +177,7 @@ async def test_runs_parked_before_the_executor_was_restarted_come_back(opened: O
             execution = await stack.start(calls("a", "b"))
             await parked(stack, execution, 2)
         assert TARGET.calls.total() == 0
+        await retry_is_due(stack)
         async with add_executor(stack, name="one", **settings):
             assert (await stack.wait(execution)).state == "SUCCESS"
             assert (await stack.row(execution, "a"))["attempt"] == 1
@@ -182,6 +195,8 @@ async def test_i17_an_executor_hears_of_the_breakers_before_it_leases_what_waits
                 yield message
 
     monkeypatch.setattr(BreakerGateway, "watch", from_far_away)
+    monkeypatch.setattr(wiring, "FIRST_LOOK", NOT_SOON)
+    monkeypatch.setattr(mirrors, "FIRST_NEWS", NOT_SOON)
     async with opened(names=(), timeout_duration=NOT_SOON) as (stack, breaker):
         await breaker.trip()
         idle = {**RUNNER, "concurrency": 0}
@@ -207,13 +222,14 @@ async def test_i17_a_probe_cut_off_by_a_restart_gives_its_permit_back(opened: Op
 
 
 async def test_runs_parked_before_the_breaker_was_restarted_come_back(opened: Open) -> None:
-    async with opened(timeout_duration="PT3S") as (stack, breaker):
+    async with opened(timeout_duration=NOT_SOON) as (stack, breaker):
         await breaker.trip()
         await held(stack)
         execution = await stack.start(calls("a", "b"))
         await parked(stack, execution, 2)
         await breaker.stop()
         await until_true(lambda: stack.app.parts.breakers.mirror.away, "the breaker is away")
+        await retry_is_due(stack)
         await breaker.start()
         await until_true(lambda: not stack.app.parts.breakers.mirror.away, "the breaker is back")
         assert (await stack.wait(execution)).state == "SUCCESS"
@@ -221,13 +237,16 @@ async def test_runs_parked_before_the_breaker_was_restarted_come_back(opened: Op
 
 
 async def test_i16_with_the_breaker_away_runs_go_on_and_parked_ones_come_back_when_due(opened: Open) -> None:
-    async with opened(timeout_duration="PT2S") as (stack, breaker):
+    async with opened(timeout_duration=NOT_SOON) as (stack, breaker):
         await breaker.trip()
         await held(stack)
         execution = await stack.start(calls("a", "b"))
         await parked(stack, execution, 2)
         await breaker.stop()
         assert (await stack.run(calls("other", target="test:other"))).state == "SUCCESS"
+        await until_true(lambda: stack.app.parts.breakers.mirror.away, "the breaker is away")
+        await stack.sql.execute("UPDATE executor.run SET retry_after = now() + interval '1 s' WHERE state = 'PARKED'")
+        hold_for(stack, timedelta(seconds=1))
         assert (await stack.wait(execution)).state == "SUCCESS"
         assert not stack.app.parts.health.problems
 
@@ -335,9 +354,11 @@ async def test_i19_a_parked_run_past_its_deadline_is_quarantined_as_held_back_by
         await breaker.trip()
         await held(stack)
         graph = calls("a")
-        limited = replace(graph, nodes=tuple(replace(node, deadline=timedelta(seconds=1)) for node in graph.nodes))
+        limited = replace(graph, nodes=tuple(replace(node, deadline=NOT_SOON) for node in graph.nodes))
         execution = await stack.start(limited)
         await parked(stack, execution, 1)
+        await stack.sql.execute("UPDATE executor.run SET deadline = now()")
+        stack.app.parts.signals.deadlines_changed.set()
         assert (await stack.wait(execution)).state == "FAILED"
         row = await stack.row(execution, "a")
         assert (row["state"], row["attempt"], TARGET.calls.total()) == ("QUARANTINED", 0, 0)
@@ -450,18 +471,21 @@ async def test_a_breaker_that_cannot_answer_fails_no_loop_and_burns_no_attempt(o
 
 
 async def test_a_probe_does_not_wait_behind_a_long_queue_of_other_runs(opened: Open) -> None:
-    async with opened(runner={"concurrency": 2}) as (stack, breaker):
+    async with opened(timeout_duration=NOT_SOON, runner={"concurrency": 2}) as (stack, breaker):
         await breaker.trip()
         await held(stack)
         held_back = await stack.start(calls("a"))
         await parked(stack, held_back, 1)
-        nodes = [f"w{number}" for number in range(150)]
+        nodes = [f"w{number}" for number in range(800)]
         graph = a_graph(", ".join(nodes), modules={node: ("WorkModule", {"milliseconds": 20}) for node in nodes})
         queue = await stack.start(graph)
+        await retry_is_due(stack)
+        hold_for(stack, timedelta())
         assert (await stack.wait(held_back)).state == "SUCCESS"
-        left = await stack.sql.fetchval("SELECT open_runs FROM executor.workflow_execution WHERE id = $1", UUID(queue))
+        open_runs = "SELECT open_runs FROM executor.workflow_execution WHERE id = $1"
+        left = await stack.sql.fetchval(open_runs, UUID(queue))
         assert left > 0, "the queue was drained before the probe"
-        assert (await stack.wait(queue)).state == "SUCCESS"
+        await stack.until(f"SELECT ({open_runs}) < $2", UUID(queue), left, what="the queue goes on")
 
 
 TARGET_KEY = ("default", TARGET_NAME)
@@ -510,8 +534,9 @@ async def test_slots_are_left_free_for_probes_that_are_due_and_only_until_leave_
         assert parts.breakers.turn.waiting == free
         GATES.open.set()
         assert (await stack.wait(queue)).state == "SUCCESS"
-        assert parts.breakers.turn.waiting == 0
-        assert parts.breakers.mirror.wait(*TARGET_KEY) > timedelta(minutes=1), "leave was asked for, and refused"
+        mirror = parts.breakers.mirror
+        await until_true(lambda: mirror.wait(*TARGET_KEY) > timedelta(minutes=1), "leave is asked for, and refused")
+        await until_true(lambda: parts.breakers.turn.waiting == 0, "no slot is left free")
 
 
 async def test_a_probe_that_this_pool_cannot_take_leaves_no_slot_idle(opened: Open) -> None:
@@ -523,6 +548,7 @@ async def test_a_probe_that_this_pool_cannot_take_leaves_no_slot_idle(opened: Op
         await parked_elsewhere(stack)
         await a_full_pool(stack, 1)
         queue = await stack.start(a_queue())
+        await end_loop("probes")
         parts.breakers.mirror.hold(TARGET_KEY, timedelta())
         assert await parts.probes.step() == NOT_HERE
         GATES.open.set()
@@ -560,6 +586,7 @@ async def test_an_executor_without_slots_asks_for_no_leave(opened: Open) -> None
         await breaker.trip()
         await held(stack)
         await park(stack, await stack.start(calls("a")), "a", due=-1, target=TARGET_NAME)
+        await end_loop("probes")
         parts.breakers.mirror.hold(TARGET_KEY, timedelta())
         counted = CountedSession(parts.session)
         parts.probes._session = counted  # type: ignore[assignment]
@@ -569,6 +596,7 @@ async def test_an_executor_without_slots_asks_for_no_leave(opened: Open) -> None
 
 async def test_two_thousand_parked_runs_come_back_in_a_few_statements(opened: Open) -> None:
     async with opened(runner={"concurrency": 0}) as (stack, _):
+        await end_loop("probes")
         execution = await stack.start(calls(*(f"n{number}" for number in range(2_000))))
         await stack.sql.execute(
             """UPDATE executor.run SET state = 'PARKED', parked_by = 'BREAKER', parked_at = now() - interval '1 s',

@@ -16,8 +16,8 @@ from valkyr.errors import ExecutionSettled, InvalidRequest, RequestIdReused
 from valkyr.graph.model import Graph, Settings
 
 SOON = timedelta(milliseconds=300)
-LATER = timedelta(seconds=2)
-"""Where something has to happen before."""
+FAR = timedelta(hours=1)
+"""Where something has to happen before: then `pass_deadlines`."""
 GRACE = {"cancel_grace": timedelta(milliseconds=400), "retry": {"backoff_base_ms": 10, "backoff_max_ms": 40}}
 
 
@@ -25,6 +25,15 @@ async def started(stack: Stack, graph: Graph, node: str = "a", **options: object
     execution_id = await stack.start(graph, **options)
     await until_true(lambda: GATES.started[node] > 0, f"{node} has started")
     return execution_id
+
+
+async def pass_deadlines(stack: Stack, table: str = "run") -> None:
+    await stack.sql.execute(f"UPDATE executor.{table} SET deadline = now() WHERE deadline IS NOT NULL")
+    stack.app.parts.signals.deadlines_changed.set()
+
+
+async def stopped() -> None:
+    await until_true(lambda: GATES.running == 0, "the module is stopped")
 
 
 async def test_a_leased_run_past_its_deadline_is_told_and_fails_for_good(make_stack: OpenStack) -> None:
@@ -36,13 +45,14 @@ async def test_a_leased_run_past_its_deadline_is_told_and_fails_for_good(make_st
         assert run.state is RunState.QUARANTINED
         assert [quarantine.failure_type for quarantine in run.quarantines] == ["TIMEOUT"]
         assert "deadline" in run.error
-        assert GATES.running == 0
+        await stopped()
 
 
 async def test_a_success_within_the_grace_of_a_deadline_is_kept(make_stack: OpenStack) -> None:
-    graph = a_graph("a -> b", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": LATER}})
+    graph = a_graph("a -> b", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": FAR}})
     async with make_stack(runner={"cancel_grace": timedelta(seconds=30)}) as stack:
         execution_id = await started(stack, graph)
+        await pass_deadlines(stack)
         await stack.until("SELECT stop_reason = 'DEADLINE' FROM executor.run WHERE node_id = 'a'")
         GATES.open.set()
         assert (await stack.wait(execution_id)).state is ExecutionState.SUCCESS
@@ -59,11 +69,14 @@ async def test_a_run_that_ignores_its_deadline_is_ended_after_the_grace(make_sta
 
 
 async def test_the_deadline_runs_while_a_run_waits_for_its_retry(make_stack: OpenStack) -> None:
-    graph = a_graph("a", modules={"a": ("FailModule", {})}, nodes={"a": {"deadline": LATER}})
+    graph = a_graph("a", modules={"a": ("FailModule", {})}, nodes={"a": {"deadline": FAR}})
     slow = {"retry": {"backoff_base_ms": 3_000_000, "backoff_max_ms": 3_000_000}}
     async with make_stack(runner=slow) as stack:
-        execution = await stack.run(graph)
-        run = (await stack.runs(execution.id))["a"]
+        execution_id = await stack.start(graph)
+        await stack.until("SELECT failures = 1 FROM executor.run")
+        await pass_deadlines(stack)
+        await stack.wait(execution_id)
+        run = (await stack.runs(execution_id))["a"]
         assert (run.quarantines[0].failure_type, run.failures) == ("TIMEOUT", 1)
 
 
@@ -82,13 +95,14 @@ async def test_the_deadline_of_a_waiting_node_may_be_handled_by_an_edge(make_sta
 
 @pytest.mark.parametrize("said_by", ["graph", "request"])
 async def test_an_execution_past_its_deadline_ends_like_a_cancel_as_failed(make_stack: OpenStack, said_by: str) -> None:
-    settings = Settings(timeout=LATER) if said_by == "graph" else Settings()
+    settings = Settings(timeout=FAR) if said_by == "graph" else Settings()
     graph = a_graph(
         "a -> b, c", modules={"a": "HeldModule", "c": ("DelayModule", {"duration": "PT1H"})}, settings=settings
     )
     async with make_stack(runner=GRACE) as stack:
-        options = {"deadline": datetime.now(UTC) + LATER} if said_by == "request" else {}
+        options = {"deadline": datetime.now(UTC) + FAR} if said_by == "request" else {}
         execution_id = await started(stack, graph, **options)
+        await pass_deadlines(stack, "workflow_execution")
         execution = await stack.wait(execution_id)
         assert (execution.state, execution.error_type) == (ExecutionState.FAILED, "TIMEOUT")
         assert await stack.states(execution_id) == {"a": "CANCELLED", "b": "CANCELLED", "c": "CANCELLED"}
@@ -106,7 +120,7 @@ async def test_cancel_ends_what_nobody_holds_at_once_and_tells_what_is_leased(ma
         execution = await stack.wait(execution_id)
         assert execution.state is ExecutionState.CANCELLED
         assert await stack.states(execution_id) == dict.fromkeys("abcd", "CANCELLED")
-        assert GATES.running == 0
+        await stopped()
         row = await stack.sql.fetchrow("SELECT * FROM executor.workflow_execution WHERE id = $1", UUID(execution_id))
         assert (row["open_runs"], row["ended_by"], row["ended_reason"]) == (0, "tester", "no longer wanted")
 

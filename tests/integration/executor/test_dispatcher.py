@@ -17,7 +17,7 @@ from tests.executor_lab import Lab
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
 
-PATIENCE = 5.0
+PATIENCE = 30.0
 """For what must not go on for ever."""
 
 
@@ -50,8 +50,9 @@ class Leaser:
 
 @pytest.fixture
 async def idle(make_stack: OpenStack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stack]:
-    """A stack whose executor leases nothing, and no look at the whole queue for its own sake."""
+    """A stack whose executor leases nothing, and no look at the whole queue for its own sake; a step takes its time."""
     monkeypatch.setattr(dispatcher, "RESCAN", 3_600.0)
+    monkeypatch.setattr(dispatcher, "TURN", 3_600.0)
     async with make_stack(runner={"concurrency": 0}) as stack:
         yield stack
 

@@ -82,7 +82,7 @@ async def test_the_nearest_budget_counts(
 
 
 async def test_i14_a_retry_waits_for_its_back_off_by_the_database_s_clock(make_stack: OpenStack) -> None:
-    async with make_stack(runner={"retry": {"backoff_base_ms": 60_000, "backoff_max_ms": 600_000}}) as stack:
+    async with make_stack(runner={"retry": {"backoff_base_ms": 3_600_000, "backoff_max_ms": 86_400_000}}) as stack:
         execution_id = await stack.start(failing(times=1))
         await stack.until(
             "SELECT failures = 1 AND state = 'READY' FROM executor.run WHERE execution_id = $1", UUID(execution_id)
@@ -92,7 +92,7 @@ async def test_i14_a_retry_waits_for_its_back_off_by_the_database_s_clock(make_s
                FROM executor.run r JOIN executor.run_attempt a ON a.run_id = r.id WHERE r.execution_id = $1""",
             UUID(execution_id),
         )
-        assert 0 < wait <= 60
+        assert 0 < wait <= 3_600
         assert (await stack.row(execution_id, "a"))["error"] == "DrillFailure: this is a drill"
 
 
@@ -162,7 +162,7 @@ async def test_fail_fast_ends_the_execution_at_its_first_quarantine(make_stack: 
 async def test_i14_a_lost_runner_and_a_failure_are_counted_apart(make_stack: OpenStack) -> None:
     async with make_stack(runner=QUICK) as stack:
         execution_id = await stack.start(failing(times=1))
-        execution = await stack.wait(execution_id, timeout=20)
+        execution = await stack.wait(execution_id)
         assert execution.state is ExecutionState.SUCCESS
         row = await stack.row(execution_id, "a")
         assert (row["failures"], row["lost_leases"]) == (1, 0)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from datetime import timedelta
 
 import pytest
 
+from services.executor.timers import Timers
 from tests.builders import a_chain, a_fan, a_graph
 from tests.executor_modules import GATES
 from tests.executor_stack import Stack
@@ -257,6 +259,7 @@ async def test_a_config_that_cannot_be_resolved_fails_also_when_leased_by_the_di
         graph = a_graph(
             "held, bad", modules={"held": "HeldModule", "bad": ("TransformModule", {"output": "${trigger.x}"})}
         )
+        await stack.at_rest()
         execution_id = await stack.start(graph)
         assert (await stack.states(execution_id))["bad"] == "READY"
 
@@ -357,7 +360,16 @@ async def test_a_chain_of_three_hundred_runs_in_order(stack: Stack) -> None:
     assert GATES.order == [f"n{index}" for index in range(300)]
 
 
-async def test_a_delay_waits_as_long_as_it_says_and_holds_no_slot(make_stack: OpenStack) -> None:
+async def test_a_delay_waits_as_long_as_it_says_and_holds_no_slot(
+    make_stack: OpenStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at, wake_due = asyncio.Event(), Timers.wake_due
+
+    async def wake_once_looked_at(timers: Timers) -> timedelta | None:
+        await looked_at.wait()
+        return await wake_due(timers)
+
+    monkeypatch.setattr(Timers, "wake_due", wake_once_looked_at)
     async with make_stack(runner={"concurrency": 1}) as stack:
         graph = a_graph(
             "wait -> end",
@@ -367,6 +379,7 @@ async def test_a_delay_waits_as_long_as_it_says_and_holds_no_slot(make_stack: Op
         waiting = (await stack.runs(execution_id))["wait"]
         assert waiting.state is RunState.WAITING
         assert (await stack.run(a_graph("a"))).state is ExecutionState.SUCCESS
+        looked_at.set()
 
         execution = await stack.wait(execution_id)
         runs = await stack.runs(execution_id)
