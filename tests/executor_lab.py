@@ -175,7 +175,7 @@ class Sabotage:
         self._left -= 1
         if self._left == 0:
             self.hit = True
-            await self._killer.execute("SELECT pg_terminate_backend($1, 5000)", tx.get_server_pid())
+            await self._killer.execute("SELECT pg_terminate_backend($1, 30000)", tx.get_server_pid())
 
 
 class _Counted:

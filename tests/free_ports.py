@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.local.home import FileLock
@@ -20,6 +23,14 @@ _taken: list[FileLock] = []
 def a_port_base() -> int:
     """The first of ten ports, all free; another answer at each call, and for each process."""
     return next(base for base in _bases if _take(base) and all(is_free(base + offset) for offset in range(STEP)))
+
+
+@contextmanager
+def a_silent_port() -> Iterator[int]:
+    """Of this machine: within the block nobody listens there, and nobody else comes to."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 def _take(base: int) -> bool:

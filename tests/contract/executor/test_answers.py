@@ -36,7 +36,7 @@ State = pb.Execution.State
 async def grpcurl(stack: Stack, *arguments: str, data: str | None = None) -> tuple[int, str]:
     """Exit code, and what it printed on both streams."""
     program = shutil.which("grpcurl", path=str(Path(sys.executable).parent)) or "grpcurl"
-    flags = ["-plaintext", "-max-time", "20", *(["-d", "@"] if data is not None else [])]
+    flags = ["-plaintext", "-max-time", "60", *(["-d", "@"] if data is not None else [])]
     process = await asyncio.create_subprocess_exec(
         program,
         *flags,
@@ -65,7 +65,7 @@ async def test_grpcurl_starts_waits_and_reads(stack: Stack) -> None:
     code, output = await grpcurl(stack, f"{SERVICE}/StartExecution", data=body.decode())
     assert code == 0, output
     execution = orjson.loads(output)["execution"]
-    wait = orjson.dumps({"executionId": execution["id"], "timeout": "10s"}).decode()
+    wait = orjson.dumps({"executionId": execution["id"], "timeout": "30s"}).decode()
     code, output = await grpcurl(stack, f"{SERVICE}/WaitExecution", data=wait)
 
     settled = orjson.loads(output)["execution"]
@@ -173,6 +173,7 @@ async def test_an_execution_that_waits_for_its_first_run_is_pending_and_then_run
 ) -> None:
     waiting = await stack.start(a_graph("a", modules={"a": "NobodyKnowsModule"}))
     running = await stack.start(HELD)
+    await until_true(lambda: GATES.running == 1, "it runs")
     assert (await stub.GetExecution(pb.GetExecutionRequest(execution_id=waiting))).execution.state == State.PENDING
     assert (await stub.GetExecution(pb.GetExecutionRequest(execution_id=running))).execution.state == State.RUNNING
     listed = await stub.ListExecutions(pb.ListExecutionsRequest(states=[State.RUNNING]))
@@ -192,6 +193,7 @@ async def test_a_wait_answers_as_soon_as_the_execution_is_settled(stack: Stack, 
 
 async def test_a_wait_answers_with_what_is_at_its_timeout(stack: Stack, stub: ExecutorServiceStub) -> None:
     execution_id = await stack.start(HELD)
+    await until_true(lambda: GATES.running == 1, "it runs")
     for timeout in (Duration(), Duration(nanos=200_000_000)):
         answer = await stub.WaitExecution(
             pb.WaitExecutionRequest(execution_id=execution_id, timeout=timeout), timeout=20
@@ -206,6 +208,7 @@ async def test_a_wait_answers_in_time_before_the_callers_deadline(
     """The time that is kept for the answer is long here, so that none comes late."""
     monkeypatch.setattr(servicer, "ANSWER_IN_TIME", timedelta(seconds=PATIENCE))
     execution_id = await stack.start(HELD)
+    await until_true(lambda: GATES.running == 1, "it runs")
     answer = await stub.WaitExecution(
         pb.WaitExecutionRequest(execution_id=execution_id, timeout=Duration(seconds=60)), timeout=deadline
     )

@@ -12,7 +12,7 @@ import pytest
 from services.executor.callers import Callers, Share
 from services.executor.lanes import MAX_BATCH_BYTES
 from tests.builders import a_graph
-from tests.executor_stack import Stack
+from tests.executor_stack import Stack, until_true
 from tests.integration.executor.conftest import OpenStack
 from tests.integration.executor.test_remote_runners import ACCEPTED, BY_HAND, CONTINUE, ByHand, done
 from valkyr.api.executor.v1 import runner_pb2_grpc
@@ -40,8 +40,13 @@ async def registered(stub: Any, *ids: str) -> list[ByHand]:
 async def waiting(stack: Stack, *runners: ByHand, max_runs: int = 100) -> list[asyncio.Task[Any]]:
     """Their calls, seen to have come in."""
     calls = [asyncio.create_task(runner.lease(max_runs, wait=30)) for runner in runners]
-    await stack.until(WAITS, len(runners), what="the calls wait")
+    await come_in(stack, len(runners))
     return calls
+
+
+async def come_in(stack: Stack, calls: int) -> None:
+    lanes = stack.app.parts.lending._lanes
+    await until_true(lambda: sum(len(lane._callers.waiting) for lane in lanes.values()) == calls, "the calls wait")
 
 
 async def test_what_becomes_ready_at_once_is_shared_by_those_who_wait(stack: Stack, stub: Any) -> None:
@@ -75,10 +80,11 @@ async def test_no_answer_is_larger_than_a_message_may_be(stack: Stack, stub: Any
 async def test_each_call_of_those_who_shared_brings_its_own_runs_again(stack: Stack, stub: Any) -> None:
     runners = await registered(stub, "r1", "r2")
     calls = [asyncio.create_task(runner.lease(wait=30, request_id="q")) for runner in runners]
-    await stack.until(WAITS, 2)
+    await come_in(stack, 2)
     await stack.start(a_graph("a, b, c, d"))
     for runner, call in zip(runners, calls, strict=True):
-        assert await runner.lease(request_id="q") == await call
+        first = await call
+        assert await runner.lease(request_id="q") == first
 
 
 async def test_i12_one_that_was_replaced_costs_those_who_wait_with_it_nothing(stack: Stack, stub: Any) -> None:
@@ -137,7 +143,7 @@ async def test_a_repeated_call_takes_the_place_of_the_first_which_is_not_heard_a
     """Where a connection died half open the executor does not know it yet: the runner comes again by another."""
     [runner] = await registered(stub, "r1")
     first = asyncio.create_task(runner.lease(wait=30, request_id="q"))
-    await stack.until(WAITS, 1)
+    await come_in(stack, 1)
     second = asyncio.create_task(runner.lease(wait=30, request_id="q"))
     async with asyncio.timeout(10):
         assert not (await first).runs

@@ -16,8 +16,8 @@ from services.executor import queries
 from services.executor.deadlines import Deadlines
 from services.executor.store.session import Session
 from tests.builders import a_graph
-from tests.executor_lab import DONE, Lab
-from tests.executor_stack import Stack, eventually
+from tests.executor_lab import DONE, Lab, end_loop
+from tests.executor_stack import Stack, until_true
 from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
 from valkyr.client.executions import Start
@@ -31,6 +31,9 @@ from valkyr.graph.model import Graph, Join
 T = TypeVar("T")
 IDLE = {"concurrency": 0, "poll_interval": timedelta(hours=1)}
 """Nothing but what the test does itself."""
+LOCKED = """SELECT count(*) >= $1 FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event IN ('transactionid', 'tuple')"""
+"""Whether so many wait for a row."""
 
 
 async def started(stack: Stack, graph: Graph, count: int) -> list[str]:
@@ -96,7 +99,7 @@ class NotedProgress:
 
 
 async def test_a_batch_over_the_time_limit_of_a_statement_is_applied_in_smaller_ones(make_stack: OpenStack) -> None:
-    async with make_stack(runner=IDLE, database={"statement_timeout": timedelta(milliseconds=500)}) as stack:
+    async with make_stack(runner=IDLE, database={"statement_timeout": timedelta(seconds=2)}) as stack:
         lab = Lab(stack)
         ids = await started(stack, a_graph("a"), 8)
         for execution_id in ids:
@@ -104,9 +107,9 @@ async def test_a_batch_over_the_time_limit_of_a_statement_is_applied_in_smaller_
         events = [await lab.event(execution_id, "a", DONE) for execution_id in ids]
         await stack.sql.execute(
             """CREATE FUNCTION executor.slow() RETURNS trigger LANGUAGE plpgsql AS
-                'BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END';
-               CREATE TRIGGER slow BEFORE UPDATE ON executor.workflow_execution
-                FOR EACH ROW EXECUTE FUNCTION executor.slow()"""
+                'BEGIN PERFORM pg_sleep(60) FROM changed HAVING count(*) > 4; RETURN NULL; END';
+               CREATE TRIGGER slow AFTER UPDATE ON executor.workflow_execution
+                REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION executor.slow()"""
         )
         assert set(map(str, await lab.progress.apply(events))) == {"ACCEPTED"}
         assert {(await stack.wait(execution_id)).state for execution_id in ids} == {ExecutionState.SUCCESS}
@@ -130,6 +133,7 @@ async def test_one_execution_that_others_hold_keeps_no_other_of_the_batch_from_g
 
 async def test_executions_that_end_together_are_weighed_by_their_runs(make_stack: OpenStack) -> None:
     async with make_stack(runner=IDLE) as stack:
+        await end_loop("deadlines")
         lab = Lab(stack)
         [long] = await started(stack, a_graph("a -> b -> c -> d -> e"), 1)
         await started(stack, a_graph("a -> b"), 5)
@@ -147,6 +151,7 @@ async def test_executions_that_end_together_are_weighed_by_their_runs(make_stack
 
 async def test_deadlines_of_executions_that_cannot_be_ended_hold_up_no_other_kind(make_stack: OpenStack) -> None:
     async with make_stack(runner=IDLE, database={"lock_timeout": timedelta(milliseconds=100)}) as stack:
+        await end_loop("deadlines")
         lab = Lab(stack)
         late, other = await started(stack, a_graph("a, b"), 2)
         await lab.lease(other, "b", seconds=-1)
@@ -164,6 +169,7 @@ async def test_deadlines_of_executions_that_cannot_be_ended_hold_up_no_other_kin
 
 async def test_many_deadlines_are_ended_in_one_step(make_stack: OpenStack) -> None:
     async with make_stack(runner=IDLE) as stack:
+        await end_loop("deadlines")
         lab = Lab(stack)
         await started(stack, a_graph("a, b"), 3)
         await stack.sql.execute("UPDATE executor.run SET deadline = now() WHERE node_id = 'a'")
@@ -217,8 +223,7 @@ async def test_a_flood_of_cancels_holds_up_neither_starts_nor_leases_nor_reports
         workflow_id = await stack.save(a_graph("a -> b -> c"))
         async with held(stack, *ids):
             cancels = [asyncio.create_task(stack.client.executions.cancel(id_, timeout=patient)) for id_ in ids]
-            waiting = "SELECT count(*) >= 2 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            await eventually(lambda: stack.sql.fetchval(waiting), "two cancels wait")
+            await stack.until(LOCKED, 2, what="two cancels wait")
             execution = await stack.client.executions.start(workflow_id)
             assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
             assert not any(cancel.done() for cancel in cancels)
@@ -233,7 +238,7 @@ async def test_what_waits_for_rows_that_others_hold_takes_no_room_meanwhile(make
         key = UUID(execution_id)
         async with held(stack, execution_id):
             timer = asyncio.create_task(stack.app.parts.progress.apply([TimerDue(key, run_id(key, 0))]))
-            await stack.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            await stack.until(LOCKED, 1, what="the timer waits")
             execution = await stack.client.executions.start(workflow_id)
             assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
         assert [str(answer) for answer in await timer] == ["LEASE_LOST"], "it was not due"
@@ -241,14 +246,15 @@ async def test_what_waits_for_rows_that_others_hold_takes_no_room_meanwhile(make
 
 async def test_a_cancel_whose_turn_does_not_come_is_overloaded(make_stack: OpenStack) -> None:
     patient = timedelta(minutes=1)
-    brief = timedelta(milliseconds=300)
-    database = {"pool_size": 2, "lock_timeout": patient, "statement_timeout": patient, "acquire_timeout": brief}
+    database = {"pool_size": 2, "lock_timeout": patient, "statement_timeout": patient}
     async with make_stack(runner=IDLE, database=database) as stack:
         first, second = await started(stack, a_graph("x"), 2)
+        interventions = stack.app.parts.interventions
+        interventions._patience = timedelta(milliseconds=300)
         async with held(stack, first):
             waits = asyncio.create_task(stack.client.executions.cancel(first, timeout=patient))
-            await stack.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            await until_true(interventions._turns.locked, "the first has its turn")
             with pytest.raises(Overloaded, match="too many executions"):
-                await stack.app.parts.interventions.cancel("default", EndExecution(UUID(second), Ending.CANCEL))
+                await interventions.cancel("default", EndExecution(UUID(second), Ending.CANCEL))
         assert (await waits).state is ExecutionState.CANCELLED
         assert (await stack.client.executions.cancel(second)).state is ExecutionState.CANCELLED

@@ -64,9 +64,11 @@ async def test_an_execution_that_is_paused_while_its_last_run_is_leased_ends(sta
 
 
 async def test_a_delay_that_is_over_succeeds_and_what_follows_it_is_parked(stack: Stack) -> None:
-    graph = a_graph("wait -> pass -> end", modules={"wait": ("DelayModule", {"duration": "PT0.3S"}), "pass": None})
+    graph = a_graph("wait -> pass -> end", modules={"wait": ("DelayModule", {"duration": "PT1H"}), "pass": None})
     execution = await stack.start(graph)
     await pause(stack, execution)
+    await stack.sql.execute("UPDATE executor.run SET retry_after = now() WHERE node_id = 'wait'")
+    stack.app.parts.signals.timers_changed.set()
     await stack.until("SELECT state = 'PARKED' FROM executor.run WHERE node_id = 'pass'")
     assert await stack.states(execution) == {"wait": "SUCCESS", "pass": "PARKED", "end": "PENDING"}
     await resume(stack, execution)
@@ -164,7 +166,8 @@ async def test_i19_the_deadline_of_a_run_holds_while_the_execution_is_paused(sta
 
 
 async def test_a_paused_execution_can_be_cancelled(stack: Stack) -> None:
-    execution = await stack.start(a_graph("a -> b, c", modules={"a": "HeldModule"}, nodes={"c": {"pool": "elsewhere"}}))
+    graph = a_graph("a -> b, c", modules={"a": "StubbornModule"}, nodes={"c": {"pool": "elsewhere"}})
+    execution = await stack.start(graph)
     await held_at(stack, "a")
     await pause(stack, execution)
     await stack.client.executions.cancel(execution)

@@ -124,14 +124,17 @@ async def test_an_urgent_retry_is_found_though_less_urgent_runs_were_leased_mean
 
 
 async def test_a_retry_that_came_due_while_the_pool_was_full_is_found_when_there_is_room(make_stack: OpenStack) -> None:
-    runner = {"concurrency": 1, "poll_interval": "PT10M", "retry": {"backoff_base_ms": 3000, "backoff_max_ms": 3000}}
-    async with make_stack(runner=runner) as stack:
-        fails_once = a_graph("f", modules={"f": ("FailModule", {"type": "TRANSIENT", "times": 1})})
-        execution_id = await stack.start(fails_once)
+    async with make_stack(runner={"concurrency": 1, "poll_interval": "PT10M"}) as stack:
+        later = {"type": "RATE_LIMITED", "retry_after": "PT1H", "times": 1}
+        execution_id = await stack.start(a_graph("f", modules={"f": ("FailModule", later)}))
         await stack.until("SELECT bool_and(state = 'READY' AND failures = 1) FROM executor.run")
         held = await stack.start(all_of("HeldModule", "h"))
         await until_true(lambda: GATES.running == 1, "the pool is full")
-        await stack.until("SELECT max(retry_after) < now() - interval '0.2 s' FROM executor.run WHERE state = 'READY'")
+        await stack.sql.execute(
+            """UPDATE executor.run SET ready_at = now() - interval '0.2 s', retry_after = now() - interval '0.2 s'
+               WHERE state = 'READY'"""
+        )
+        assert await stack.app.parts.dispatcher.step() is None, "its time has come, and there is no room"
         GATES.open.set()
         await stack.wait(held)
         await stack.until(f"SELECT bool_and(state = 'SUCCESS') FROM executor.run WHERE execution_id = '{execution_id}'")
@@ -193,7 +196,10 @@ async def test_i12_what_was_leased_while_the_drain_began_is_handed_back(make_sta
             async with other.transaction():
                 await other.execute("LOCK TABLE executor.run IN SHARE MODE")
                 starting = asyncio.create_task(stack.client.executions.start(workflow_id))
-                await stack.until("SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+                await stack.until(
+                    """SELECT count(*) > 0 FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+                )
                 draining = asyncio.create_task(stack.app.parts.drain())
                 await until_true(lambda: stack.app.parts.worker.room() == 0, "it drains")
             started = await starting
@@ -349,6 +355,7 @@ async def test_heartbeats_extend_the_leases_of_what_runs(make_stack: OpenStack) 
     lease = {"duration": "PT10S", "heartbeat_interval": "PT0.2S"}
     async with make_stack(runner={"lease": lease}) as stack:
         execution_id = await stack.start(all_of("HeldModule", "a"))
+        await until_true(lambda: GATES.running == 1, "it runs")
         first = (await stack.row(execution_id, "a"))["lease_until"]
         await stack.until("SELECT lease_until > $1::timestamptz + interval '2 s' FROM executor.run", first)
         assert GATES.running == 1

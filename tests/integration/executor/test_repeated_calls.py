@@ -13,7 +13,7 @@ from services.executor.runners import Runners
 from tests.builders import a_graph
 from tests.executor_stack import Stack, until_true
 from tests.integration.executor.conftest import OpenStack
-from tests.integration.executor.test_lanes import WAITS, registered
+from tests.integration.executor.test_lanes import WAITS, come_in, registered
 from tests.integration.executor.test_remote_runners import BY_HAND, ByHand
 from valkyr.api.executor.v1 import runner_pb2_grpc
 from valkyr.rpc.channel import open_channel
@@ -122,7 +122,7 @@ async def test_a_call_that_is_cut_off_while_others_are_leased_to_waits_for_that_
     await stack.start(a_graph("a"))
     await commit.came.wait()
     first = asyncio.create_task(runner.lease(1, wait=30, request_id="q"))
-    await stack.until(WAITS, 2)
+    await come_in(stack, 2)
     await cut(first, stack)
     second = asyncio.create_task(runner.lease(1, wait=30, request_id="q"))
     await under_way(stack, 3)

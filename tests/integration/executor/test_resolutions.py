@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import a_graph
 from tests.executor_modules import GATES
-from tests.executor_stack import Stack
+from tests.executor_stack import Stack, until_true
 from tests.integration.executor.conftest import OpenStack
 from valkyr.client import Execution, ExecutionState, Run, RunState
 from valkyr.errors import (
@@ -378,7 +378,7 @@ async def test_a_requeue_s_deadline_is_acted_upon_in_time(make_stack: OpenStack)
     modules = {"a": ("FailModule", {"times": 1}), "b": ("DelayModule", {"duration": "PT1H"})}
     async with make_stack(runner={**QUICK, "poll_interval": timedelta(minutes=10)}) as stack:
         execution, run = await failed(stack, a_graph("a -> b", modules=modules))
-        soon = datetime.now(UTC) + timedelta(seconds=2)
+        soon = datetime.now(UTC) + timedelta(seconds=3)
         await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1, deadline=soon)
         ended = await stack.wait(execution.id)
         assert (ended.state, ended.error_type) == (ExecutionState.FAILED, "TIMEOUT")
@@ -387,9 +387,14 @@ async def test_a_requeue_s_deadline_is_acted_upon_in_time(make_stack: OpenStack)
 async def test_i12_a_requeue_does_not_start_a_run_beside_a_runner_that_may_still_be_at_it(
     make_stack: OpenStack,
 ) -> None:
-    graph = a_graph("a", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": timedelta(milliseconds=300)}})
+    graph = a_graph("a", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": timedelta(hours=1)}})
     async with make_stack(runner={"cancel_grace": timedelta(milliseconds=300)}) as stack:
-        execution, run = await failed(stack, graph)
+        execution_id = await stack.start(graph)
+        await until_true(lambda: GATES.running == 1, "it runs")
+        await stack.sql.execute("UPDATE executor.run SET deadline = now()")
+        stack.app.parts.signals.deadlines_changed.set()
+        execution = await stack.wait(execution_id)
+        run = (await stack.runs(execution_id))["a"]
         # No report has come: the runner was promised its lease until much later.
         assert run.attempts[-1].outcome == "RUNNER_LOST"
         answer = await stack.client.runs.requeue(execution.id, run.id, quarantine_number=1)

@@ -31,7 +31,7 @@ AT_COMMIT = """
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    settings = DatabaseSettings.model_validate({"url": database_url, "pool_size": 2, "statement_timeout": "PT0.5S"})
+    settings = DatabaseSettings.model_validate({"url": database_url, "pool_size": 2})
     database = await Database.open(settings, schema="toys", application_name="toys")
     async with database.acquire() as connection:
         await connection.execute(AT_COMMIT)
@@ -69,9 +69,14 @@ async def test_a_commit_that_was_refused_wakes_nobody(database: Database) -> Non
 
 async def test_a_statement_that_took_too_long_wakes_nobody(database: Database) -> None:
     waker = Waker(database)
+
+    async def too_long(tx: Any) -> None:
+        await tx.execute("SET statement_timeout = '100ms'")
+        await tx.execute("SELECT pg_sleep(60)")
+
     for carried_out in (waker.session.repeat, waker.session.repeat_single):
         with pytest.raises(Overloaded):
-            await carried_out(lambda tx: tx.execute("SELECT pg_sleep(60)"))
+            await carried_out(too_long)
     assert waker.woken == 0
 
 

@@ -277,7 +277,7 @@ async def test_a_connection_lost_while_starting_leaves_nothing_or_the_whole(
         await killing
 
         assert len(set(ids)) == 60
-        await stack.until("SELECT bool_and(state = 'SUCCESS') FROM executor.workflow_execution", timeout=60)
+        await stack.until("SELECT bool_and(state = 'SUCCESS') FROM executor.workflow_execution", timeout=90)
         assert await count(stack) == (61, 305)
         assert (
             await stack.sql.fetchval(

@@ -12,7 +12,7 @@ from services.executor.deadlines import Deadlines
 from services.executor.reaper import end_older_incarnations
 from services.executor.timers import STUCK_PAUSE
 from tests.builders import a_graph
-from tests.executor_lab import DONE, Lab
+from tests.executor_lab import DONE, Lab, end_loop
 from tests.executor_stack import Stack
 from tests.integration.executor.conftest import OpenStack
 from valkyr.client import ExecutionState
@@ -22,7 +22,7 @@ from valkyr.flow.states import RunState
 from valkyr.graph.model import Graph
 
 IDLE = {"concurrency": 0, "poll_interval": timedelta(hours=1)}
-PATIENCE = 5.0
+PATIENCE = 30.0
 """For what must not go on for ever."""
 DELAY = ("DelayModule", {"duration": "PT1H"})
 
@@ -130,6 +130,7 @@ async def test_deadlines_of_its_runs_do_not_make_the_loop_spin(make_stack: OpenS
 
 async def test_its_timers_do_not_make_the_loop_spin(make_stack: OpenStack) -> None:
     async with make_stack(runner=IDLE) as stack:
+        await end_loop("timers")
         lab = Lab(stack)
         execution_id = await stack.start(a_conditional_graph(modules={"a": DELAY}))
         await spoiled(stack, execution_id)
@@ -141,6 +142,7 @@ async def test_its_timers_do_not_make_the_loop_spin(make_stack: OpenStack) -> No
 
 async def test_timers_that_can_be_woken_are_all_woken(make_stack: OpenStack) -> None:
     async with make_stack(runner=IDLE) as stack:
+        await end_loop("timers")
         lab = Lab(stack)
         execution_id = await stack.start(a_graph("a, b, c", modules=dict.fromkeys("abc", DELAY)))
         await stack.sql.execute("UPDATE executor.run SET retry_after = now() WHERE state = 'WAITING'")

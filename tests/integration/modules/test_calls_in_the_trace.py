@@ -13,6 +13,7 @@ import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.free_ports import a_silent_port
 from tests.integration.modules.grpc_server import SERVICE, OrderServer
 from tests.integration.modules.mail_server import MailServer
 from tests.integration.modules.stub_server import StubServer, redirect, response
@@ -118,10 +119,9 @@ async def test_an_answer_that_was_not_expected_is_an_error(
 
 
 async def test_a_connection_that_does_not_come_about_is_an_error() -> None:
-    async with StubServer() as server:
-        url = server.url()
-    async with traced() as (told, worker):
-        await request(worker, told, url=url)
+    with a_silent_port() as port:
+        async with traced() as (told, worker):
+            await request(worker, told, url=f"http://127.0.0.1:{port}/")
     [span] = spans_of(told)
     assert said(span)["error.type"] == "ConnectionError"
     assert "http.response.status_code" not in said(span)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.free_ports import a_silent_port
 from tests.integration.modules.mail_server import TLS, MailServer
 from valkyr.module import Context, PermanentError
 from valkyr.modules import EmailRules
@@ -153,9 +154,8 @@ async def test_a_mail_that_one_recipient_is_refused_goes_to_nobody() -> None:
 
 
 async def test_nobody_there_is_transient() -> None:
-    async with MailServer() as server:
-        pass
-    with pytest.raises(ConnectionError, match=r"target\.test"):
+    server = MailServer()
+    with a_silent_port() as server.port, pytest.raises(ConnectionError, match=r"target\.test"):
         await send(server)
 
 
@@ -179,9 +179,9 @@ async def test_no_answer_in_time_is_a_timeout() -> None:
 async def test_a_server_that_has_the_mail_and_is_slow_to_part_does_not_get_it_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("valkyr.modules.email_call._GOODBYE", 2.0)
+    monkeypatch.setattr("valkyr.modules.email_call._GOODBYE", 3.0)
     async with MailServer(quit_held=asyncio.Event()) as server:
-        outputs = await send(server, timeout="PT2S")
+        outputs = await send(server, timeout="PT3S")
     assert outputs["response"] == "250 kept as 42"
     assert len(server.mails) == 1
 

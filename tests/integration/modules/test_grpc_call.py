@@ -16,6 +16,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from pydantic import ValidationError
 
+from tests.free_ports import a_silent_port
 from tests.integration.modules.grpc_server import DATA, SERVICE, OrderServer, message, never
 from valkyr.module import Context, PermanentError, RetryLater
 from valkyr.modules import GrpcRules
@@ -161,9 +162,8 @@ async def test_no_answer_in_time_is_a_timeout() -> None:
 
 
 async def test_nobody_there_is_transient() -> None:
-    async with OrderServer() as server:
-        pass
-    with pytest.raises(ConnectionError, match="answered UNAVAILABLE"):
+    server = OrderServer()
+    with a_silent_port() as server.port, pytest.raises(ConnectionError, match="answered UNAVAILABLE"):
         await call(server)
 
 

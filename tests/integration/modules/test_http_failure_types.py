@@ -10,6 +10,7 @@ from typing import Any
 import httpcore
 import pytest
 
+from tests.free_ports import a_silent_port
 from tests.integration.modules.stub_server import StubServer, response
 from tests.unit.runner.fakes import FakeTransport, a_lease, a_running, eventually
 from valkyr.modules import HttpRules
@@ -138,15 +139,15 @@ async def test_a_rate_limit_says_when_to_come_back(
 )
 async def test_an_exchange_that_breaks_means_a_failure_type(answer: Any, kind: FailureType) -> None:
     async with StubServer({"/": answer}) as server:
-        result = (await run(FakeTransport(), url=server.url(), timeout="PT0.2S")).result
+        timeout = "PT0.2S" if answer is hang else "PT1M"
+        result = (await run(FakeTransport(), url=server.url(), timeout=timeout)).result
     assert isinstance(result, Failure)
     assert result.type is kind
 
 
 async def test_nobody_listening_is_transient() -> None:
-    async with StubServer() as server:
-        url = server.url()
-    result = (await run(FakeTransport(), url=url)).result
+    with a_silent_port() as port:
+        result = (await run(FakeTransport(), url=f"http://127.0.0.1:{port}/")).result
     assert isinstance(result, Failure)
     assert result.type is FailureType.TRANSIENT
 

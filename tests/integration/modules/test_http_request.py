@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from tests.free_ports import a_silent_port
 from tests.integration.modules.stub_server import StubServer, redirect, response
 from valkyr.module import Context, PermanentError, RetryLater
 from valkyr.modules.http_request import HttpRequestConfig, http_request
@@ -134,10 +135,8 @@ async def test_429_asks_to_be_retried_when_the_target_says(
 
 
 async def test_no_connection_is_transient() -> None:
-    async with StubServer() as server:
-        url = server.url()
-    with pytest.raises(OSError, match=r"127\.0\.0\.1") as caught:
-        await call(url)
+    with a_silent_port() as port, pytest.raises(OSError, match=r"127\.0\.0\.1") as caught:
+        await call(f"http://127.0.0.1:{port}/")
     assert not isinstance(caught.value, TimeoutError)
 
 
