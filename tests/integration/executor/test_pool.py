@@ -134,7 +134,9 @@ async def test_a_retry_that_came_due_while_the_pool_was_full_is_found_when_there
             """UPDATE executor.run SET ready_at = now() - interval '0.2 s', retry_after = now() - interval '0.2 s'
                WHERE state = 'READY'"""
         )
-        assert await stack.app.parts.dispatcher.step() is None, "its time has come, and there is no room"
+        ready = stack.app.parts.handoff.ready
+        ready.wake.set()
+        await until_true(lambda: ready.backlog and not ready.wake.is_set(), "its time has come, and there is no room")
         GATES.open.set()
         await stack.wait(held)
         await stack.until(f"SELECT bool_and(state = 'SUCCESS') FROM executor.run WHERE execution_id = '{execution_id}'")
