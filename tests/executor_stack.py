@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from services.chassis.settings import DatabaseSettings
 from services.executor.app import App
 from services.executor.app import open_app as open_executor
 from services.executor.settings import ExecutorSettings
@@ -127,7 +128,7 @@ def executor_settings(
         },
         executor,
     )
-    database = patient(database_url, **section.pop("database", {}))
+    database = DatabaseSettings(**patient(database_url).model_dump() | section.pop("database", {}))
     return ExecutorSettings(database=database, **section)
 
 
