@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import uuid_utils
@@ -14,6 +15,7 @@ import uuid_utils
 from services.chassis.interceptors import caller
 from services.chassis.serve import Server
 from services.chassis.settings import ServerSettings
+from tests.free_ports import a_port_base
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
 from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
 from valkyr.errors import QuarantineResolved, RequestIdReused, Unavailable
@@ -173,6 +175,12 @@ class FakeExecutor:
 
 _Unbuilt: Any = executor_pb2_grpc.ExecutorServiceServicer
 """Answers every other method with UNIMPLEMENTED."""
+
+
+@cache
+def executor_port() -> int:
+    """Of this process: nobody takes it while the executor is away."""
+    return a_port_base()
 
 
 @asynccontextmanager

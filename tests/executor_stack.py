@@ -13,7 +13,6 @@ from uuid import UUID
 
 import asyncpg
 
-from services.chassis.settings import DatabaseSettings
 from services.executor.app import App
 from services.executor.app import open_app as open_executor
 from services.executor.settings import ExecutorSettings
@@ -88,6 +87,20 @@ class Stack:
         """Waits until the dispatcher has nothing to lease: what is started then is leased by its start."""
         await until_true(lambda: not self.app.parts.handoff.ready.backlog, "the dispatcher has nothing to lease")
 
+    async def pass_deadlines(self, table: str = "run") -> None:
+        """Those that there are, in the table of runs or of executions, are over now."""
+        await self.sql.execute(f"UPDATE executor.{table} SET deadline = now() WHERE deadline IS NOT NULL")
+        self.app.parts.signals.deadlines_changed.set()
+
+    async def until_locked_out(self, number: int = 1) -> None:
+        """Waits until so many of this database's sessions wait for a lock."""
+        await self.until(
+            """SELECT count(*) >= $1 FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock'""",
+            number,
+            what=f"{number} wait for a lock",
+        )
+
     async def until(self, query: str, *arguments: object, what: str = "", timeout: float = PATIENCE) -> Any:
         """Waits until the first column of a query is true; answers with it."""
         return await eventually(lambda: self.sql.fetchval(query, *arguments), what or query, timeout)
@@ -128,7 +141,7 @@ def executor_settings(
         },
         executor,
     )
-    database = DatabaseSettings(**patient(database_url).model_dump() | section.pop("database", {}))
+    database = patient(database_url, **section.pop("database", {}))
     return ExecutorSettings(database=database, **section)
 
 

@@ -57,7 +57,8 @@ def wait_for_the_end(timeout: float = 60.0) -> None:
 def patient(url: str, **settings: Any) -> DatabaseSettings:
     """For services under test: on a machine that is busy with other tests nothing takes too long."""
     bound = timedelta(seconds=20)
-    return DatabaseSettings(url=url, acquire_timeout=bound, statement_timeout=bound, lock_timeout=bound, **settings)
+    bounds = {"acquire_timeout": bound, "statement_timeout": bound, "lock_timeout": bound}
+    return DatabaseSettings(url=url, **bounds | settings)
 
 
 class PostgresForTests:

@@ -32,7 +32,8 @@ from valkyr.telemetry import get_logger
 
 BATCH = 500
 PORTION = 50
-"""Runs whose payloads are read together, however many a look finds: each may have a MiB and more."""
+"""Runs whose payloads are read together, however many a look finds: each may have a MiB and more. The own pool has
+room for those that it is given at once."""
 
 TURN = 1.0
 """Seconds after which a step ends that is not done yet, so that its loop is seen to go on."""
@@ -186,17 +187,35 @@ class Dispatcher:
             tx, self._handoff.serving, marks=marks, limit=limit, namespace=self._handoff.namespace
         )
         batch = _Batch()
-        for first in range(0, len(found), PORTION):
-            portion = [run for _, run in found[first : first + PORTION]]
-            if batch.full:
-                batch.left.update(run.id for run in portion)
-                continue
-            known = self._known_of(await self._cache.facts_by(tx, {run.execution_id for run in portion}), plans)
-            await self._divide(tx, batch, known, [run for run in portion if run.execution_id in known], room)
+        size = PORTION if self._handoff.max_bytes is not None else max(room, PORTION)
+        for first in range(0, len(found), size):
+            await self._look_at(tx, batch, [run for _, run in found[first : first + size]], plans, room)
         self._advance(found, batch.left)
         await self._leasing.lease(tx, batch.leased)
         await parking.park_runs(tx, batch.parked)
         return batch
+
+    async def _look_at(
+        self,
+        tx: Any,
+        batch: _Batch,
+        portion: Sequence[Candidate],
+        plans: Mapping[VersionKey, PlannedVersion],
+        room: int,
+    ) -> None:
+        """Unless others are to be seen to first: then these are left to the next look."""
+        if not batch.full:
+            facts = await self._cache.facts_by(tx, {run.execution_id for run in portion})
+            try:
+                known = self._known_of(facts, plans)
+            except _NotPlanned:
+                if not (batch.leased or batch.parked):
+                    raise
+                batch.full = True
+            else:
+                await self._divide(tx, batch, known, [run for run in portion if run.execution_id in known], room)
+                return
+        batch.left.update(run.id for run in portion)
 
     async def _divide(
         self, tx: Any, batch: _Batch, known: Mapping[UUID, Known], candidates: Sequence[Candidate], room: int
@@ -214,12 +233,13 @@ class Dispatcher:
             prepared = await self._leasing.prepare(tx, known, unheld[:room_left])
             for run in prepared:
                 execution = known[run.execution_id]
-                if not batch.takes(run, self._handoff.max_bytes):
+                if batch.is_too_much(run, self._handoff.max_bytes):
+                    batch.full = True
                     break
                 looked_at += 1
                 if not (run.target and self._park(batch, execution, run, run.target)):
                     batch.lease(run, execution)
-            batch.full = batch.full or len(prepared) < min(room_left, len(unheld))
+            batch.full = batch.full or (bool(batch.leased) and len(prepared) < min(room_left, len(unheld)))
             unheld = unheld[looked_at:]
         batch.left.update(candidate.id for candidate in unheld)
 
@@ -301,7 +321,7 @@ class Dispatcher:
 @dataclass(slots=True)
 class _Batch:
     """What one transaction found: `left` stay READY, as there was no room for them. `known` are the executions of those
-    leased, `full` where no more bytes go through the door at once."""
+    leased. `full`: no more bytes go through the door at once, or there are plans to be made before the next."""
 
     known: dict[UUID, Known] = field(default_factory=dict)
     leased: list[Prepared] = field(default_factory=list)
@@ -310,10 +330,9 @@ class _Batch:
     size: int = 0
     full: bool = False
 
-    def takes(self, run: Prepared, most: int | None) -> bool:
-        """One at least, however large."""
-        self.full = most is not None and bool(self.leased) and self.size + weight(run) > most
-        return not self.full
+    def is_too_much(self, run: Prepared, most: int | None) -> bool:
+        """The first is not, however large."""
+        return most is not None and bool(self.leased) and self.size + weight(run) > most
 
     def lease(self, run: Prepared, execution: Known) -> None:
         self.size += weight(run)

@@ -73,22 +73,20 @@ def at_random(chance: random.Random, fates: Sequence[Fate], *, share: float = 1 
     """A share of all calls, and no fate again before all have had their turn. A call for runs does not come once more
     when it was answered long ago: to the executor that is a new one, and what it brings to nobody takes ten seconds to
     come back."""
-    left: list[Fate] = []
+    of_calls_for_runs = [fate for fate in fates if fate.again_after is None]
+    left: dict[bool, list[Fate]] = {True: [], False: []}
 
     def judge(method: str, _request: Any) -> Fate:
         if chance.random() >= share:
             return PASS
-        if not any(_may_befall(method, fate) for fate in left):
-            left.extend(chance.sample(fates, len(fates)))
-        fate = next(fate for fate in left if _may_befall(method, fate))
-        left.remove(fate)
-        return fate
+        for_runs = method == "LeaseRuns"
+        turns = left[for_runs]
+        if not turns:
+            some = of_calls_for_runs if for_runs else fates
+            turns += chance.sample(some, len(some))
+        return turns.pop()
 
     return judge
-
-
-def _may_befall(method: str, fate: Fate) -> bool:
-    return method != "LeaseRuns" or fate.again_after is None
 
 
 def outcomes(call: Carried) -> list[list[str]]:

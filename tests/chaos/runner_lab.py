@@ -26,6 +26,7 @@ from tests.chaos.runner_processes import RunnerProcess, a_runner
 from tests.effect_modules import Effect, effects, of
 from tests.executor_stack import eventually, until_true
 from tests.postgres import PostgresForTests
+from tests.standstills import Standstills, noted_standstills
 from valkyr.client import Client, Execution, ExecutionState
 from valkyr.client.executions import Start
 from valkyr.duration import format_duration
@@ -94,6 +95,7 @@ class Lab:
     client: Client
     folder: Path
     quiet_until: float
+    standstills: Standstills
     max_lost_leases: int = MAX_LOST_LEASES
 
     @property
@@ -193,4 +195,6 @@ async def open_lab_at(
     """As `open_lab`, on an empty database."""
     async with open_rooms(folder, database_url, *names, **settings) as (rooms, sql), rooms.client() as client:
         await run_history.install(sql)
-        yield Lab(rooms, sql, client, folder, monotonic() + LEAST_QUIET.total_seconds(), max_lost_leases)
+        quiet_until = monotonic() + LEAST_QUIET.total_seconds()
+        with noted_standstills() as standstills:
+            yield Lab(rooms, sql, client, folder, quiet_until, standstills, max_lost_leases)

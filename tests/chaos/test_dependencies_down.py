@@ -33,6 +33,7 @@ from valkyr.api.dlq.v1 import dlq_pb2, dlq_pb2_grpc
 from valkyr.api.executor.v1 import executor_pb2, executor_pb2_grpc
 from valkyr.api.graph.v1 import graph_pb2, graph_pb2_grpc
 from valkyr.client import Client
+from valkyr.client.client import DEFAULT_TIMEOUT
 from valkyr.client.failures import DeadLetter
 from valkyr.errors import Overloaded, Unavailable, ValkyrError
 from valkyr.rpc.channel import open_channel
@@ -47,8 +48,8 @@ SERVICES: Mapping[str, tuple[Any, Any, Any]] = {
     "breaker": (breaker_pb2, breaker_pb2_grpc.BreakerServiceStub, "BreakerService"),
     "dlq": (dlq_pb2, dlq_pb2_grpc.DeadLetterQueueServiceStub, "DeadLetterQueueService"),
 }
-CLIENTS_DEADLINE = 15.0
-AT_ONCE = 4
+CLIENTS_DEADLINE = DEFAULT_TIMEOUT.total_seconds()
+AT_ONCE = 2
 FAILS = a_graph("a", modules={"a": ("FailModule", {"type": "PERMANENT"})})
 FAILURE = breaker_pb2.CallOutcome.FAILURE
 PURE = {"ValidateGraph"}

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
 DISK = "320m"
 """The data folder, its write-ahead log, and the 128 MiB that a start wants to see free."""
-MANY, TRIES = 200, 10
+MANY, TRIES = 200, 3
 NODES = 300
 PATIENCE = timedelta(seconds=4)
 """Less than the delay that a full disk asks for: the SDK answers with the error instead of repeating the call."""

@@ -26,7 +26,6 @@ from tests.postgres import PostgresForTests
 from valkyr.api.executor.v1 import runner_pb2, runner_pb2_grpc
 from valkyr.cli.exits import ExitCode
 from valkyr.rpc.channel import open_channel
-from valkyr.runner.program import GRACE
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 
@@ -66,7 +65,7 @@ async def test_a_runner_that_is_idle_drains_at_once(lab: Lab) -> None:
         told = monotonic()
         runner.signal(signal.SIGTERM)
         assert await runner.ended() == ExitCode.OK
-        assert monotonic() - told < GRACE.total_seconds() / 2, runner.text()
+        assert monotonic() - told < 5, runner.text()
 
 
 async def test_a_drain_finishes_what_has_begun_and_leaves_the_rest_burning_nothing(lab: Lab) -> None:
@@ -217,4 +216,6 @@ async def test_isolated_it_costs_an_attempt_and_its_runner_goes_on(lab: Lab) -> 
     rows = await lab.rows(execution_id)
     assert [row["lost_leases"] for row in rows] == [0, 0]
     # Where the machine stands still for a second, the one that is timed costs more than one.
-    assert {row["node_id"]: row["failures"] for row in rows} | {"hogged": 1} == {"hogged": 1, "crashed": 1}
+    failures = {row["node_id"]: row["failures"] for row in rows}
+    assert failures["crashed"] == 1
+    assert failures["hogged"] >= 1

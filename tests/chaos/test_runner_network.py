@@ -23,6 +23,7 @@ from tests.executor_stack import eventually, until_true
 from tests.free_ports import a_port_base
 from tests.postgres import PostgresForTests
 from valkyr.cli.exits import ExitCode
+from valkyr.client import ExecutionState
 from valkyr.client.executions import Start
 from valkyr.graph.model import Graph
 from valkyr.runner.attempt import Stop
@@ -181,14 +182,18 @@ async def test_executors_that_move_are_found_at_their_new_addresses(lab: Lab) ->
 
 async def test_a_runner_keeps_its_leases_while_one_of_several_executors_is_frozen(lab: Lab) -> None:
     """It takes calls, and answers none."""
-    several = "ipv4:" + ",".join(lab.rooms.addresses[name] for name in EXECUTORS)
     graph, after = works("frozen", "frozen", milliseconds=60_000), works("frozen", "after frost", milliseconds=10)
     frozen = lab.rooms.services["executor_two"].process
     assert frozen is not None
-    async with lab.runner("frozen", executor=several):
+    async with (
+        Proxy(lab.executor) as one,
+        Proxy(lab.rooms.addresses["executor_two"]) as two,
+        lab.runner("frozen", executor=f"ipv4:{one.address},{two.address}"),
+    ):
         execution_id = await lab.start(graph)
         await lab.begun("frozen")
-        await eventually(lambda: lab.sql.fetchval(HEARD, UUID(execution_id)), "heartbeats have found both")
+        await until_true(lambda: one.connected == two.connected == 2, "heartbeats have found both", PATIENCE)
+        await eventually(lambda: lab.sql.fetchval(HEARD, UUID(execution_id)), "it is heard", PATIENCE)
         frozen.send_signal(signal.SIGSTOP)
         try:
             at = await lab.sql.fetchval("SELECT clock_timestamp()")
@@ -197,6 +202,7 @@ async def test_a_runner_keeps_its_leases_while_one_of_several_executors_is_froze
             frozen.send_signal(signal.SIGCONT)
         assert await lab.budgets(execution_id) == {(0, 0)}
         await lab.client.executions.cancel(execution_id)
+        assert (await lab.ended(execution_id)).state is ExecutionState.CANCELLED
         await done_once(lab, [await lab.start(after)], after)
     assert len(of(lab.effects, "BEGUN", "frozen")) == 1
 

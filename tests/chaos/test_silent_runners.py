@@ -31,13 +31,11 @@ MINUTE = 60_000
 NOTICED = (KEEPALIVE_TIME + KEEPALIVE_TIMEOUT).total_seconds()
 """How long a connection may be dead until its runner knows."""
 PATIENCE = 2 * NOTICED
-STANDSTILL = 3.0
-"""Seconds that a stop may be late where a machine stands still. What does not stop by itself goes on for many more."""
 
 
 def overlaps_of(lab: Lab, node_id: str) -> list[float]:
     found = overlaps([effect for effect in lab.effects if effect.node_id == node_id]).values()
-    return [seconds for seconds in found if seconds > STANDSTILL]
+    return [seconds for seconds in found if seconds > lab.standstills.seconds]
 
 
 async def both_connected(proxy: Proxy) -> None:
@@ -166,7 +164,7 @@ async def a_process_that_is_cut_off_while_another_starts_under_its_id(lab: Lab) 
     first, again = of(lab.effects, "BEGUN", "doubled")
     [stopped] = of(lab.effects, "STOPPED", "doubled")
     assert first.pid == stopped.pid != again.pid
-    assert stopped.at - again.at < SHORT.total_seconds() + STANDSTILL
+    assert stopped.at - again.at < SHORT.total_seconds() + lab.standstills.seconds
     assert await lab.budgets(execution_id) == {(1, 0)}
 
 

@@ -12,8 +12,7 @@ import grpc
 from tests.builders import a_graph
 from valkyr.api.graph.v1 import graph_pb2 as pb
 from valkyr.api.graph.v1.graph_pb2_grpc import GraphStoreServiceStub
-from valkyr.client.ids import new_request_id
-from valkyr.errors import Difference, Overloaded, Unavailable, VersionConflict
+from valkyr.errors import Difference, VersionConflict
 from valkyr.graph.model import Graph
 from valkyr.rpc.channel import open_channel
 from valkyr.rpc.graphs import fill_from_graph, graph_from_proto
@@ -21,7 +20,6 @@ from valkyr.rpc.status import from_rpc_error
 
 WRITERS = 50
 TIMEOUT = 60.0
-SLOW = (Overloaded, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +88,13 @@ class Contest:
 
     async def _save(self, number: int, graph: Graph, version: int, label: str) -> pb.SaveGraphResponse:
         nodes = tuple(replace(node, label=label) if node.node_id == f"w{number}" else node for node in graph.nodes)
-        request = pb.SaveGraphRequest(
-            workflow=pb.Workflow(id=self.workflow_id), version=version, request_id=new_request_id()
-        )
+        request = pb.SaveGraphRequest(workflow=pb.Workflow(id=self.workflow_id), version=version)
         fill_from_graph(request, replace(graph, nodes=nodes))
-        return await self._until_answered(number, request)
-
-    async def _until_answered(self, number: int, request: pb.SaveGraphRequest) -> pb.SaveGraphResponse:
-        """A database that is too slow for so many has not answered."""
-        deadline = asyncio.get_running_loop().time() + TIMEOUT
-        while True:
-            try:
-                answer: pb.SaveGraphResponse = await self.writers[number].SaveGraph(request, timeout=TIMEOUT)
-            except grpc.aio.AioRpcError as error:
-                said = from_rpc_error(error)
-                if not isinstance(said, SLOW) or asyncio.get_running_loop().time() > deadline:
-                    raise said from None
-                await asyncio.sleep(0.2)
-            else:
-                return answer
+        try:
+            answer: pb.SaveGraphResponse = await self.writers[number].SaveGraph(request, timeout=TIMEOUT)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        return answer
 
     async def _current(self, reader: GraphStoreServiceStub | None = None) -> pb.Graph:
         request = pb.GetGraphRequest(workflow_id=self.workflow_id)

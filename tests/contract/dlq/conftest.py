@@ -9,8 +9,7 @@ import pytest
 from services.chassis.serve import Server
 from services.dlq.app import App, open_app
 from services.dlq.settings import DlqSettings
-from tests.dlq_lab import FakeExecutor, serving
-from tests.free_ports import a_port_base
+from tests.dlq_lab import FakeExecutor, executor_port, serving
 from tests.postgres import patient
 from valkyr.api.dlq.v1.dlq_pb2_grpc import DeadLetterQueueServiceStub
 from valkyr.rpc.channel import open_channel
@@ -21,15 +20,9 @@ def executor() -> FakeExecutor:
     return FakeExecutor()
 
 
-@pytest.fixture(scope="session")
-def executor_port() -> int:
-    """Nobody takes it while the executor is away."""
-    return a_port_base()
-
-
 @pytest.fixture
-async def executor_server(executor: FakeExecutor, executor_port: int) -> AsyncIterator[Server]:
-    async with serving(executor, port=executor_port) as server:
+async def executor_server(executor: FakeExecutor) -> AsyncIterator[Server]:
+    async with serving(executor, port=executor_port()) as server:
         yield server
 
 

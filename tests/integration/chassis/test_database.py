@@ -357,7 +357,8 @@ async def test_a_commit_once_begun_is_seen_to_its_end_though_the_caller_is_cance
         task = asyncio.create_task(change())
         await until(lambda: connection.fetchval(waiting))
         task.cancel()
-        await asyncio.sleep(0)
+        done, _ = await asyncio.wait([task], timeout=0.5)
+        assert not done, "it waits for its commit"
         await connection.fetchval("select pg_advisory_unlock(7)")
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -22,8 +22,7 @@ from services.dlq.quarantines import Answer, Quarantines
 from services.dlq.resolutions import Resolutions
 from services.dlq.settings import IntentSettings
 from services.dlq.store import Store
-from tests.dlq_lab import FakeExecutor, a_quarantine, a_run, entries, serving
-from tests.free_ports import a_port_base
+from tests.dlq_lab import FakeExecutor, a_quarantine, a_run, entries, executor_port, serving
 from tests.postgres import patient
 from valkyr.api.dlq.v1 import dlq_pb2 as pb
 
@@ -59,15 +58,9 @@ def executor() -> FakeExecutor:
     return FakeExecutor()
 
 
-@pytest.fixture(scope="session")
-def executor_port() -> int:
-    """Nobody takes it while the executor is away."""
-    return a_port_base()
-
-
 @pytest.fixture
-async def executor_server(executor: FakeExecutor, executor_port: int) -> AsyncIterator[Server]:
-    async with serving(executor, port=executor_port) as server:
+async def executor_server(executor: FakeExecutor) -> AsyncIterator[Server]:
+    async with serving(executor, port=executor_port()) as server:
         yield server
 
 

@@ -357,8 +357,7 @@ async def test_i19_a_parked_run_past_its_deadline_is_quarantined_as_held_back_by
         limited = replace(graph, nodes=tuple(replace(node, deadline=NOT_SOON) for node in graph.nodes))
         execution = await stack.start(limited)
         await parked(stack, execution, 1)
-        await stack.sql.execute("UPDATE executor.run SET deadline = now()")
-        stack.app.parts.signals.deadlines_changed.set()
+        await stack.pass_deadlines()
         assert (await stack.wait(execution)).state == "FAILED"
         row = await stack.row(execution, "a")
         assert (row["state"], row["attempt"], TARGET.calls.total()) == ("QUARANTINED", 0, 0)

@@ -17,7 +17,7 @@ from valkyr.graph.model import Graph, Settings
 
 SOON = timedelta(milliseconds=300)
 FAR = timedelta(hours=1)
-"""Where something has to happen before: then `pass_deadlines`."""
+"""Where something has to happen before: then `Stack.pass_deadlines`."""
 GRACE = {"cancel_grace": timedelta(milliseconds=400), "retry": {"backoff_base_ms": 10, "backoff_max_ms": 40}}
 
 
@@ -25,11 +25,6 @@ async def started(stack: Stack, graph: Graph, node: str = "a", **options: object
     execution_id = await stack.start(graph, **options)
     await until_true(lambda: GATES.started[node] > 0, f"{node} has started")
     return execution_id
-
-
-async def pass_deadlines(stack: Stack, table: str = "run") -> None:
-    await stack.sql.execute(f"UPDATE executor.{table} SET deadline = now() WHERE deadline IS NOT NULL")
-    stack.app.parts.signals.deadlines_changed.set()
 
 
 async def stopped() -> None:
@@ -52,7 +47,7 @@ async def test_a_success_within_the_grace_of_a_deadline_is_kept(make_stack: Open
     graph = a_graph("a -> b", modules={"a": "StubbornModule"}, nodes={"a": {"deadline": FAR}})
     async with make_stack(runner={"cancel_grace": timedelta(seconds=30)}) as stack:
         execution_id = await started(stack, graph)
-        await pass_deadlines(stack)
+        await stack.pass_deadlines()
         await stack.until("SELECT stop_reason = 'DEADLINE' FROM executor.run WHERE node_id = 'a'")
         GATES.open.set()
         assert (await stack.wait(execution_id)).state is ExecutionState.SUCCESS
@@ -74,7 +69,7 @@ async def test_the_deadline_runs_while_a_run_waits_for_its_retry(make_stack: Ope
     async with make_stack(runner=slow) as stack:
         execution_id = await stack.start(graph)
         await stack.until("SELECT failures = 1 FROM executor.run")
-        await pass_deadlines(stack)
+        await stack.pass_deadlines()
         await stack.wait(execution_id)
         run = (await stack.runs(execution_id))["a"]
         assert (run.quarantines[0].failure_type, run.failures) == ("TIMEOUT", 1)
@@ -102,7 +97,7 @@ async def test_an_execution_past_its_deadline_ends_like_a_cancel_as_failed(make_
     async with make_stack(runner=GRACE) as stack:
         options = {"deadline": datetime.now(UTC) + FAR} if said_by == "request" else {}
         execution_id = await started(stack, graph, **options)
-        await pass_deadlines(stack, "workflow_execution")
+        await stack.pass_deadlines("workflow_execution")
         execution = await stack.wait(execution_id)
         assert (execution.state, execution.error_type) == (ExecutionState.FAILED, "TIMEOUT")
         assert await stack.states(execution_id) == {"a": "CANCELLED", "b": "CANCELLED", "c": "CANCELLED"}

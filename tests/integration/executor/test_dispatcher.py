@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 
@@ -46,6 +47,12 @@ class Leaser:
         await self._dispatcher.step()
         given, self.pool.given = self.pool.given, []
         return [run.node_id for run in given], self._session.statements - before
+
+
+def take_one_batch(leaser: Leaser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pool has room again with the next step."""
+    room = leaser.pool.free
+    monkeypatch.setattr(leaser.pool, "room", lambda: 0 if leaser.pool.given else room)
 
 
 @pytest.fixture
@@ -105,8 +112,9 @@ async def test_of_a_look_that_finds_many_no_more_payloads_are_read_than_go_throu
     idle: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "PORTION", 2)
+    monkeypatch.setattr(dispatcher, "OVERLAP", timedelta())
     leaser = Leaser(idle, room=8, max_bytes=3_500)
-    monkeypatch.setattr(leaser.pool, "room", lambda: 0 if leaser.pool.given else 8)
+    take_one_batch(leaser, monkeypatch)
     for number in range(8):
         await idle.start(a_graph(f"n{number}"), payload={"text": "x" * 1_000})
     facts = idle.app.parts.cache._facts
@@ -116,11 +124,34 @@ async def test_of_a_look_that_finds_many_no_more_payloads_are_read_than_go_throu
     assert (await leaser.step())[0] == ["n3", "n4", "n5"], "what was left is passed over by no watermark"
 
 
-async def test_one_run_goes_through_the_door_however_large_it_is(idle: Stack) -> None:
+async def test_one_run_goes_through_the_door_however_large_it_is(idle: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     leaser = Leaser(idle, room=8, max_bytes=100)
+    take_one_batch(leaser, monkeypatch)
     for name in ("a", "b"):
         await idle.start(a_graph(name), payload={"text": "x" * 1_000})
-    assert (await leaser.step())[0] == ["a", "b"]
+    async with asyncio.timeout(PATIENCE):
+        assert (await leaser.step())[0] == ["a"]
+        assert (await leaser.step())[0] == ["b"]
+
+
+async def test_what_is_ready_of_versions_without_plans_does_not_hold_up_what_was_found_before(
+    idle: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "PORTION", 2)
+    monkeypatch.setattr(dispatcher, "OVERLAP", timedelta())
+    leaser = Leaser(idle, room=4, max_bytes=100_000)
+    take_one_batch(leaser, monkeypatch)
+    plans = idle.app.parts.plans
+    for name in ("a", "b"):
+        await idle.start(a_graph(name))
+    kept = dict(plans._planned)
+    for name in ("c", "d"):
+        await idle.start(a_graph(name))
+    for key in plans._planned.keys() - kept.keys():
+        del plans._planned[key]
+    async with asyncio.timeout(PATIENCE):
+        assert (await leaser.step())[0] == ["a", "b"]
+        assert (await leaser.step())[0] == ["c", "d"]
 
 
 async def test_locks_are_let_go_of_while_a_plan_is_made_and_a_batch_needs_no_more_than_it_can_hold(idle: Stack) -> None:

@@ -20,8 +20,6 @@ from valkyr.errors import RunnerReplaced
 from valkyr.flow.effects import Prepared
 from valkyr.rpc.channel import open_channel
 
-WAITS = "SELECT count(*) = $1 FROM executor.runner WHERE last_seen_at > registered_at AND namespace <> '*'"
-
 
 @pytest.fixture
 async def stack(make_stack: OpenStack) -> AsyncIterator[Stack]:

@@ -49,11 +49,7 @@ async def paused_during(stack: Stack, execution: str, change: Callable[[Any], Aw
     async with stack.app.parts.session.transaction() as tx:
         await change(tx)
         asked = asyncio.ensure_future(pause(stack, execution))
-        await stack.until(
-            """SELECT count(*) > 0 FROM pg_stat_activity
-               WHERE datname = current_database() AND wait_event_type = 'Lock'""",
-            what="the pause waits for the row",
-        )
+        await stack.until_locked_out()
         assert not asked.done()
     assert (await asked).state is ExecutionState.PAUSED
 

@@ -198,10 +198,7 @@ async def test_i12_what_was_leased_while_the_drain_began_is_handed_back(make_sta
             async with other.transaction():
                 await other.execute("LOCK TABLE executor.run IN SHARE MODE")
                 starting = asyncio.create_task(stack.client.executions.start(workflow_id))
-                await stack.until(
-                    """SELECT count(*) > 0 FROM pg_stat_activity
-                       WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-                )
+                await stack.until_locked_out()
                 draining = asyncio.create_task(stack.app.parts.drain())
                 await until_true(lambda: stack.app.parts.worker.room() == 0, "it drains")
             started = await starting

@@ -391,8 +391,7 @@ async def test_i12_a_requeue_does_not_start_a_run_beside_a_runner_that_may_still
     async with make_stack(runner={"cancel_grace": timedelta(milliseconds=300)}) as stack:
         execution_id = await stack.start(graph)
         await until_true(lambda: GATES.running == 1, "it runs")
-        await stack.sql.execute("UPDATE executor.run SET deadline = now()")
-        stack.app.parts.signals.deadlines_changed.set()
+        await stack.pass_deadlines()
         execution = await stack.wait(execution_id)
         run = (await stack.runs(execution_id))["a"]
         # No report has come: the runner was promised its lease until much later.

@@ -335,5 +335,5 @@ async def test_a_worker_that_drains_leaves_no_process(tmp_path: Path) -> None:
         busy = await pid_in(tmp_path / "pid")
         assert is_running(idle)
         await worker.drain(timedelta(0))
-        await eventually(lambda: not is_running(busy) and not is_running(idle))
+        await eventually(lambda: not is_running(busy) and not is_running(idle), timeout=5)
     assert [result.ref.run_id for result in transport.results] == ["r1"]
