@@ -92,13 +92,13 @@ class Stack:
         await self.sql.execute(f"UPDATE executor.{table} SET deadline = now() WHERE deadline IS NOT NULL")
         self.app.parts.signals.deadlines_changed.set()
 
-    async def until_locked_out(self, number: int = 1) -> None:
+    async def until_locked_out(self, what: str, number: int = 1) -> None:
         """Waits until so many of this database's sessions wait for a lock."""
         await self.until(
             """SELECT count(*) >= $1 FROM pg_stat_activity
                WHERE datname = current_database() AND wait_event_type = 'Lock'""",
             number,
-            what=f"{number} wait for a lock",
+            what=what,
         )
 
     async def until(self, query: str, *arguments: object, what: str = "", timeout: float = PATIENCE) -> Any:

@@ -12,10 +12,10 @@ NOTED = 0.1
 
 
 class Standstills:
-    """Of this process, in seconds: others on the machine stood still then, too. `seconds` grows."""
+    """Of this process: others on the machine stood still then, too. `longest` in seconds; it grows."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.longest = 0.0
         self._over = threading.Event()
 
     def end(self) -> None:
@@ -27,7 +27,7 @@ class Standstills:
         while not self._over.wait(TICK):
             now = time.monotonic()
             if now - before > NOTED:
-                self.seconds += now - before
+                self.longest = max(self.longest, now - before)
             before = now
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -32,8 +32,8 @@ from valkyr.telemetry import get_logger
 
 BATCH = 500
 PORTION = 50
-"""Runs whose payloads are read together, however many a look finds: each may have a MiB and more. The own pool has
-room for those that it is given at once."""
+"""Runs whose payloads are read together where bytes are limited: each may have a MiB and more. The own pool reads those
+of all that it has room for."""
 
 TURN = 1.0
 """Seconds after which a step ends that is not done yet, so that its loop is seen to go on."""
@@ -106,7 +106,7 @@ class Dispatcher:
         self._turn = turn
         self._marks = Watermarks()
         self._unusable: set[VersionKey] = set()
-        self._parking = False
+        self._wide = False
         self._parked: Counter[TargetKey] = Counter()
 
     async def step(self) -> timedelta | None:
@@ -162,8 +162,8 @@ class Dispatcher:
             raise
 
     async def _lease(self, room: int) -> tuple[int, bool]:
-        """Where runs are parked, which need no room, many are looked at at once."""
-        limit = max(room, BATCH) if self._parking else room
+        """Where runs need no room, as they are parked or nothing can be made of them, many are looked at at once."""
+        limit = max(room, BATCH) if self._wide else room
         plans: dict[VersionKey, PlannedVersion] = {}
         while True:
             granted_at = monotonic()
@@ -173,52 +173,63 @@ class Dispatcher:
             except _NotPlanned as missing:
                 # Never under a lock, nor with a connection in hand. Memory may not hold as many as are needed.
                 plans |= await self._planned(missing.versions)
-        self._parking = bool(batch.parked)
+        self._advance(batch)
+        self._wide = bool(batch.parked or batch.passed)
         if batch.parked:
             self._parked.update((run.namespace, run.target) for run in batch.parked)
             self._turn.wake.set()  # perhaps the target has closed since it was looked at
         await self._leasing.hand_over(batch.leased, batch.known, granted_at=granted_at)
         taken = len(batch.leased) + len(batch.parked)
-        return taken, bool(batch.left) or taken >= limit
+        there_may_be_more = len(batch.found) >= limit and (taken > 0 or limit < BATCH)
+        return taken, bool(batch.left) or there_may_be_more
 
     async def _lease_in(self, tx: Any, *, room: int, limit: int, plans: Mapping[VersionKey, PlannedVersion]) -> _Batch:
         marks = self._marks.to_begin_from()
         found = await store.select_to_lease(
             tx, self._handoff.serving, marks=marks, limit=limit, namespace=self._handoff.namespace
         )
-        batch = _Batch()
+        batch = _Batch(found)
         size = PORTION if self._handoff.max_bytes is not None else max(room, PORTION)
         for first in range(0, len(found), size):
-            await self._look_at(tx, batch, [run for _, run in found[first : first + size]], plans, room)
-        self._advance(found, batch.left)
+            await self._take_in(tx, batch, [run for _, run in found[first : first + size]], room=room, plans=plans)
         await self._leasing.lease(tx, batch.leased)
         await parking.park_runs(tx, batch.parked)
         return batch
 
-    async def _look_at(
+    async def _take_in(
         self,
         tx: Any,
         batch: _Batch,
         portion: Sequence[Candidate],
-        plans: Mapping[VersionKey, PlannedVersion],
+        *,
         room: int,
+        plans: Mapping[VersionKey, PlannedVersion],
     ) -> None:
-        """Unless others are to be seen to first: then these are left to the next look."""
-        if not batch.full:
-            facts = await self._cache.facts_by(tx, {run.execution_id for run in portion})
-            try:
-                known = self._known_of(facts, plans)
-            except _NotPlanned:
-                if not (batch.leased or batch.parked):
-                    raise
-                batch.full = True
-            else:
-                await self._divide(tx, batch, known, [run for run in portion if run.execution_id in known], room)
-                return
-        batch.left.update(run.id for run in portion)
+        """Divides a portion; leaves it to the next look where the batch is full, or where there are plans to be made
+        and others were leased before."""
+        known = None if batch.full else await self._known_in(tx, batch, portion, plans=plans)
+        if known is None:
+            batch.full = True
+            batch.left.update(run.id for run in portion)
+            return
+        usable = [run for run in portion if run.execution_id in known]
+        batch.passed += len(portion) - len(usable)
+        await self._divide(tx, batch, usable, known=known, room=room)
+
+    async def _known_in(
+        self, tx: Any, batch: _Batch, portion: Sequence[Candidate], *, plans: Mapping[VersionKey, PlannedVersion]
+    ) -> dict[UUID, Known] | None:
+        """None where there are plans to be made and others were leased before."""
+        facts = await self._cache.facts_by(tx, {run.execution_id for run in portion})
+        try:
+            return self._known_of(facts, plans)
+        except _NotPlanned:
+            if not batch.leased:
+                raise
+            return None
 
     async def _divide(
-        self, tx: Any, batch: _Batch, known: Mapping[UUID, Known], candidates: Sequence[Candidate], room: int
+        self, tx: Any, batch: _Batch, candidates: Sequence[Candidate], *, known: Mapping[UUID, Known], room: int
     ) -> None:
         """Who is leased, who is parked, and who is left as there is no room. Inputs are made of no more than there is
         room for."""
@@ -239,7 +250,7 @@ class Dispatcher:
                 looked_at += 1
                 if not (run.target and self._park(batch, execution, run, run.target)):
                     batch.lease(run, execution)
-            batch.full = batch.full or (bool(batch.leased) and len(prepared) < min(room_left, len(unheld)))
+            batch.full = batch.full or len(prepared) < min(room_left, len(unheld))
             unheld = unheld[looked_at:]
         batch.left.update(candidate.id for candidate in unheld)
 
@@ -260,12 +271,12 @@ class Dispatcher:
         )
         return True
 
-    def _advance(self, found: Sequence[tuple[Queue, Candidate]], left: Container[UUID]) -> None:
+    def _advance(self, batch: _Batch) -> None:
         """To the last of each queue, but not past what is left for the next look."""
         last: dict[Queue, Candidate] = {}
         stopped: set[Queue] = set()
-        for queue, candidate in found:
-            if candidate.id in left:
+        for queue, candidate in batch.found:
+            if candidate.id in batch.left:
                 stopped.add(queue)
             if queue not in stopped:
                 last[queue] = candidate
@@ -320,13 +331,16 @@ class Dispatcher:
 
 @dataclass(slots=True)
 class _Batch:
-    """What one transaction found: `left` stay READY, as there was no room for them. `known` are the executions of those
-    leased. `full`: no more bytes go through the door at once, or there are plans to be made before the next."""
+    """What one transaction found. `left` stay READY: there was no room for them, or no plan yet. So do those that were
+    `passed` over, of whom no plan can be made. `known` are the executions of those leased. `full`: no more bytes go
+    through the door at once, or there are plans to be made before the next."""
 
+    found: Sequence[tuple[Queue, Candidate]]
     known: dict[UUID, Known] = field(default_factory=dict)
     leased: list[Prepared] = field(default_factory=list)
     parked: list[Parking] = field(default_factory=list)
     left: set[UUID] = field(default_factory=set)
+    passed: int = 0
     size: int = 0
     full: bool = False
 

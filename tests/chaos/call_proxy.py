@@ -70,9 +70,9 @@ def in_turn(method: str, *fates: Fate) -> Judge:
 
 
 def at_random(chance: random.Random, fates: Sequence[Fate], *, share: float = 1 / 3) -> Judge:
-    """A share of all calls, and no fate again before all have had their turn. A call for runs does not come once more
-    when it was answered long ago: to the executor that is a new one, and what it brings to nobody takes ten seconds to
-    come back."""
+    """A share of all calls; of calls for runs, and of the others, none has a fate again before all had their turn. A
+    call for runs does not come once more when it was answered long ago: to the executor that is a new one, and what it
+    brings to nobody takes ten seconds to come back."""
     of_calls_for_runs = [fate for fate in fates if fate.again_after is None]
     left: dict[bool, list[Fate]] = {True: [], False: []}
 

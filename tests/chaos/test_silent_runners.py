@@ -35,7 +35,7 @@ PATIENCE = 2 * NOTICED
 
 def overlaps_of(lab: Lab, node_id: str) -> list[float]:
     found = overlaps([effect for effect in lab.effects if effect.node_id == node_id]).values()
-    return [seconds for seconds in found if seconds > lab.standstills.seconds]
+    return [seconds for seconds in found if seconds > lab.standstills.longest]
 
 
 async def both_connected(proxy: Proxy) -> None:
@@ -164,7 +164,7 @@ async def a_process_that_is_cut_off_while_another_starts_under_its_id(lab: Lab) 
     first, again = of(lab.effects, "BEGUN", "doubled")
     [stopped] = of(lab.effects, "STOPPED", "doubled")
     assert first.pid == stopped.pid != again.pid
-    assert stopped.at - again.at < SHORT.total_seconds() + lab.standstills.seconds
+    assert stopped.at - again.at < SHORT.total_seconds() + lab.standstills.longest
     assert await lab.budgets(execution_id) == {(1, 0)}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.saving.campaign import Point, Victim, open_campaign
-from tests.chaos.saving.contest import open_contest
+from tests.chaos.saving.contest import PATIENT, open_contest
 from tests.chaos.saving.graphs import Kind
 from tests.chaos.saving.house import open_house
 from tests.chaos.saving.ledger import Answer
@@ -23,9 +23,6 @@ AT_THE_COMMIT = [
     Point(Kind.CHANGE, COMMIT, Phase.ANSWERED, Victim.POSTGRES),
     Point(Kind.UNCHANGED, COMMIT, Phase.ANSWERED, Victim.CONNECTION),
 ]
-
-PATIENT = {f"VALKYR_DATABASE__{name}_TIMEOUT": "PT20S" for name in ("ACQUIRE", "LOCK", "STATEMENT")}
-"""Fifty at once on a machine that stands still for a moment are answered all the same."""
 
 
 async def test_i01_i03_i04_saves_that_are_struck_at_a_statement_are_whole_or_nothing_and_repeated_get_the_first_answer(

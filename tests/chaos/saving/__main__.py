@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.saving.campaign import Campaign, Victim, open_campaign
-from tests.chaos.saving.contest import WRITERS, open_contest
+from tests.chaos.saving.contest import PATIENT, WRITERS, open_contest
 from tests.chaos.saving.house import open_house
 
 
@@ -42,16 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(folder: Path, victims: Sequence[Victim], chosen: argparse.Namespace) -> tuple[Campaign, list[str]]:
     """The strikes, then the contest of the writers."""
-    async with open_house(folder) as house:
-        async with open_campaign(house, chosen.seed) as campaign:
-            for number in (signal.SIGINT, signal.SIGTERM):  # all is checked that was done so far
-                asyncio.get_running_loop().add_signal_handler(number, campaign.stop)
-            points = itertools.islice(itertools.cycle(campaign.points(victims)), chosen.strikes)
-            await campaign.strike_each(list(points), tell=lambda text: print(text, flush=True))
-        for replica in house.replicas:
-            await replica.healthy()
-        async with open_contest([replica.service.address for replica in house.replicas]) as contest:
-            return campaign, await contest.rounds(chosen.rounds) + await contest.counted(1)
+    struck, contested = folder / "struck", folder / "contested"
+    struck.mkdir()
+    contested.mkdir()
+    async with open_house(struck) as house, open_campaign(house, chosen.seed) as campaign:
+        for number in (signal.SIGINT, signal.SIGTERM):  # all is checked that was done so far
+            asyncio.get_running_loop().add_signal_handler(number, campaign.stop)
+        points = itertools.islice(itertools.cycle(campaign.points(victims)), chosen.strikes)
+        await campaign.strike_each(list(points), tell=lambda text: print(text, flush=True))
+    async with (
+        open_house(contested, **PATIENT) as house,
+        open_contest([replica.service.address for replica in house.replicas]) as contest,
+    ):
+        return campaign, await contest.rounds(chosen.rounds) + await contest.counted(1)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from valkyr.rpc.status import from_rpc_error
 
 WRITERS = 50
 TIMEOUT = 60.0
+PATIENT = {f"VALKYR_DATABASE__{name}_TIMEOUT": "PT20S" for name in ("ACQUIRE", "LOCK", "STATEMENT")}
+"""For graph stores that so many save to at once: on a machine that stands still for a moment all are answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ async def test_a_run_that_stands_before_the_watermark_is_found_in_the_same_step(
     assert nodes == ["late"]
 
 
-async def test_a_queue_is_leased_in_order_portion_by_portion_and_nothing_of_it_twice(idle: Stack) -> None:
+async def test_a_queue_is_leased_in_order_batch_by_batch_and_nothing_of_it_twice(idle: Stack) -> None:
     leaser = Leaser(idle, room=2)
     names = [f"n{number}" for number in range(5)]
     await idle.start(a_graph(", ".join(names), nodes={name: {"priority": -place} for place, name in enumerate(names)}))
@@ -106,6 +106,18 @@ async def test_executions_that_memory_lacks_cost_one_statement_and_nothing_is_lo
     idle.app.parts.cache._facts.clear()
     nodes, statements = await leaser.step()
     assert (sorted(nodes), statements) == (["a", "b", "c"], 4)
+
+
+async def test_the_own_pool_reads_the_payloads_of_all_that_it_has_room_for_at_once(
+    idle: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "PORTION", 2)
+    leaser = Leaser(idle, room=10)
+    for number in range(6):
+        await idle.start(a_graph(f"n{number}"))
+    idle.app.parts.cache._facts.clear()
+    nodes, statements = await leaser.step()
+    assert (len(nodes), statements) == (6, 4)
 
 
 async def test_of_a_look_that_finds_many_no_more_payloads_are_read_than_go_through_the_door_and_a_portion(
@@ -175,3 +187,16 @@ async def test_a_graph_that_no_plan_can_be_made_of_is_tried_once_and_holds_up_no
     assert await leaser.step() == ([], 3), "asked again when its plan could not be made; the next retry"
     await idle.start(a_graph("c"))
     assert await leaser.step() == (["c"], 5), "a look, a lease, what is ready, a look at the whole, the next retry"
+
+
+async def test_graphs_that_no_plan_can_be_made_of_take_no_room_from_those_behind_them(idle: Stack) -> None:
+    leaser = Leaser(idle, room=1)
+    for name in ("a", "b"):
+        await idle.start(a_graph(f"{name} -> x", edges={f"{name}->x": {"condition": "1 == 1"}}))
+    await idle.sql.execute("UPDATE executor.pinned_graph SET document = replace(document, '1 == 1', '1 ==')")
+    idle.app.parts.plans._planned.clear()
+    for name in ("c", "d"):
+        await idle.start(a_graph(name))
+    async with asyncio.timeout(PATIENCE):
+        assert (await leaser.step())[0] == ["c", "d"]
+        assert (await leaser.step())[0] == []

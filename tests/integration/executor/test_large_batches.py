@@ -31,9 +31,6 @@ from valkyr.graph.model import Graph, Join
 T = TypeVar("T")
 IDLE = {"concurrency": 0, "poll_interval": timedelta(hours=1)}
 """Nothing but what the test does itself."""
-LOCKED = """SELECT count(*) >= $1 FROM pg_stat_activity
-    WHERE datname = current_database() AND wait_event IN ('transactionid', 'tuple')"""
-"""Whether so many wait for a row."""
 
 
 async def started(stack: Stack, graph: Graph, count: int) -> list[str]:
@@ -223,7 +220,7 @@ async def test_a_flood_of_cancels_holds_up_neither_starts_nor_leases_nor_reports
         workflow_id = await stack.save(a_graph("a -> b -> c"))
         async with held(stack, *ids):
             cancels = [asyncio.create_task(stack.client.executions.cancel(id_, timeout=patient)) for id_ in ids]
-            await stack.until(LOCKED, 2, what="two cancels wait")
+            await stack.until_locked_out("two cancels wait", 2)
             execution = await stack.client.executions.start(workflow_id)
             assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
             assert not any(cancel.done() for cancel in cancels)
@@ -238,7 +235,7 @@ async def test_what_waits_for_rows_that_others_hold_takes_no_room_meanwhile(make
         key = UUID(execution_id)
         async with held(stack, execution_id):
             timer = asyncio.create_task(stack.app.parts.progress.apply([TimerDue(key, run_id(key, 0))]))
-            await stack.until(LOCKED, 1, what="the timer waits")
+            await stack.until_locked_out("the timer waits")
             execution = await stack.client.executions.start(workflow_id)
             assert (await stack.wait(execution.id)).state is ExecutionState.SUCCESS
         assert [str(answer) for answer in await timer] == ["LEASE_LOST"], "it was not due"

@@ -49,7 +49,7 @@ async def paused_during(stack: Stack, execution: str, change: Callable[[Any], Aw
     async with stack.app.parts.session.transaction() as tx:
         await change(tx)
         asked = asyncio.ensure_future(pause(stack, execution))
-        await stack.until_locked_out()
+        await stack.until_locked_out("the pause waits for the row")
         assert not asked.done()
     assert (await asked).state is ExecutionState.PAUSED
 

@@ -198,7 +198,7 @@ async def test_i12_what_was_leased_while_the_drain_began_is_handed_back(make_sta
             async with other.transaction():
                 await other.execute("LOCK TABLE executor.run IN SHARE MODE")
                 starting = asyncio.create_task(stack.client.executions.start(workflow_id))
-                await stack.until_locked_out()
+                await stack.until_locked_out("the start waits for the table")
                 draining = asyncio.create_task(stack.app.parts.drain())
                 await until_true(lambda: stack.app.parts.worker.room() == 0, "it drains")
             started = await starting

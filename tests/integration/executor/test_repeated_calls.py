@@ -148,7 +148,7 @@ async def test_a_call_that_comes_again_to_another_executor_while_its_leases_are_
         await commit.came.wait()
         await cut(first, stack)
         second = asyncio.create_task(there.lease(1, wait=30, request_id="q"))
-        await stack.until_locked_out()  # the other executor, of the row of the runner
+        await stack.until_locked_out("the other executor waits for the row of the runner")
         commit.let_on.set()
         async with asyncio.timeout(10):
             [run] = (await second).runs
@@ -164,7 +164,7 @@ async def test_a_process_that_takes_the_place_of_one_that_died_as_leases_were_co
     [older] = await registered(stub, "r1")
     await cut_as_its_leases_are_committed(older, stack, commit, "a")
     newer = asyncio.create_task(registered(stub, "r1"))
-    await stack.until_locked_out()  # the newer process, of the row of the runner
+    await stack.until_locked_out("the newer process waits for the row of the runner")
     commit.let_on.set()
     async with asyncio.timeout(10):
         [runner] = await newer

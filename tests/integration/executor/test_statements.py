@@ -54,7 +54,7 @@ async def test_what_another_transaction_has_changed_while_its_lock_was_waited_fo
     async with lab.session.transaction() as first, lab.session.transaction() as second:
         await lock(first, runs)
         waiting = asyncio.create_task(lock(second, runs))
-        await idle.until_locked_out()
+        await idle.until_locked_out("the second waits for the first")
         await first.execute("UPDATE executor.workflow_execution SET revision = 7 WHERE id = $1", execution_id)
         await first.execute("UPDATE executor.run SET epoch = 5 + node_index WHERE execution_id = $1", execution_id)
         await first.execute("COMMIT; BEGIN")
